@@ -1,0 +1,1 @@
+"""The build folder: Parquet shards that appear whole, what is known of each stage, and how to read them back."""
