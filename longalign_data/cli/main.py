@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
 )
 catalog_app = typer.Typer(help="The sources that come with longalign.", no_args_is_help=False)
 app.add_typer(catalog_app, name="catalog")
