@@ -72,7 +72,8 @@ def build(
     """
     recipe = loaded.recipe
     folder = build_folder(loaded, output)
-    templates = load_templates(recipe.generate, [loaded.relative(name) for name in recipe.generate.templates])
+    prompt_files = [loaded.relative(name) for name in recipe.generate.templates]
+    templates = load_templates(prompt_files).only(task for task, share in recipe.generate.tasks.items() if share > 0)
     tokenizer = load_tokenizer(recipe.tokenizer).identity
     trainee = load_tokenizer(recipe.encode.tokenizer or recipe.tokenizer).identity
     with folder.lock():

@@ -40,10 +40,34 @@ sample: {count: 24, edges: [500, 2000, 8000, 20000], languages: {zh: 0.25}}
 encode: {max_tokens: 16384}
 pack: {capacity: 16384, packs_per_step: 2}
 """
-MODULES = (
-    "argparse ast base64 bisect calendar cgi cmd code codecs configparser copy csv difflib dis doctest enum "
-    "fractions ftplib functools gettext heapq inspect ipaddress json locale mailbox"
-).split()
+MODULES = [
+    "argparse",
+    "ast",
+    "base64",
+    "bisect",
+    "calendar",
+    "cgi",
+    "cmd",
+    "code",
+    "codecs",
+    "configparser",
+    "copy",
+    "csv",
+    "difflib",
+    "dis",
+    "doctest",
+    "enum",
+    "fractions",
+    "ftplib",
+    "functools",
+    "gettext",
+    "heapq",
+    "inspect",
+    "ipaddress",
+    "json",
+    "locale",
+    "mailbox",
+]
 
 
 def write_corpus(folder: Path) -> Path:
