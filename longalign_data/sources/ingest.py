@@ -9,8 +9,9 @@ that decides about it, and writes it whole; a run that was cut off reads again o
 
 import json
 import shutil
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from longalign_data.shards.files import write_json
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import ShardFile, iter_batches, iter_records
 from longalign_data.shards.stage import StageReport, StageWriter, work_folder
+from longalign_data.sources.places import storable
 from longalign_data.sources.readers import partitions, read
 from longalign_data.sources.reading import Partition, RawDocument, RawReject
 from longalign_data.sources.snapshot import Hashes, card_identity, is_remote
@@ -45,6 +47,10 @@ PIECE_CHARS = 100_000
 SURELY_BYTES_PER_TOKEN = 16
 """Natural text and code have 1.5 to 6 bytes a token. Only a text with more than this for each of the `max_tokens` is
 first measured in pieces."""
+
+
+MAX_DETAIL = 1000
+"""Characters of a reject's detail that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +154,9 @@ def _measure_partition(job: _Job, docs: Path, rejects: Path) -> None:
             if found is None:
                 num_short += 1
             elif isinstance(found, RawReject):
-                place = f"{source}:{found.source_ref}"
-                refused.write(Reject(id=place, stage=STAGE, reason=found.reason, detail=found.detail))
+                # What a reject quotes comes from the corpus: it may be endless, or hold what no table can.
+                place, detail = storable(f"{source}:{found.source_ref}"), storable(found.detail[:MAX_DETAIL])
+                refused.write(Reject(id=place, stage=STAGE, reason=found.reason, detail=detail))
             else:
                 accepted.write(found)
     except BaseException:
@@ -279,17 +286,23 @@ class _Totals:
     num_in: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     num_short: int = 0
-    lengths: list[int] = field(default_factory=list)
+    lengths: "array[int]" = field(default_factory=lambda: array("q"))
 
     def as_details(self) -> dict[str, Any]:
         rejected = dict(sorted(self.rejected.items()))
-        found: dict[str, Any] = {"partitions": self.partitions, "in": self.num_in, "out": len(self.lengths)}
-        found |= {"rejected": rejected, "left_out": self.num_short, "tokens": sum(self.lengths)}
+        names = ("min", "p25", "p50", "p75", "max")
+        values: Iterable[float] = ()
         if self.lengths:
-            names = ("min", "p25", "p50", "p75", "max")
-            values = np.percentile(np.asarray(self.lengths), (0, 25, 50, 75, 100), method="nearest")
-            found["lengths"] = dict(zip(names, map(int, values), strict=True))
-        return found
+            values = np.percentile(self.lengths, (0, 25, 50, 75, 100), method="nearest")
+        return {
+            "partitions": self.partitions,
+            "in": self.num_in,
+            "out": len(self.lengths),
+            "rejected": rejected,
+            "left_out": self.num_short,
+            "tokens": sum(self.lengths),
+            "lengths": {name: int(value) for name, value in zip(names, values, strict=False)},
+        }
 
 
 def _merge(done: _Done, writer: StageWriter, position: int, seen: set[bytes], totals: _Totals) -> int:

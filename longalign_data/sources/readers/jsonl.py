@@ -78,7 +78,8 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 
 def _record(line: bytes, partition: Partition, ref: str, where: str) -> RawDocument | RawReject:
     try:
-        value = json.loads(line.decode("utf-8"))
+        # With its line end a string that is cut off would be reported as one that holds a control character.
+        value = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
     except UnicodeDecodeError as error:
         detail = f"{where}: not UTF-8 at byte {error.start} of the line; expected UTF-8"
         return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
