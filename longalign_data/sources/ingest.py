@@ -155,7 +155,7 @@ def _measure_partition(job: _Job, docs: Path, rejects: Path) -> None:
                 num_short += 1
             elif isinstance(found, RawReject):
                 # What a reject quotes comes from the corpus: it may be endless, or hold what no table can.
-                place, detail = storable(f"{source}:{found.source_ref}"), storable(found.detail[:MAX_DETAIL])
+                place, detail = storable(f"{source}:{found.source_ref}"), storable(found.detail)[:MAX_DETAIL]
                 refused.write(Reject(id=place, stage=STAGE, reason=found.reason, detail=detail))
             else:
                 accepted.write(found)
