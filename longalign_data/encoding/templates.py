@@ -15,7 +15,7 @@ What stands before an answer is tokenised in one piece, as it will be at inferen
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from longalign_data.errors import RecipeError, TokenizerError
 from longalign_data.identity import digest
@@ -291,7 +291,7 @@ class HubTemplate:
             # Templates read messages[0]; an answer with nothing before it has no prompt to learn from.
             return Refusal("template", "the conversation begins with an answer"), []
         try:
-            texts, marks = render_jinja_template(
+            result: Any = render_jinja_template(
                 conversations=[list(turns)],
                 chat_template=self._source,
                 return_assistant_tokens_mask=self._marked and not prompt,
@@ -300,8 +300,10 @@ class HubTemplate:
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             return Refusal("template", f"the tokenizer's chat template refuses this conversation: {error}"), []
+        texts, ranges = result
         text: str = texts[0]
-        return text, [(int(start), int(end)) for start, end in marks[0]] if marks else []
+        marked: list[tuple[int, int]] = ranges[0] if ranges else []
+        return text, [(int(start), int(end)) for start, end in marked]
 
     def _turn_end(self, text: str, start: int) -> int:
         """Where generation stops: white space after the special token that ends the turn is the template's own."""
