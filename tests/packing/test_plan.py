@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+
+from longalign_data.packing.figures import effective_weights, figures, idle_share
+from longalign_data.packing.plan import STRATEGIES, Shape, make_plan
+
+
+def shape(k: int, capacity: int = 65_536) -> Shape:
+    return Shape(capacity=capacity, packs_per_step=k, linear=24_576.0, quadratic=1.0)
+
+
+def draws_for(lengths: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(1).random(len(lengths))
+
+
+@pytest.fixture(scope="module")
+def mixed() -> np.ndarray:
+    """10,000 long and 90,000 short sequences, as a long instruction set mixed with chats is."""
+    draws = np.random.default_rng(0)
+    long = np.exp(draws.uniform(np.log(8192), np.log(65536), 10_000))
+    short = np.clip(np.exp(draws.normal(6.9, 0.9, 90_000)), 16, 65536)
+    return np.concatenate([long, short]).astype(np.int64)
+
+
+@pytest.mark.parametrize("k", [8, 32])
+def test_balanced_packing_lets_every_sequence_count_the_same_and_random_does_not(mixed: np.ndarray, k: int) -> None:
+    spread = {}
+    for strategy in STRATEGIES:
+        plan = make_plan(strategy, mixed, draws_for(mixed), shape(k))
+        spread[strategy] = np.percentile(effective_weights(plan, np.ones(len(mixed))), [1, 99])
+    assert spread["balanced"][0] > 0.99
+    assert spread["balanced"][1] < 1.01
+    assert spread["random"][0] < 0.6
+    assert spread["random"][1] > 1.5
+
+
+def test_balanced_packing_costs_no_step_more_than_the_fullest_packing_needs(mixed: np.ndarray) -> None:
+    for k in (8, 32, 96):
+        bound = -(-int(mixed.sum()) // 65_536)
+        assert make_plan("balanced", mixed, draws_for(mixed), shape(k)).num_steps == -(-bound // k)
+
+
+def test_packs_by_work_keep_ranks_busier_than_packs_in_any_order(mixed: np.ndarray) -> None:
+    sizes = shape(32)
+    plan = make_plan("balanced", mixed, draws_for(mixed), sizes)
+    work = plan.pack_sums(sizes.work(mixed))
+    shuffled = np.random.default_rng(2).permuted(work.reshape(-1, 32), axis=1).reshape(-1, 4, 8)
+    unordered = 1 - work.sum() / (8 * shuffled.max(axis=2).sum())
+    assert idle_share(plan, mixed, sizes, ranks=8) < 0.15 < 0.3 < unordered
+
+
+ADVERSARIAL = {
+    "all equal": np.full(2_000, 5_000),
+    "all fill a pack": np.full(301, 65_536),
+    "all just over half a pack": np.full(101, 32_769),
+    "one giant among small ones": np.append(np.full(5_000, 300), 65_536),
+    "uniform": np.random.default_rng(3).integers(1, 65_537, 2_000),
+    "one sequence": np.array([17]),
+    "fewer sequences than packs in a step": np.array([60_000, 30_000, 10, 7]),
+    "exactly one step": np.full(8, 65_536),
+    "without a token to spare": np.concatenate([np.full(16, 65_535), np.ones(16, int)]),
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_hard_lists_of_lengths_are_planned_whole(name: str, strategy: str) -> None:
+    lengths = ADVERSARIAL[name].astype(np.int64)
+    plan = make_plan(strategy, lengths, draws_for(lengths), shape(8))
+    assert sorted(plan.sequences.tolist()) == list(range(len(lengths)))
+    assert plan.pack_sums(lengths).max() <= 65_536
+    packs = np.diff(plan.step_starts)
+    members = np.diff(plan.pack_starts[plan.step_starts])
+    assert packs.min() >= 1
+    assert packs.max() <= 8
+    if strategy == "balanced":
+        assert np.all((packs == 8) | (packs == members))
+    else:
+        assert np.all(packs[:-1] == 8)
+
+
+def test_nothing_to_pack_is_an_empty_plan() -> None:
+    nothing = np.zeros(0, np.int64)
+    for strategy in STRATEGIES:
+        plan = make_plan(strategy, nothing, nothing.astype(float), shape(8))
+        assert (plan.num_packs, plan.num_steps) == (0, 0)
+        assert figures(plan, nothing, nothing.astype(float), shape(8))["num_packs"] == 0
+
+
+def test_leftovers_of_a_step_move_to_free_places_before_a_step_is_added() -> None:
+    # Dealt evenly, one step gets lengths that need three packs though two hold its tokens; another has room.
+    for seed in range(200):
+        lengths = np.random.default_rng(seed).integers(1, 11, 24).astype(np.int64)
+        plan = make_plan("balanced", lengths, draws_for(lengths), shape(2, capacity=10))
+        assert sorted(plan.sequences.tolist()) == list(range(24))
+        assert plan.pack_sums(lengths).max() <= 10
+        assert np.diff(plan.step_starts).max() <= 2
+
+
+def test_the_order_of_the_sequences_does_not_matter() -> None:
+    draws = np.random.default_rng(5)
+    lengths = draws.integers(1, 400, 3_000).astype(np.int64)
+    keys = draws.random(3_000)
+    mixed_up = draws.permutation(3_000)
+    for strategy in STRATEGIES:
+        plan = make_plan(strategy, lengths, keys, shape(4, capacity=1_000))
+        other = make_plan(strategy, lengths[mixed_up], keys[mixed_up], shape(4, capacity=1_000))
+        assert np.array_equal(plan.sequences, mixed_up[other.sequences])
+        assert np.array_equal(plan.pack_starts, other.pack_starts)
+
+
+def test_steps_come_in_no_order_of_length(mixed: np.ndarray) -> None:
+    for strategy in STRATEGIES:
+        plan = make_plan(strategy, mixed, draws_for(mixed), shape(8))
+        longest = np.maximum.reduceat(mixed[plan.sequences], plan.pack_starts[plan.step_starts[:-1]])
+        assert abs(np.corrcoef(longest, np.arange(plan.num_steps))[0, 1]) < 0.15
+
+
+def test_other_draws_give_another_plan_of_the_same_size() -> None:
+    lengths = np.random.default_rng(6).integers(1, 400, 1_000).astype(np.int64)
+    for strategy in STRATEGIES:
+        one = make_plan(strategy, lengths, draws_for(lengths), shape(4, capacity=1_000))
+        two = make_plan(strategy, lengths, np.random.default_rng(9).random(1_000), shape(4, capacity=1_000))
+        assert one.num_steps == two.num_steps
+        assert not np.array_equal(one.sequences, two.sequences)
