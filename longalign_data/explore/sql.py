@@ -96,7 +96,7 @@ def connect(builds: Mapping[str, BuildFolder] | BuildFolder) -> "duckdb.DuckDBPy
     except duckdb.Error as error:
         connection.close()
         raise BuildError(
-            f"{build.root / table}: cannot be read: {error}; run `longalign build` again to mend the build"
+            f"{build.root / table}: cannot be read: {str(error).partition(chr(10))[0]}; run `longalign build` again to mend it"
         ) from None
     if not isinstance(builds, BuildFolder):
         for table in TABLES:

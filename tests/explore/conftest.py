@@ -1,6 +1,7 @@
 """One small build with every table, written by the real stage writer."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def make_id(*parts: object) -> str:
 def make_document(number: int) -> Document:
     chinese = number % 6 == 5
     line = "这是第{n}行，讲述河流与山。\n" if chinese else "Line {n} tells of rivers, hills and the weather.\n"
-    text = f"Document {number}\n" + "".join(line.format(n=n) for n in range(40 * (number + 1)))
+    text = f"Document {number % 20}\n" + "".join(line.format(n=n) for n in range(40 * (number + 1)))
     if number == 0:
         text = f"{HOSTILE}\n" + text
     return Document(
@@ -58,7 +59,7 @@ def make_document(number: int) -> Document:
 
 
 def make_sample(document: Document, number: int) -> Sample:
-    question, answer = f"Which line comes after line {number}?", f"Line {number + 1}. " * (number + 1)
+    question, answer = f"Which line comes after line {number % 15}?", f"Line {number + 1}. " * (number + 1)
     start = document.text.index("7", len(document.text) // 2)
     return Sample(
         sample_id=make_id("sample", document.doc_id),
@@ -138,10 +139,8 @@ def write_build(root: Path) -> BuildFolder:
     edges = [256, 1024, 4096, 16384]
     with StageWriter(build, "sample", fingerprint="b", run=run) as writer:
         for rank, document in enumerate(documents[:20]):
-            bucket = next(f"{low}-{high}" for low, high in zip(edges, edges[1:]) if document.num_tokens <= high)
-            writer.write(
-                "selection", Selected(doc_id=document.doc_id, bucket=bucket, key=rank / 10 + 0.05, rank=rank)
-            )
+            bucket = next(f"{low}-{high}" for low, high in itertools.pairwise(edges) if document.num_tokens <= high)
+            writer.write("selection", Selected(doc_id=document.doc_id, bucket=bucket, key=rank / 10 + 0.05, rank=rank))
             writer.next_input()
         writer.leave_out("not-drawn", 4)
         writer.next_input(4)
