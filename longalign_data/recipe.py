@@ -36,12 +36,16 @@ class CardRef(Strict):
 
 
 def _source_form(value: Any) -> str:
-    has_card = "card" in value if isinstance(value, dict) else isinstance(value, CardRef)
-    return "card" if has_card else "inline"
+    """The name of the model: `yamlfile` finds it again in the JSON schema. What names neither a card nor itself is taken
+    for a misspelt reference, the smaller of the two."""
+    if isinstance(value, Card):
+        return "Card"
+    inline = isinstance(value, dict) and "card" not in value and not value.keys().isdisjoint(("id", "title", "reader"))
+    return "Card" if inline else "CardRef"
 
 
 Source = Annotated[
-    Annotated[CardRef, Tag("card")] | Annotated[Card, Tag("inline")],
+    Annotated[CardRef, Tag("CardRef")] | Annotated[Card, Tag("Card")],
     Discriminator(_source_form),
 ]
 
