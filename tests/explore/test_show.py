@@ -116,7 +116,9 @@ def test_every_excerpt_is_the_two_ends_of_the_text_and_counts_what_is_missing(
 @given(st.text(st.characters()))
 def test_every_text_made_visible_holds_no_control_character(text: str) -> None:
     shown = visible(text)
-    assert not any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in shown)
+    assert not any(
+        (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in shown
+    )
     assert "\n" not in one_line(text)
     assert len(shorten(one_line(text), 10)) <= 10
 
