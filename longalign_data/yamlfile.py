@@ -65,6 +65,16 @@ def parse(text: str, path: Path, model: type[ModelT]) -> ModelT:
         raise RecipeError("\n".join(_explain(error, path, lines, data, model))) from None
 
 
+def line_of(text: str, location: Location) -> int:
+    """The line, from 1, of the innermost part of `location` that the YAML text has."""
+    lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), (), Path()))
+    return _nearest(lines, location)
+
+
+def _nearest(lines: Mapping[Location, int], location: Location) -> int:
+    return next((lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in lines), 1)
+
+
 def _lines(
     node: yaml.Node | None, at: Location, path: Path, above: tuple[yaml.Node, ...] = ()
 ) -> Iterator[tuple[Location, int]]:
@@ -129,8 +139,7 @@ def _explain(
                 what = f"{message[:1].lower()}{message[1:]}"
                 if not isinstance(item["input"], dict | list):
                     what += f"; found {item['input']!r}"
-        line = next((lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in lines), 1)
-        yield f"{path}:{line}: {_dotted(location) or 'file'}: {what}"
+        yield f"{path}:{_nearest(lines, location)}: {_dotted(location) or 'file'}: {what}"
 
 
 def _found(value: Any) -> str:
