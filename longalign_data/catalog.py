@@ -56,11 +56,12 @@ class CodeReader(Strict):
     """A source tree as documents: each file in path order under a header line with its path.
 
     `unit` says what one document is: `tree`, the whole folder; `entry`, each entry of the folder by itself (a
-    single file, or a sub-folder with everything below it); `folder`, each folder with the files directly in it.
+    single file, or a sub-folder with everything below it); `folder`, each folder with the files directly in it;
+    `module`, like `folder`, but each file at the top is a document of its own (a tree of modules and packages).
     """
 
     kind: Literal["code"]
-    unit: Literal["tree", "entry", "folder"] = "tree"
+    unit: Literal["tree", "entry", "folder", "module"] = "tree"
     extensions: list[str] = Field(
         default=[
             ".py",
@@ -85,7 +86,10 @@ class CodeReader(Strict):
     )
     exclude: list[str] = Field(
         default=[],
-        description="Glob patterns over paths relative to the source; matching files and folders are left out.",
+        description=(
+            "Glob patterns over paths relative to the source, in which `*` also crosses `/`; matching files and folders "
+            "are left out."
+        ),
     )
     max_file_bytes: Annotated[int, Field(gt=0)] = 1_000_000
 

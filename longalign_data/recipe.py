@@ -36,12 +36,16 @@ class CardRef(Strict):
 
 
 def _source_form(value: Any) -> str:
-    has_card = "card" in value if isinstance(value, dict) else isinstance(value, CardRef)
-    return "card" if has_card else "inline"
+    """The name of the model: `yamlfile` finds it again in the JSON schema. What names neither a card nor itself is taken
+    for a misspelt reference, the smaller of the two."""
+    if isinstance(value, Card):
+        return "Card"
+    inline = isinstance(value, dict) and "card" not in value and not value.keys().isdisjoint(("id", "title", "reader"))
+    return "Card" if inline else "CardRef"
 
 
 Source = Annotated[
-    Annotated[CardRef, Tag("card")] | Annotated[Card, Tag("inline")],
+    Annotated[CardRef, Tag("CardRef")] | Annotated[Card, Tag("Card")],
     Discriminator(_source_form),
 ]
 
@@ -225,35 +229,47 @@ def load_recipe(path: Path) -> LoadedRecipe:
     text = yamlfile.read_text(path)
     recipe = yamlfile.parse(text, path, Recipe)
     placed: list[PlacedSource] = []
+
+    def wrong(what: str, *location: str | int) -> RecipeError:
+        return RecipeError(f"{path}:{yamlfile.line_of(text, location)}: {what}")
+
     seen: set[str] = set()
     for index, source in enumerate(recipe.sources):
         if isinstance(source, CardRef):
             try:
                 card, card_file = load_card(source.card, relative_to=path.parent)
             except RecipeError as error:
-                raise RecipeError(f"{path}: sources[{index}].card: {error}") from None
+                raise wrong(f"sources[{index}].card: {error}", "sources", index, "card") from None
             place = source.path if source.path is not None else card.path
             base = path.parent if source.path is not None else card_file.parent
         else:
             card, place, base = source, source.path, path.parent
         if card.id in seen:
-            raise RecipeError(
-                f"{path}: sources[{index}]: the source {card.id!r} stands twice in this recipe; ids must differ"
+            raise wrong(
+                f"sources[{index}]: the source {card.id!r} stands twice in this recipe; ids must differ",
+                "sources",
+                index,
             )
         seen.add(card.id)
         if place is None and not (card.reader.kind == "hub" and card.reader.dataset):
             hint = f" {card.obtain.strip()}" if card.obtain else ""
-            raise RecipeError(
-                f"{path}: sources[{index}].path: missing: the source {card.id!r} is read from local files.{hint}"
+            raise wrong(
+                f"sources[{index}].path: missing: the source {card.id!r} is read from local files.{hint}",
+                "sources",
+                index,
             )
         if place is not None and not place.startswith("python:"):
-            place = str(base.resolve() / Path(place).expanduser())
+            try:
+                place = str(base.resolve() / Path(place).expanduser())
+            except RuntimeError:
+                raise wrong(f"sources[{index}].path: {place!r}: no such user", "sources", index, "path") from None
         placed.append(PlacedSource(card=card, path=place))
     for name in recipe.sample.sources:
         if name not in seen:
-            raise RecipeError(
-                f"{path}: sample.sources.{name}: no such source in this recipe; it has: {', '.join(sorted(seen))}"
-            )
+            raise wrong(
+                f"sample.sources.{name}: no such source in this recipe; it has: {', '.join(sorted(seen))}",
+                "sample", "sources", name,
+            )  # fmt: skip
     return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed)
 
 

@@ -57,7 +57,7 @@ def parse(text: str, path: Path, model: type[ModelT]) -> ModelT:
         line = f":{mark.line + 1}" if mark else ""
         raise RecipeError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}:1: expected keys and values, found {type(data).__name__}")
+        raise RecipeError(f"{path}:1: expected keys and values, found {_found(data)}")
     lines = dict(_lines(root, (), path))
     try:
         return model.model_validate(data)
@@ -65,10 +65,28 @@ def parse(text: str, path: Path, model: type[ModelT]) -> ModelT:
         raise RecipeError("\n".join(_explain(error, path, lines, data, model))) from None
 
 
-def _lines(node: yaml.Node | None, at: Location, path: Path) -> Iterator[tuple[Location, int]]:
-    """Every location of the document with its line, from 1. Raises RecipeError on a key given twice."""
+def line_of(text: str, location: Location) -> int:
+    """The line, from 1, of the innermost part of `location` that the YAML text has."""
+    lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), (), Path()))
+    return _nearest(lines, location)
+
+
+def _nearest(lines: Mapping[Location, int], location: Location) -> int:
+    return next((lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in lines), 1)
+
+
+def _lines(
+    node: yaml.Node | None, at: Location, path: Path, above: tuple[yaml.Node, ...] = ()
+) -> Iterator[tuple[Location, int]]:
+    """Every location of the document with its line, from 1. Raises RecipeError on a key given twice, and on an alias for
+    something that it stands in."""
     if node is None:
         return
+    if any(node is outer for outer in above):
+        raise RecipeError(
+            f"{path}:{node.start_mark.line + 1}: {_dotted(at)}: an alias for what it stands in; write it out"
+        )
+    above = (*above, node)
     yield at, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         seen: set[Hashable] = set()
@@ -79,11 +97,11 @@ def _lines(node: yaml.Node | None, at: Location, path: Path) -> Iterator[tuple[L
                     f"{path}:{key_node.start_mark.line + 1}: {_dotted((*at, key))}: given twice; keep one"
                 )
             seen.add(key)
-            yield from _lines(value, (*at, key), path)
+            yield from _lines(value, (*at, key), path, above)
             yield (*at, key), key_node.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from _lines(item, (*at, index), path)
+            yield from _lines(item, (*at, index), path, above)
 
 
 def _dotted(location: Location) -> str:
@@ -94,11 +112,12 @@ def _dotted(location: Location) -> str:
 def _explain(
     error: ValidationError, path: Path, lines: Mapping[Location, int], data: Any, model: type[BaseModel]
 ) -> Iterator[str]:
+    schema = model.model_json_schema()
     for item in error.errors(include_url=False):
-        location = _in_document(item["loc"], data)
-        line = next((lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in lines), 1)
         if item["type"] == "extra_forbidden":
-            known = _known_keys(model, item["loc"][:-1])
+            location, holders = _place(item["loc"][:-1], schema, data)
+            location = (*location, item["loc"][-1])
+            known = sorted({key for holder in holders for key in holder.get("properties", {})})
             close = difflib.get_close_matches(str(location[-1]), known, n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             what = (
@@ -106,60 +125,61 @@ def _explain(
                 if meant
                 else f"unknown key; known here: {', '.join(known)}"
             )
-        elif item["type"] == "missing":
-            what = "missing; it must be given"
+        elif item["loc"][-1:] == ("[key]",):
+            location, _ = _place(item["loc"][:-2], schema, data)
+            what = f"YAML reads one of these keys as {item['input']!r}, which is no text; put that key in quotes"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            what = f"{message[:1].lower()}{message[1:]}"
-            if not isinstance(item["input"], dict | list):
-                what += f"; found {item['input']!r}"
-        yield f"{path}:{line}: {_dotted(location) or 'file'}: {what}"
+            location, _ = _place(item["loc"], schema, data)
+            if item["type"] == "missing":
+                what = "missing; it must be given"
+            elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+                what = f"expected keys and values, found {_found(item['input'])}"
+            else:
+                message = item["msg"].removeprefix("Value error, ")
+                what = f"{message[:1].lower()}{message[1:]}"
+                if not isinstance(item["input"], dict | list):
+                    what += f"; found {item['input']!r}"
+        yield f"{path}:{_nearest(lines, location)}: {_dotted(location) or 'file'}: {what}"
 
 
-def _in_document(loc: Location, data: Any) -> Location:
-    """pydantic puts the tag of a union into the location; keep only the parts that exist in the document (and the last,
-    which may be the missing key)."""
-    kept: list[str | int] = []
-    for position, part in enumerate(loc):
-        last = position == len(loc) - 1
-        inside = (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        )
-        if inside:
-            data = data[part]
-            kept.append(part)
-        elif last:
-            kept.append(part)
-    return tuple(kept)
+def _found(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return type(value).__name__ if isinstance(value, dict | list) else repr(value)
 
 
-def _known_keys(model: type[BaseModel], loc: Location) -> list[str]:
-    """The keys that the model at `loc` knows, sorted; found through the JSON schema, which resolves unions and aliases."""
-    schema = model.model_json_schema()
+def _place(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, list[dict[str, Any]]]:
+    """Where a pydantic location stands in the document, and the schemas that may hold there.
+
+    pydantic writes the tag of a union into the location, which is no key of the document and may even be spelt like one;
+    only a walk along the JSON schema tells them apart.
+    """
     definitions = schema.get("$defs", {})
 
-    def resolve(node: dict[str, Any]) -> list[dict[str, Any]]:
+    def options(node: dict[str, Any]) -> list[dict[str, Any]]:
         if "$ref" in node:
-            return resolve(definitions[node["$ref"].rsplit("/", 1)[1]])
-        options = [*node.get("anyOf", []), *node.get("oneOf", []), *node.get("allOf", [])]
-        return [found for option in options for found in resolve(option)] or [node]
+            name = node["$ref"].rsplit("/", 1)[1]
+            return [{"name": name} | option for option in options(definitions[name])]
+        members = [*node.get("anyOf", []), *node.get("oneOf", []), *node.get("allOf", [])]
+        found = [option for member in members for option in options(member) if option.get("type") != "null"]
+        return found or [node]
 
-    nodes = resolve(schema)
-    for part in loc:
-        # A union puts its tag into the location: it is no key of the document, but the constant of one of the options.
-        tagged = [
-            node for node in nodes if any(part == prop.get("const") for prop in node.get("properties", {}).values())
-        ]
-        if tagged and len(nodes) > 1:
-            nodes = tagged
+    def has_tag(option: dict[str, Any], tag: str | int) -> bool:
+        return option.get("name") == tag or any(p.get("const") == tag for p in option.get("properties", {}).values())
+
+    kept: list[str | int] = []
+    nodes = options(schema)
+    for position, part in enumerate(loc):
+        if len(nodes) > 1:
+            nodes = [node for node in nodes if has_tag(node, part)] or nodes
             continue
-        following: list[dict[str, Any]] = []
-        for node in nodes:
-            if isinstance(part, int) and isinstance(node.get("items"), dict):
-                following += resolve(node["items"])
-            elif part in node.get("properties", {}):
-                following += resolve(node["properties"][part])
-            elif isinstance(node.get("additionalProperties"), dict):
-                following += resolve(node["additionalProperties"])
-        nodes = following or nodes
-    return sorted({key for node in nodes for key in node.get("properties", {})})
+        node = nodes[0]
+        inside = part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))
+        if not (inside or position == len(loc) - 1):
+            continue
+        kept.append(part)
+        data = data[part] if inside else None
+        below = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
+        below = below or node.get("additionalProperties")
+        nodes = options(below) if isinstance(below, dict) else [{}]
+    return tuple(kept), nodes

@@ -3,6 +3,7 @@
 Exit codes: 0 done; 2 something the user gave or can mend; 1 a teacher or a machine failed; 130 stopped by Ctrl-C.
 """
 
+import enum
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from longalign_data.errors import LongAlignError, MissingExtraError, UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from longalign_data.recipe import TeacherChoice
     from longalign_data.teachers.base import Teacher
 
 app = typer.Typer(
@@ -35,6 +37,17 @@ OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Where builds
 WorkersOption = Annotated[
     int, typer.Option("--workers", "-w", min=0, help="Processes and threads to use; 0 takes every core.")
 ]
+
+
+class ResultFormat(enum.StrEnum):
+    """How the rows of a query are written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
 ConcurrencyOption = Annotated[
     int, typer.Option("--concurrency", min=1, help="Documents that the teacher works on at once.")
 ]
@@ -142,7 +155,7 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
             output,
             run=run,
             progress=progress,
-            teacher=lambda: _teacher(loaded.recipe.generate.teacher.provider, teacher_url, loaded),
+            teacher=lambda: _teacher(loaded.recipe.generate.teacher, teacher_url),
             only=only,
         )
     print_outcomes(built, console)
@@ -162,16 +175,16 @@ def _next_steps(root: Path, console: "Console", *, complete: bool) -> None:
         say(f"train   python -m trainer --build {root} --model MODEL --config recipes/train/tiny-cpu.yaml")
 
 
-def _teacher(provider: str, url: str | None, loaded: object) -> "Teacher":
+def _teacher(choice: "TeacherChoice", url: str | None) -> "Teacher":
+    """The recipe's teacher; keys and places come from the environment here and nowhere else."""
     import os
 
-    from longalign_data.recipe import LoadedRecipe
+    from longalign_data.teachers.base import Connection
     from longalign_data.teachers.table import load_teacher
 
-    assert isinstance(loaded, LoadedRecipe)
-    key = os.environ.get({"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}.get(provider, ""))
-    base_url = url or os.environ.get({"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}.get(provider, ""))
-    return load_teacher(loaded.recipe.generate.teacher, api_key=key, base_url=base_url)
+    prefix = {"anthropic": "ANTHROPIC", "openai": "OPENAI"}.get(choice.provider, "")
+    key = os.environ.get(f"{prefix}_API_KEY") or None
+    return load_teacher(choice, Connection(api_key=key, base_url=url or os.environ.get(f"{prefix}_BASE_URL") or None))
 
 
 @app.command()
@@ -189,25 +202,35 @@ def stats(build_path: BuildArg) -> None:
 def sql(
     build_path: BuildArg,
     query: Annotated[
-        str | None, typer.Argument(help="One or more SQL statements; without it, a prompt.", show_default=False)
+        str | None, typer.Argument(help="A SQL statement; without it, a prompt.", show_default=False)
     ] = None,
-    format_: Annotated[str, typer.Option("--format", "-f", help="table, csv, json or parquet.")] = "table",
+    format_: Annotated[
+        ResultFormat, typer.Option("--format", "-f", help="How the result is written.")
+    ] = ResultFormat.table,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write there instead of to the terminal.", show_default=False)
+        Path | None, typer.Option("--out", help="A file to write to, instead of the terminal.", show_default=False)
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Show long texts and all rows of a table whole.")] = False,
 ) -> None:
     """Ask a build with DuckDB: every table is a view.
 
-    Example: `longalign sql builds/quickstart/1.0.0 "select task, lang, count(*) from samples group by all"`
+    Example: longalign sql builds/quickstart/1.0.0 "select task, lang, count(*) from samples group by all"
     """
-    from longalign_data.explore import sql as explore_sql
+    from longalign_data.explore import sql as explore
     from longalign_data.shards.folder import open_build
 
-    connection = explore_sql.connect(open_build(build_path))
+    connection = explore.connect(open_build(build_path))
     if query is None:
-        explore_sql.prompt(connection)
-    else:
-        explore_sql.render(explore_sql.run_query(connection, query), format=format_, out=out)
+        failed = explore.prompt(connection, source=sys.stdin, out=sys.stdout, errors=sys.stderr, format=format_.value)
+        if failed and not sys.stdin.isatty():
+            raise SystemExit(2)
+        return
+    result = explore.run_query(connection, query)
+    rows = explore.render(
+        result, format=format_.value, out=out or sys.stdout, full=full, max_rows=None if full else explore.TABLE_ROWS
+    )
+    if out is not None:
+        typer.echo(f"{out}: {rows:,} rows")
 
 
 @app.command()

@@ -179,10 +179,9 @@ class StageWriter:
         return self.counts.seconds + time.monotonic() - self._began
 
     def _save(self) -> None:
-        # Not asdict for the counters: it makes a Counter anew from pairs, which counts the pairs.
-        counters = {"rejected": dict(self.counts.rejected), "left_out": dict(self.counts.left_out)}
-        plain = {name: getattr(self.counts, name) for name in ("num_in", "num_out", "num_tokens")}
-        counts = plain | counters | {"seconds": self._seconds()}
+        # Field by field: `asdict` builds a Counter from pairs, which counts the pairs.
+        counts = {f.name: getattr(self.counts, f.name) for f in dataclasses.fields(self.counts)}
+        counts["seconds"] = self._seconds()
         shards = {table: [dataclasses.asdict(shard) for shard in closed] for table, closed in self._closed.items()}
         state = {"fingerprint": self._fingerprint, "cursor": self.cursor, "counts": counts, "shards": shards}
         write_json(self._build.progress(self._stage), state)

@@ -1,0 +1,1 @@
+"""Those who ask and answer: `table` names them, `base` says what they are."""

@@ -1,0 +1,145 @@
+"""Filling the ledger: the live scheduler.
+
+Up to `concurrency` documents are on their way at a time, each depth-first: its answer is asked for as soon as its
+questions are there, while the provider still has the document in its cache. Which order the replies come in changes
+nothing but the bill.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from longalign_data.engine import Progress
+from longalign_data.errors import TeacherError
+from longalign_data.generation.exchange import Plan, follow
+from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.records import Document
+from longalign_data.teachers.base import ABORTING_REASONS, Teacher
+
+REFUSALS_BEFORE_ANY_ANSWER = 3
+"""So many requests refused as malformed, and none answered: the fault is in the recipe, not in the documents."""
+
+GO_ON = "nothing that was received is lost; run the same command again to go on"
+
+
+async def ask_missing(
+    documents: Iterable[Document],
+    num_documents: int,
+    *,
+    plan: Plan,
+    ledger: Ledger,
+    teacher: Teacher,
+    concurrency: int,
+    progress: Progress,
+) -> None:
+    """Afterwards every document has all its replies, or the refusal that ends its way, in the ledger.
+
+    Raises TeacherError when that cannot be had: at once for a fault that every request would meet (a bad key, an unknown
+    model), at the end for documents whose calls failed until their deadline. What was received stays in the ledger.
+    """
+    asker = _Asker(plan=plan, ledger=ledger, teacher=teacher, progress=progress, patience=max(3, concurrency))
+    shared = iter(documents)
+    workers = [asyncio.create_task(asker.work(shared)) for _ in range(max(1, concurrency))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        await teacher.close()
+    asker.conclude(num_documents)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Asker:
+    """What the workers share. `patience` documents that fail in a row mean that the teacher is away."""
+
+    plan: Plan
+    ledger: Ledger
+    teacher: Teacher
+    progress: Progress
+    patience: int
+    num_done: int = 0
+    num_failed_in_row: int = 0
+    last_fault: TeacherError | None = None
+    abort: TeacherError | None = None
+    held: list[tuple[Call, TeacherError, Document]] = field(default_factory=list)
+    has_answers: bool = False
+
+    async def work(self, documents: Iterator[Document]) -> None:
+        for document in documents:
+            await self._document(document)
+            if self.abort or self.num_failed_in_row >= self.patience:
+                return
+
+    async def _document(self, document: Document) -> None:
+        # A teacher on this machine never waits; without this an interruption would only be seen at the end.
+        await asyncio.sleep(0)
+        while isinstance(step := follow(document, self.plan, self.ledger), Call):
+            if self.abort or not await self._ask(step, document):
+                return
+        self._done(document)
+
+    def _done(self, document: Document) -> None:
+        self.num_done += 1
+        self.progress.advance(1, document.num_tokens)
+
+    async def _ask(self, call: Call, document: Document) -> bool:
+        """Whether the ledger now has an end for this call."""
+        self.ledger.begin(call)
+        try:
+            raw = await self.teacher.ask(call.request)
+        except TeacherError as error:
+            return self._failed(call, error, document)
+        self.ledger.answered(call, raw)
+        self.num_failed_in_row = 0
+        self.has_answers = True
+        self._settle()
+        # A reply that cannot be read is made a reject by `follow`, with the reason.
+        with contextlib.suppress(ValueError):
+            self.ledger.note_usage(call, self.plan.read(raw).usage)
+        return True
+
+    def _failed(self, call: Call, error: TeacherError, document: Document) -> bool:
+        if error.reason in ABORTING_REASONS:
+            self.abort = error
+            return False
+        if error.retryable:
+            self.last_fault = error
+            self.num_failed_in_row += 1
+            return False
+        self.has_answers = self.has_answers or self.ledger.has_answers(call)
+        if self.has_answers or error.reason == "context-exceeded":
+            self.ledger.refused(call, reason=error.reason, message=str(error))
+            return True
+        # A parameter that the model does not take is refused in the same way as one odd document. Until something has
+        # been answered, nobody knows which it is.
+        self.held.append((call, error, document))
+        if len(self.held) >= REFUSALS_BEFORE_ANY_ANSWER:
+            self.abort = error
+        return False
+
+    def _settle(self) -> None:
+        """The refusals that were held back are about their documents after all."""
+        for call, error, document in self.held:
+            self.ledger.refused(call, reason=error.reason, message=str(error))
+            self._done(document)
+        self.held.clear()
+
+    def conclude(self, num_documents: int) -> None:
+        if self.abort is not None:
+            raise TeacherError(
+                f"the teacher refuses every request: {self.abort}. Check the key, the model and the parameters of "
+                f"generate.teacher; {GO_ON}",
+                reason=self.abort.reason,
+            )
+        if self.last_fault is None:
+            self._settle()
+        num_left = num_documents - self.num_done
+        if num_left:
+            raise TeacherError(
+                f"{num_left} of {num_documents} documents could not be asked: {self.last_fault}; {GO_ON}",
+                reason=self.last_fault.reason if self.last_fault else "unavailable",
+                retryable=True,
+            )

@@ -1,0 +1,240 @@
+"""Every request to a teacher and every reply, on disk before anything else happens to it.
+
+A request is committed before it is sent, a reply before it is read; a request that has a reply is never sent again.
+Documents are not kept here, only the hash of each is part of its requests' ids. The file is SQLite and may be looked at
+with any tool:
+
+    select kind, state, count(*), sum(output_tokens) from requests left join replies using (request_id) group by all;
+
+Replies are zlib-compressed JSON, exactly what the provider sent.
+"""
+
+import contextlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from longalign_data.errors import BuildError
+from longalign_data.identity import digest
+from longalign_data.records import Usage
+from longalign_data.teachers.base import Raw, TeacherRequest
+
+SCHEMA = 1
+
+_TABLES = """
+CREATE TABLE requests (
+    request_id  TEXT PRIMARY KEY,
+    document_id TEXT NOT NULL,
+    kind        TEXT NOT NULL CHECK (kind IN ('question', 'answer')),
+    provider    TEXT NOT NULL,
+    model       TEXT NOT NULL,
+    parameters  TEXT NOT NULL,
+    max_tokens  INTEGER NOT NULL,
+    instruction TEXT NOT NULL,
+    state       TEXT NOT NULL CHECK (state IN ('sent', 'answered', 'refused')),
+    times_sent  INTEGER NOT NULL,
+    created     TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX requests_by_document ON requests (document_id);
+CREATE TABLE replies (
+    request_id         TEXT PRIMARY KEY REFERENCES requests,
+    received           TEXT NOT NULL,
+    failure            TEXT,
+    raw                BLOB NOT NULL,
+    input_tokens       INTEGER,
+    cache_write_tokens INTEGER,
+    cache_read_tokens  INTEGER,
+    output_tokens      INTEGER,
+    thinking_tokens    INTEGER
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request with its identity and its place: the document it is about, and which of the two calls it is."""
+
+    request_id: str
+    document_id: str
+    kind: Literal["question", "answer"]
+    provider: str
+    request: TeacherRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What came back for a request: the raw reply, or with `failure` the reason for which the provider refused it (then
+    `raw` holds its words under `message`)."""
+
+    raw: Raw
+    failure: str | None
+
+
+def request_id(provider: str, request: TeacherRequest, *, document_hash: str) -> str:
+    """The identity of a request: everything that decides about its reply, `document_hash` in place of the document."""
+    return digest(
+        {
+            "provider": provider,
+            "model": request.model,
+            "parameters": dict(request.parameters),
+            "max_tokens": request.max_tokens,
+            "document": document_hash,
+            "instruction": request.instruction,
+        }
+    )
+
+
+class Ledger:
+    """The ledger of one build, for one process at a time; a context manager.
+
+    `durable` makes every commit wait for the disk, so that not even a power failure loses a reply that was paid for.
+    Without it a power failure may take back the last commits, whole ones; a killed process loses nothing either way.
+    Raises BuildError when the file is not a ledger or cannot be written.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        self._path = path
+        with self._guard():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            with self._guard():
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._db.execute("PRAGMA foreign_keys = ON")
+                self._prepare()
+        except BuildError:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        with self._transaction():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if version == 0 and tables == 0:
+                for statement in _TABLES.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+            elif version != SCHEMA:
+                raise BuildError(
+                    f"{self._path}: not a ledger of this version (found {version}, expected {SCHEMA}); move it away to "
+                    "start a new one, or use the release that wrote it"
+                )
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; what was committed is in it."""
+        self._db.close()
+
+    def begin(self, call: Call) -> None:
+        """Notes that a request is about to be sent."""
+        request = call.request
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'sent', 1, ?) "
+                "ON CONFLICT (request_id) DO UPDATE SET times_sent = times_sent + 1",
+                (
+                    call.request_id,
+                    call.document_id,
+                    call.kind,
+                    call.provider,
+                    request.model,
+                    _canonical(request.parameters),
+                    request.max_tokens,
+                    request.instruction,
+                    _now(),
+                ),
+            )
+
+    def answered(self, call: Call, raw: Raw) -> None:
+        """Keeps the reply of a request that was begun. The first reply stands; a second one is not stored."""
+        self._keep(call, "answered", raw, failure=None)
+
+    def refused(self, call: Call, *, reason: str, message: str) -> None:
+        """Keeps the refusal of a request that was begun, so that it is not sent again."""
+        self._keep(call, "refused", {"message": message}, failure=reason)
+
+    def _keep(self, call: Call, state: str, raw: Raw, *, failure: str | None) -> None:
+        packed = zlib.compress(json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        with self._transaction():
+            stored = self._db.execute(
+                "INSERT INTO replies (request_id, received, failure, raw) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (call.request_id, _now(), failure, packed),
+            )
+            if stored.rowcount:
+                self._db.execute("UPDATE requests SET state = ? WHERE request_id = ?", (state, call.request_id))
+
+    def note_usage(self, call: Call, usage: Usage) -> None:
+        """Puts the tokens of a reply beside it, for queries; the raw reply stays the source."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE replies SET input_tokens = ?, cache_write_tokens = ?, cache_read_tokens = ?, output_tokens = ?, "
+                "thinking_tokens = ? WHERE request_id = ?",
+                (
+                    usage.input_tokens,
+                    usage.cache_write_tokens,
+                    usage.cache_read_tokens,
+                    usage.output_tokens,
+                    usage.thinking_tokens,
+                    call.request_id,
+                ),
+            )
+
+    def reply(self, request_id: str) -> Stored | None:
+        """What came back for a request, or None while nothing has."""
+        with self._guard():
+            row = self._db.execute("SELECT raw, failure FROM replies WHERE request_id = ?", (request_id,)).fetchone()
+        if row is None:
+            return None
+        try:
+            raw = json.loads(zlib.decompress(row[0]).decode("utf-8", "surrogatepass"))
+        except (zlib.error, ValueError) as error:
+            raise BuildError(f"{self._path}: the reply to request {request_id} is damaged: {error}") from None
+        return Stored(raw=raw, failure=row[1])
+
+    def has_answers(self, call: Call) -> bool:
+        """Whether this provider, model and set of parameters has ever answered."""
+        with self._guard():
+            row = self._db.execute(
+                "SELECT 1 FROM requests WHERE state = 'answered' AND provider = ? AND model = ? AND parameters = ? LIMIT 1",
+                (call.provider, call.request.model, _canonical(call.request.parameters)),
+            ).fetchone()
+        return row is not None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._guard():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise BuildError(f"{self._path}: the ledger cannot be used: {error}") from error
+
+
+def _canonical(parameters: Mapping[str, JsonValue]) -> str:
+    return json.dumps(dict(parameters), sort_keys=True, ensure_ascii=False)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

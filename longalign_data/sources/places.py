@@ -1,0 +1,135 @@
+"""Where a card's files are.
+
+In: `path` of a placed source: an absolute file, folder or glob, `python:stdlib` or `python:<package>`. Out: the folder
+that all names are relative to, and the files in it, in an order that no file system decides.
+"""
+
+import glob
+import importlib.machinery
+import importlib.util
+import os
+import sysconfig
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from longalign_data.errors import SourceError
+from longalign_data.recipe import PlacedSource
+
+PYTHON = "python:"
+"""How a path begins that names something in the running interpreter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """`root` is an absolute folder. `files` are the files that the path names by itself (a file, a glob), relative to the
+    root; None when it names the folder."""
+
+    root: Path
+    files: Sequence[str] | None
+
+
+def locate(placed: PlacedSource) -> Place:
+    """The place of a source. Raises SourceError, saying what was looked for and what to do."""
+    path = placed.path
+    if path is None:
+        raise failed(placed, "path: missing: this source is read from local files", "give `path` in the recipe")
+    found = _python(placed, path[len(PYTHON) :]) if path.startswith(PYTHON) else Path(os.path.normpath(path))
+    if found.is_file():
+        return Place(root=found.parent, files=[found.name])
+    if found.is_dir():
+        return Place(root=found, files=None)
+    if glob.has_magic(path):
+        return _globbed(placed, found)
+    raise failed(placed, f"{found}: no such file or folder", obtain_hint(placed))
+
+
+def listed(placed: PlacedSource, suffixes: Sequence[str]) -> tuple[Path, list[str]]:
+    """The root and the files of a source whose format is told by file names: those that the path names, or those with
+    one of the suffixes anywhere below the folder, hidden ones excepted. Raises SourceError when there is none."""
+    place = locate(placed)
+    if place.files is not None:
+        return place.root, list(place.files)
+    files = sorted_paths(
+        file for file in walk(place.root, lambda name: name.startswith(".")) if file.lower().endswith(tuple(suffixes))
+    )
+    if not files:
+        raise failed(placed, f"{place.root}: no file ends in {', '.join(suffixes)}", "name the files with a glob")
+    return place.root, files
+
+
+def walk(root: Path, skip: Callable[[str], bool]) -> Iterable[str]:
+    """The regular files below a folder, and links to files, as relative paths with `/`, in no order. Links to folders are
+    not entered. `skip` is asked about the relative path's last name, of folders and files."""
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if skip(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(f"{folder}{entry.name}/")
+                elif entry.is_file():
+                    yield f"{folder}{entry.name}"
+
+
+def sorted_paths(paths: Iterable[str]) -> list[str]:
+    """In order of the folders, then the names: what stands in one folder stays together."""
+    return sorted(paths, key=lambda path: path.split("/"))
+
+
+def leads_outside(root: Path, file: str) -> bool:
+    """Whether the file is reached only through a link that leaves the root."""
+    return not (root / file).resolve().is_relative_to(root.resolve())
+
+
+def storable(name: str) -> str:
+    """The name fit for UTF-8: bytes of a file name that are not UTF-8 become escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def failed(placed: PlacedSource, what: str, advice: str) -> SourceError:
+    """The error of a source that cannot be used."""
+    return SourceError(f"source {placed.card.id!r}: {what}; {advice}")
+
+
+def obtain_hint(placed: PlacedSource) -> str:
+    """What to do when a corpus is not there."""
+    return placed.card.obtain.strip() if placed.card.obtain else "check `path` in the recipe or the card"
+
+
+def _globbed(placed: PlacedSource, pattern: Path) -> Place:
+    parts = pattern.parts
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    names = glob.glob(os.path.join(*parts[fixed:]), root_dir=root, recursive=True)  # noqa: PTH118, PTH207 - a Path pattern would follow no `root_dir`
+    files = sorted_paths({name.replace(os.sep, "/") for name in names if (root / name).is_file()})
+    if not files:
+        raise failed(placed, f"{pattern}: this glob matches no file", obtain_hint(placed))
+    return Place(root=root, files=files)
+
+
+def _python(placed: PlacedSource, name: str) -> Path:
+    if name == "stdlib":
+        return Path(sysconfig.get_path("stdlib"))
+    top, *rest = name.split(".")
+    # The path finder alone sees the files of modules that the interpreter has frozen; the others see editable installs.
+    spec = importlib.machinery.PathFinder.find_spec(top)
+    try:
+        spec = spec or importlib.util.find_spec(top)
+    except ValueError:
+        spec = None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    advice = "install it into this Python, or give a path"
+    if spec is None:
+        raise failed(placed, f"python:{name}: this Python has no package {top!r}", advice)
+    if len(folders) > 1:
+        raise failed(placed, f"python:{name}: {top!r} is spread over {', '.join(folders)}", "give the path of one")
+    found = Path(folders[0]) if folders else Path(spec.origin or "built-in")
+    if rest:
+        below = found.joinpath(*rest)
+        found = below if below.is_dir() else below.with_name(f"{below.name}.py")
+    if not found.exists():
+        raise failed(placed, f"python:{name}: no file or folder of that name ({found})", advice)
+    return found.absolute()

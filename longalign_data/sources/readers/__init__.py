@@ -1,0 +1,46 @@
+"""Every reader, by the `kind` that a card gives.
+
+A new format is one file here, one line in READERS, and its model in `catalog.Reader`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from longalign_data.catalog import Card
+from longalign_data.errors import SourceError
+from longalign_data.recipe import PlacedSource
+from longalign_data.sources.readers import code, hub, jsonl, parquet, pydoc_topics, text
+from longalign_data.sources.reading import Partition, RawDocument, RawReject, Reader, settled
+
+READERS: dict[str, Reader] = {
+    "jsonl": jsonl,
+    "parquet": parquet,
+    "text": text,
+    "code": code,
+    "pydoc-topics": pydoc_topics,
+    "hub": hub,
+}
+
+
+def partitions(placed: PlacedSource) -> Sequence[Partition]:
+    """The partitions of a source, in the order in which their documents stand in the table. Raises SourceError."""
+    try:
+        return READERS[placed.card.reader.kind].partitions(placed)
+    except OSError as error:
+        raise _unreadable(placed.card, error) from error
+
+
+def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
+    """What a partition holds, in order; every document's text is in order (see `RawDocument`). Raises SourceError."""
+    try:
+        for raw in READERS[partition.card.reader.kind].read(partition):
+            yield settled(raw)
+    except OSError as error:
+        raise _unreadable(partition.card, error) from error
+
+
+def _unreadable(card: Card, error: OSError) -> SourceError:
+    what = f"{error.filename}: " if error.filename else ""
+    return SourceError(
+        f"source {card.id!r}: {what}cannot be read: {error.strerror or error}; make it readable, and let nothing change "
+        "the corpus while it is read"
+    )

@@ -1,0 +1,157 @@
+"""Source trees: several files one after the other as one document, each under a line with its path.
+
+    ==> json/__init__.py <==
+    r\"\"\"JSON (JavaScript Object Notation) ...
+
+Left out without a word: files with other suffixes, binaries (a NUL in them), minified and empty files, files larger than
+the card allows, hidden and vendored folders, build outputs, and links that leave the source.
+"""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import groupby
+from pathlib import Path
+
+from longalign_data.catalog import CodeReader
+from longalign_data.recipe import PlacedSource
+from longalign_data.sources.places import Place, failed, leads_outside, locate, sorted_paths, storable
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
+
+VENDORED = frozenset(
+    [
+        "node_modules",
+        "bower_components",
+        "site-packages",
+        "dist-packages",
+        "vendor",
+        "_vendor",
+        "third_party",
+        "__pycache__",
+    ]
+)
+BUILT = frozenset(("build", "dist", "target"))
+SCRIPT = (".js", ".mjs", ".cjs", ".css")
+MINIFIED_MEAN_LINE = 400
+"""Scripts and style sheets whose lines are longer than this on average were not written by hand."""
+
+
+def header(path: str) -> str:
+    """The line above a file: the form in which `head` and `tail` name files."""
+    return f"==> {path} <=="
+
+
+def partitions(placed: PlacedSource) -> Sequence[Partition]:
+    """Groups of units; a unit is a document."""
+    reader = placed.card.reader
+    assert isinstance(reader, CodeReader)
+    place = locate(placed)
+    files = sorted_paths(_files(place, reader))
+    if not files:
+        wanted = ", ".join(reader.extensions)
+        raise failed(
+            placed, f"{place.root}: no file ends in {wanted}", "set reader.extensions, or check reader.exclude"
+        )
+    units = []
+    for name, group in groupby(
+        sorted(files, key=lambda file: _order(file, reader.unit)), lambda f: _unit(f, reader.unit)
+    ):
+        members = tuple(group)
+        size = sum((place.root / file).stat().st_size for file in members)
+        units.append(Unit(name=storable(name), files=members, size=size))
+    return grouped(placed.card, str(place.root), units)
+
+
+def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
+    """Each unit as a document; a file in it that is not UTF-8 is a reject, and the rest of the unit stands."""
+    for unit in partition.units:
+        if unit.size > MAX_RECORD_BYTES:
+            detail = f"{unit.name}: {len(unit.files)} files of {unit.size} bytes; choose a smaller reader.unit"
+            yield RawReject(source_ref=unit.name, reason="too-large", detail=detail)
+            continue
+        parts: list[str] = []
+        refused = False
+        for file in unit.files:
+            text = _source_text(Path(partition.root, file), storable(file))
+            if isinstance(text, RawReject):
+                refused = True
+                yield text
+            elif text:
+                parts.append(f"{header(storable(file))}\n{text}\n")
+        if refused and not parts:
+            continue
+        card = partition.card
+        title = card.title if unit.name == "." else unit.name
+        yield RawDocument(
+            text="\n".join(parts), title=title, lang=card.lang, license=card.license, source_ref=unit.name
+        )
+
+
+def _source_text(path: Path, name: str) -> str | RawReject:
+    data = path.read_bytes()
+    if b"\0" in data or _minified(name, data):
+        return ""
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff").rstrip()
+    except UnicodeDecodeError as error:
+        detail = f"{name}: not UTF-8 at byte {error.start}; the file is left out of its document"
+        return RawReject(source_ref=name, reason="bad-utf8", detail=detail)
+
+
+def _minified(name: str, data: bytes) -> bool:
+    lowered = name.lower()
+    if not lowered.endswith(SCRIPT):
+        return False
+    stem = lowered.rsplit(".", 1)[0]
+    return stem.endswith((".min", "-min")) or len(data) > MINIFIED_MEAN_LINE * (data.count(b"\n") + 1)
+
+
+def _unit(file: str, unit: str) -> str:
+    """The name of the document that a file belongs to; the source itself is called `.`."""
+    folder, _, _ = file.rpartition("/")
+    if unit == "tree":
+        return "."
+    if unit == "entry":
+        return file.split("/", 1)[0]
+    if unit == "module" and not folder:
+        return file
+    return folder or "."
+
+
+def _order(file: str, unit: str) -> tuple[list[str], list[str]]:
+    return _unit(file, unit).split("/"), file.split("/")
+
+
+def _files(place: Place, reader: CodeReader) -> Iterator[str]:
+    named = place.files if place.files is not None else _walk(place.root, reader)
+    for file in named:
+        path = place.root / file
+        wanted = place.files is not None or file.endswith(tuple(reader.extensions))
+        if wanted and not leads_outside(place.root, file) and path.stat().st_size <= reader.max_file_bytes:
+            yield file
+
+
+def _walk(root: Path, reader: CodeReader) -> Iterator[str]:
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        for path in (root / folder).iterdir():
+            relative = f"{folder}{path.name}"
+            if path.name.startswith(".") or any(fnmatchcase(relative, pattern) for pattern in reader.exclude):
+                continue
+            if path.is_symlink() and path.is_dir():
+                continue
+            if path.is_dir():
+                if not _foreign_folder(path):
+                    pending.append(f"{relative}/")
+            elif path.is_file():
+                yield relative
+
+
+def _foreign_folder(path: Path) -> bool:
+    """Whether a folder holds what others wrote or a tool made: known names, virtual environments, and what is marked by
+    the Cache Directory Tagging convention. A Python package may well be called `build` or `dist`."""
+    if path.name in VENDORED or path.name.endswith((".egg-info", ".dist-info")):
+        return True
+    if (path / "pyvenv.cfg").exists() or (path / "CACHEDIR.TAG").exists():
+        return True
+    return path.name in BUILT and not (path / "__init__.py").exists()

@@ -1,0 +1,38 @@
+"""One record of a table-like corpus (a JSON object, a row) as a document."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from longalign_data.catalog import Card, RecordFields
+from longalign_data.sources.reading import RawDocument, RawReject
+
+
+def document_of(record: Mapping[str, Any], card: Card, *, source_ref: str, where: str) -> RawDocument | RawReject:
+    """The document of a record by the card's field names; title, language and licence fall back to the card where the
+    record has none. `where` names file and line or row for a person."""
+    fields = card.reader
+    assert isinstance(fields, RecordFields)
+    text = record.get(fields.text)
+    if text is None:
+        what = "null" if fields.text in record else "missing"
+        keys = ", ".join(sorted(map(str, record))[:12])
+        detail = (
+            f"{where}: field {fields.text!r} is {what}; expected the document's text. Fields here: {keys or 'none'}"
+        )
+        return RawReject(source_ref=source_ref, reason="missing-field", detail=detail)
+    values: dict[str, str] = {}
+    wanted = {"text": fields.text, "title": fields.title, "lang": fields.lang, "license": fields.license}
+    for name, field in wanted.items():
+        value = record.get(field) if field is not None else None
+        if value is not None and not isinstance(value, str):
+            detail = f"{where}: field {field!r} is {type(value).__name__}; expected text"
+            return RawReject(source_ref=source_ref, reason="wrong-type", detail=detail)
+        if value:
+            values[name] = value
+    return RawDocument(
+        text=values.get("text", ""),
+        title=values.get("title", ""),
+        lang=values.get("lang", card.lang),
+        license=values.get("license", card.license),
+        source_ref=source_ref,
+    )

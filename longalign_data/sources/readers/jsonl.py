@@ -1,0 +1,187 @@
+"""JSON lines: one object a line, UTF-8; plain, .gz or .zst.
+
+    {"text": "It was a bright cold day ...", "title": "Chapter 1"}
+
+A large plain file is cut into byte ranges; a line belongs to the range in which it begins. Compressed files are read as
+a whole, because they can only be read from the start.
+"""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longalign_data.recipe import PlacedSource
+from longalign_data.sources.places import failed, listed, storable
+from longalign_data.sources.readers.fields import document_of
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+RANGE_BYTES = 64 << 20
+"""Bytes of a plain file in one partition."""
+
+SUFFIXES = [f"{name}{packed}" for name in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst")]
+FOREIGN = (".bz2", ".xz", ".lz4", ".zip", ".7z", ".tar")
+
+
+def partitions(placed: PlacedSource) -> Sequence[Partition]:
+    """Byte ranges of plain files, whole compressed files."""
+    root, files = listed(placed, SUFFIXES)
+    found: list[Partition] = []
+    for file in files:
+        if file.lower().endswith(FOREIGN):
+            raise failed(placed, f"{root / file}: not a format that is read here", "unpack it, or use .gz or .zst")
+        size = (root / file).stat().st_size
+        unit = Unit(name=storable(file), files=(file,), size=size)
+        ranges = 1 if _packed(file) else max(1, -(-size // RANGE_BYTES))
+        for index in range(ranges):
+            start, end = index * RANGE_BYTES, (index + 1) * RANGE_BYTES if index + 1 < ranges else None
+            key = f"{unit.name}:{start}"
+            found.append(Partition(card=placed.card, root=str(root), key=key, units=(unit,), start=start, end=end))
+    return found
+
+
+def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
+    """The records of a range or a compressed file."""
+    path, name = Path(partition.path), partition.units[0].name
+    packed = _packed(name)
+    number = 0
+    with _open(path) as file:
+        lines = _lines(file, partition.start, partition.end)
+        while True:
+            try:
+                begin, end, line = next(lines)
+            except StopIteration:
+                return
+            except (EOFError, zlib.error, gzip.BadGzipFile, _BadZstandardError) as error:
+                reason = "truncated-archive" if isinstance(error, EOFError) else "damaged-file"
+                detail = (
+                    f"{name}: cannot be unpacked beyond line {number}: {error}; the lines before stand, fetch it again"
+                )
+                yield RawReject(source_ref=f"{name}#{number}", reason=reason, detail=detail)
+                return
+            ref = f"{name}#{number}" if packed else f"{name}:{begin}-{end}"
+            # Only the first range knows its line numbers without reading all that comes before.
+            where = f"{name} line {number + 1}" if partition.start == 0 else f"{name} byte {begin}"
+            number += 1
+            if line is None:
+                detail = f"{where}: a line of more than {MAX_RECORD_BYTES} bytes; expected one JSON object a line"
+                yield RawReject(source_ref=ref, reason="line-too-long", detail=detail)
+            elif line.strip():
+                yield _record(line.removeprefix(b"\xef\xbb\xbf") if begin == 0 else line, partition, ref, where)
+
+
+def _record(line: bytes, partition: Partition, ref: str, where: str) -> RawDocument | RawReject:
+    try:
+        # With its line end a string that is cut off would be reported as one that holds a control character.
+        value = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
+    except UnicodeDecodeError as error:
+        detail = f"{where}: not UTF-8 at byte {error.start} of the line; expected UTF-8"
+        return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
+    except json.JSONDecodeError as error:
+        detail = f"{where}, column {error.colno}: not JSON: {error.msg}; expected one object a line"
+        return RawReject(source_ref=ref, reason="bad-json", detail=detail)
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or thousands of nested brackets: JSON on paper, nothing to read in practice.
+        return RawReject(source_ref=ref, reason="bad-json", detail=f"{where}: {error}; expected an object with text")
+    if not isinstance(value, dict):
+        detail = f"{where}: a {type(value).__name__}; expected an object"
+        return RawReject(source_ref=ref, reason="not-an-object", detail=detail)
+    return document_of(value, partition.card, source_ref=ref, where=where)
+
+
+def _packed(file: str) -> bool:
+    return file.lower().endswith((".gz", ".zst"))
+
+
+def _open(path: Path) -> io.BufferedIOBase:
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return gzip.open(path, "rb")
+    if suffix == ".zst":
+        return io.BufferedReader(_Zstandard(path), 1 << 20)
+    return io.BufferedReader(io.FileIO(path), 1 << 20)
+
+
+def _lines(file: io.BufferedIOBase, start: int, end: int | None) -> Iterator[tuple[int, int, bytes | None]]:
+    """(first byte, end, line) of each line that begins in [start, end); None for a line beyond MAX_RECORD_BYTES."""
+    position = start
+    if start > 0:
+        file.seek(start - 1)
+        position += _rest_of_line(file) - 1
+    while end is None or position < end:
+        line = file.readline(MAX_RECORD_BYTES + 1)
+        if not line:
+            return
+        begin = position
+        position += len(line)
+        if len(line) > MAX_RECORD_BYTES:
+            position += 0 if line.endswith(b"\n") else _rest_of_line(file)
+            yield begin, position, None
+        else:
+            yield begin, position, line
+
+
+def _rest_of_line(file: io.BufferedIOBase) -> int:
+    """Reads to the end of the line and says how many bytes that were."""
+    passed = 0
+    while part := file.readline(1 << 20):
+        passed += len(part)
+        if part.endswith(b"\n"):
+            break
+    return passed
+
+
+class _BadZstandardError(Exception):
+    pass
+
+
+class _Zstandard(io.RawIOBase):
+    """A .zst file of any number of frames, as a stream that raises EOFError where the file ends inside a frame (the
+    package's own stream ends there without a word)."""
+
+    # Four bytes can unpack to 128 KiB, and one call unpacks all that it is given: 64 MiB at most with this.
+    _CHUNK = 2048
+
+    def __init__(self, path: Path) -> None:
+        import zstandard
+
+        self._file = path.open("rb", buffering=1 << 20)
+        # 2 GiB: what `zstd --long=31` writes, as large public dumps are packed.
+        self._context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._error: type[Exception] = zstandard.ZstdError
+        self._frame: Any = None
+        self._input = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        while not self._output:
+            chunk = self._input or self._file.read(self._CHUNK)
+            self._input = b""
+            if not chunk:
+                if self._frame is not None:
+                    raise EOFError("the file ends inside a Zstandard frame")
+                return 0
+            try:
+                self._frame = self._frame or self._context.decompressobj()
+                self._output = memoryview(self._frame.decompress(chunk))
+                if self._frame.eof:
+                    self._input, self._frame = self._frame.unused_data, None
+            except self._error as error:
+                raise _BadZstandardError(str(error)) from error
+        into = memoryview(buffer).cast("B")
+        size = min(len(into), len(self._output))
+        into[:size], self._output = self._output[:size], self._output[size:]
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,0 +1,105 @@
+"""Parquet: one row a document. A large file is cut into ranges of row groups."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from longalign_data.catalog import RecordFields
+from longalign_data.recipe import PlacedSource
+from longalign_data.sources.places import failed, listed, storable
+from longalign_data.sources.readers.fields import document_of
+from longalign_data.sources.reading import Partition, RawDocument, RawReject, Unit
+
+RANGE_BYTES = 64 << 20
+"""Compressed bytes of row groups in one partition; a row group is never cut."""
+
+BATCH_ROWS = 64
+
+
+def partitions(placed: PlacedSource) -> Sequence[Partition]:
+    """Ranges of row groups. Raises SourceError for a file that is not Parquet or lacks a column that the card names."""
+    root, files = listed(placed, [".parquet"])
+    found: list[Partition] = []
+    for file in files:
+        path = root / file
+        try:
+            with pq.ParquetFile(path) as opened:
+                metadata, schema = opened.metadata, opened.schema_arrow
+                sizes = [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise failed(
+                placed, f"{path}: not a whole Parquet file: {error}", "fetch it again or leave it out"
+            ) from None
+        for column in _columns(placed.card.reader):
+            if column not in schema.names:
+                raise failed(placed, f"{path}: no column {column!r}", f"it has: {', '.join(schema.names)}")
+            if not _is_text(schema.field(column).type):
+                raise failed(placed, f"{path}: column {column!r} is {schema.field(column).type}", "expected text")
+        unit = Unit(name=storable(file), files=(file,), size=path.stat().st_size)
+        start, weight = 0, 0
+        for index, size in enumerate(sizes):
+            weight += size
+            if weight >= RANGE_BYTES or index + 1 == len(sizes):
+                key, end = f"{unit.name}:{start}", index + 1
+                found.append(Partition(card=placed.card, root=str(root), key=key, units=(unit,), start=start, end=end))
+                start, weight = end, 0
+    return found
+
+
+def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
+    """The rows of a range of row groups."""
+    name, columns = partition.units[0].name, _columns(partition.card.reader)
+    assert partition.end is not None
+    with pq.ParquetFile(Path(partition.path)) as file:
+        row = sum(file.metadata.row_group(index).num_rows for index in range(partition.start))
+        groups = list(range(partition.start, partition.end))
+        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=columns)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (pa.ArrowException, OSError) as error:
+                last = f"row groups {partition.start} to {partition.end - 1}"
+                detail = f"{name}: {last} cannot be read from row {row} on: {error}; fetch the file again"
+                yield RawReject(source_ref=f"{name}#{row}", reason="damaged-file", detail=detail)
+                return
+            cells = {column: _cells(batch.column(column)) for column in columns}
+            for index in range(batch.num_rows):
+                yield _row({column: cells[column][index] for column in columns}, partition, name, row)
+                row += 1
+
+
+def _row(raw: dict[str, bytes | None], partition: Partition, name: str, row: int) -> RawDocument | RawReject:
+    # Arrow does not check that its strings are UTF-8, so they are taken as bytes and decoded one by one.
+    ref, where = f"{name}#{row}", f"{name} row {row}"
+    record: dict[str, str | None] = {}
+    for column, value in raw.items():
+        try:
+            record[column] = None if value is None else value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            detail = f"{where}: column {column!r} is not UTF-8 at byte {error.start}; expected UTF-8"
+            return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
+    return document_of(record, partition.card, source_ref=ref, where=where)
+
+
+def _columns(reader: Any) -> list[str]:
+    assert isinstance(reader, RecordFields)
+    named = [reader.text, reader.title, reader.lang, reader.license]
+    return list(dict.fromkeys(name for name in named if name is not None))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _cells(column: pa.Array) -> list[bytes | None]:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    values: list[bytes | None] = column.cast(pa.large_binary()).to_pylist()
+    return values

@@ -1,0 +1,154 @@
+"""What readers and ingest say to each other.
+
+A source is cut into partitions, which may be read in any order by any process; a partition gives documents and rejects
+in an order of its own. Both orders are fixed by names relative to the source, so that a copy of the corpus elsewhere
+gives the same rows. One document, shortened:
+
+    RawDocument(text="Annual report ...", title="Report 1999", lang="en", license="CC0-1.0", source_ref="a.jsonl:0-1840")
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from longalign_data.catalog import Card
+from longalign_data.recipe import PlacedSource
+
+READING_VERSION = 1
+"""Raised when a reader gives other documents for the same files; part of the identity of every input."""
+
+MAX_RECORD_BYTES = 64 << 20
+"""A line, a file that is one document, or a code unit larger than this is rejected unread; it bounds memory. English
+text of this size has about 15 million tokens."""
+
+GROUP_BYTES = 1 << 20
+GROUP_UNITS = 512
+"""Small files are grouped into partitions of about so many bytes, and at most so many documents."""
+
+REASONS: dict[str, str] = {
+    "bad-json": "a line is not JSON",
+    "not-an-object": "a line is JSON, but not an object",
+    "missing-field": "a field that the card names is missing or null",
+    "wrong-type": "a field that the card names is not text",
+    "bad-utf8": "bytes that are not UTF-8, or a lone surrogate",
+    "nul-character": "a NUL in the text: a binary file, or UTF-16 read as UTF-8; removing it would hide that",
+    "empty": "nothing but white space",
+    "white-space-run": "more white space in a row than a tokenizer can be trusted with",
+    "line-too-long": f"a line of more than {MAX_RECORD_BYTES >> 20} MiB",
+    "too-large": f"a file or folder that is to be one document, of more than {MAX_RECORD_BYTES >> 20} MiB",
+    "too-long": "more tokens than the recipe's ingest.max_tokens",
+    "duplicate": "the same text as an earlier document",
+    "truncated-archive": "a compressed file ends in the middle; what came before stands",
+    "damaged-file": "a file cannot be read to its end; what came before stands",
+    "link-outside": "a symbolic link that leads out of the source folder",
+}
+"""Every reason for which ingest rejects something."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawDocument:
+    """A document as its reader found it. `read` makes sure that `text` has Unix line ends, no byte order mark, no NUL, no
+    lone surrogate, and is not empty."""
+
+    text: str
+    title: str
+    lang: str
+    license: str
+    source_ref: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawReject:
+    """Something that is no document: where it stands (as in `source_ref`), a reason out of REASONS, and for a person what
+    was found and what was expected."""
+
+    source_ref: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Files that belong together: `name` is relative to the source's root and fit to be stored (no lone surrogates);
+    `files` are the paths relative to the root, with `/`. `size` is their bytes together."""
+
+    name: str
+    files: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """A part of a source that one process reads by itself.
+
+    `key` is unique in the source and, like every name here but `root`, relative to the source's root. `start` and `end`
+    bound the part of a single large file in the reader's own measure (bytes, row groups, shards); `end` None is its end.
+    """
+
+    card: Card
+    root: str
+    key: str
+    units: tuple[Unit, ...]
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The one file of a partition that is (part of) one file."""
+        ((file,),) = (unit.files for unit in self.units)
+        return f"{self.root}/{file}"
+
+
+class Reader(Protocol):
+    """One corpus format. Both functions depend on the files alone, never on the order in which a folder lists them."""
+
+    def partitions(self, placed: PlacedSource) -> Sequence[Partition]:
+        """The partitions in order. Raises SourceError when the corpus is not there or in another format."""
+        ...
+
+    def read(self, partition: Partition) -> Iterator[RawDocument | RawReject]:
+        """What one partition holds, in order, streaming."""
+        ...
+
+
+def grouped(card: Card, root: str, units: Iterable[Unit]) -> list[Partition]:
+    """Partitions of several units each, in the order given; the key is the name of the first unit."""
+    partitions: list[Partition] = []
+    group: list[Unit] = []
+    size = 0
+    for unit in units:
+        if group and (size + unit.size > GROUP_BYTES or len(group) >= GROUP_UNITS):
+            partitions.append(Partition(card=card, root=root, key=group[0].name, units=tuple(group)))
+            group, size = [], 0
+        group.append(unit)
+        size += unit.size
+    if group:
+        partitions.append(Partition(card=card, root=root, key=group[0].name, units=tuple(group)))
+    return partitions
+
+
+def settled(raw: RawDocument | RawReject) -> RawDocument | RawReject:
+    """The document with its text in order (see RawDocument), or the reject that it deserves."""
+    if isinstance(raw, RawReject):
+        return raw
+    text = raw.text.removeprefix("\ufeff")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    title = " ".join(raw.title.split())
+    for name, value in (("text", text), ("title", title), ("lang", raw.lang), ("license", raw.license)):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return _reject(raw, "bad-utf8", f"{name} has a lone surrogate at character {error.start}; expected Unicode")
+        if "\0" in value:
+            where = value.index("\0")
+            return _reject(raw, "nul-character", f"{name} has a NUL at character {where}; expected text")
+    if not text.strip():
+        return _reject(raw, "empty", "expected text, found nothing but white space")
+    if text is raw.text and title == raw.title:
+        return raw
+    return RawDocument(text=text, title=title, lang=raw.lang, license=raw.license, source_ref=raw.source_ref)
+
+
+def _reject(raw: RawDocument, reason: str, detail: str) -> RawReject:
+    return RawReject(source_ref=raw.source_ref, reason=reason, detail=f"{raw.source_ref}: {detail}")

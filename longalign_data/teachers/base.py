@@ -1,0 +1,101 @@
+"""What a teacher is: something that answers one request about one document.
+
+In: a `TeacherRequest`. Out: the provider's raw reply, a JSON object exactly as it came, which the caller stores before
+anything reads it. `Provider.read` turns a stored raw reply into a `TeacherReply` and depends on nothing else, so a
+ledger can be read again without the network, and a bug in the reading never costs a paid reply.
+
+What every provider is sent is `prompt(request)`: the document, a blank line, the instruction; no system prompt. The
+document is the same prefix, byte for byte, when questions are asked for and when one of them is answered, which is what
+prompt caches key on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pydantic import JsonValue
+
+from longalign_data.recipe import TeacherChoice
+from longalign_data.records import Usage
+
+Raw = dict[str, Any]
+"""A provider's reply as JSON says it."""
+
+StopReason = Literal[
+    "end_turn", "max_tokens", "refusal", "context_exceeded", "stop_sequence", "tool_use", "pause_turn", "unknown"
+]
+"""Why a reply ended, in one vocabulary for all providers. Only `end_turn` is a finished answer."""
+
+SEPARATOR = "\n\n"
+
+ABORTING_REASONS = frozenset({"unauthorized", "unpaid", "not-found", "no-key"})
+"""Reasons of a TeacherError that hold for every request alike: the run ends with them instead of rejecting documents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherRequest:
+    """One call: `instruction` about `document`, answered by `model` in at most `max_tokens` tokens. `parameters` go into
+    the provider's request body as they are."""
+
+    model: str
+    document: str
+    instruction: str
+    max_tokens: int
+    parameters: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherReply:
+    """What a raw reply says. `evidence` are the characters (start inclusive, end exclusive) of the document that the
+    answer quotes, where the teacher tells; `detail` says more about a stop reason other than `end_turn`."""
+
+    text: str
+    stop_reason: StopReason
+    usage: Usage
+    evidence: Sequence[tuple[int, int]] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How a teacher is reached; none of it changes what is asked.
+
+    One attempt may take `timeout_s` seconds; transient faults are retried until `retry_s` seconds have passed.
+    `prompt_cache` marks documents for the provider's cache where it wants a mark.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    timeout_s: float = 600.0
+    retry_s: float = 600.0
+    prompt_cache: bool = True
+
+
+class Teacher(Protocol):
+    """A connection to something that answers. Used inside one event loop."""
+
+    async def ask(self, request: TeacherRequest) -> Raw:
+        """The provider's reply. Raises TeacherError: `retryable` when the fault was transient and outlasted the retries,
+        with a reason of `ABORTING_REASONS` when no request can succeed, else because of this one request."""
+        ...
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One kind of teacher: how it is opened, how its raw replies are read (raises ValueError for one that is not in the
+    provider's format), what is said of its output's use when the recipe says nothing, and whether it is free and
+    deterministic."""
+
+    open: Callable[[TeacherChoice, Connection], Teacher]
+    read: Callable[[Raw], TeacherReply]
+    terms: str
+    is_free: bool = False
+
+
+def prompt(request: TeacherRequest) -> str:
+    """The whole of what a teacher is told, as one text."""
+    return request.document + SEPARATOR + request.instruction

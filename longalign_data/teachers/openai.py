@@ -1,0 +1,143 @@
+"""Any server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, Ollama, OpenAI itself.
+
+The user message is one string, not two parts: servers join parts in different ways (some with a line break), and the
+prompt would differ from server to server. Prefix caches of these servers work on tokens and want no mark.
+"""
+
+import json
+from typing import Any
+
+from longalign_data.errors import TeacherError
+from longalign_data.recipe import TeacherChoice
+from longalign_data.records import Usage
+from longalign_data.teachers.base import Connection, Raw, StopReason, TeacherReply, TeacherRequest, prompt
+from longalign_data.teachers.retry import Fault, ask_until, fault_of_status
+
+BASE_URL = "https://api.openai.com/v1"
+
+TERMS = (
+    "Questions and answers were written by the named model behind an OpenAI-compatible server. The licence of that model "
+    "and the terms of whoever serves it govern the use of its output; check them for your purpose."
+)
+
+_STOP_REASONS: dict[str, StopReason] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "content_filter": "refusal",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+}
+
+
+class OpenAITeacher:
+    """Live calls with the official asynchronous client; it is made at the first request, inside its event loop."""
+
+    def __init__(self, choice: TeacherChoice, connection: Connection) -> None:
+        del choice  # everything of it travels in each request
+        self._connection = connection
+        self._client: Any = None
+
+    async def ask(self, request: TeacherRequest) -> Raw:
+        import openai
+
+        client = self._open()
+        # OpenAI's newer models refuse `max_tokens`; many other servers know nothing else.
+        limit = "max_tokens" if self._connection.base_url else "max_completion_tokens"
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": [{"role": "user", "content": prompt(request)}],
+            "extra_body": {limit: request.max_tokens, **request.parameters},
+            "timeout": self._connection.timeout_s,
+        }
+
+        async def attempt() -> Raw | Fault:
+            try:
+                response = await client.chat.completions.with_raw_response.create(**body)
+                raw = json.loads(response.text)
+            except openai.APIStatusError as error:
+                return fault_of_status(error.status_code, _said(error), error.response.headers)
+            except openai.APIConnectionError as error:
+                cause = error.__cause__
+                return Fault(
+                    reason="unavailable", message=f"{error} ({cause!r})" if cause else str(error), retryable=True
+                )
+            except ValueError as error:
+                return Fault(reason="unavailable", message=f"a reply that is no JSON: {error}", retryable=True)
+            if not isinstance(raw, dict):
+                return Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
+            return raw
+
+        return await ask_until(attempt, retry_s=self._connection.retry_s)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def _open(self) -> Any:
+        if self._client is None:
+            import openai
+
+            if not self._connection.api_key and not self._connection.base_url:
+                raise TeacherError(
+                    "the teacher 'openai' needs the address of a server (OPENAI_BASE_URL), or an API key "
+                    "(OPENAI_API_KEY) for OpenAI's own, and was given neither",
+                    reason="no-key",
+                )
+            self._client = openai.AsyncOpenAI(
+                # The client insists on a key; servers of one's own ignore it.
+                api_key=self._connection.api_key or "none",
+                base_url=self._connection.base_url or BASE_URL,
+                timeout=self._connection.timeout_s,
+                max_retries=0,
+            )
+        return self._client
+
+
+def read(raw: Raw) -> TeacherReply:
+    """A chat completion: the first choice. Raises ValueError for another format."""
+    choices = raw.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise ValueError("a chat completion has a list `choices` with at least one object")
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        raise ValueError("the choice of a chat completion has an object `message`")
+    given = choices[0].get("finish_reason")
+    refusal = message.get("refusal")
+    content = message.get("content")
+    return TeacherReply(
+        text=content if isinstance(content, str) else "",
+        stop_reason="refusal" if refusal else _STOP_REASONS.get(str(given), "unknown"),
+        usage=_usage(raw.get("usage")),
+        detail=f"finish_reason {given!r}" + (f": {refusal}" if refusal else ""),
+    )
+
+
+def _usage(usage: Any) -> Usage:
+    """`prompt_tokens` includes what was read from a cache and what was written to it; `Usage.input_tokens` does not."""
+    if not isinstance(usage, dict):
+        return Usage()
+    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
+    written = _count(usage.get("prompt_tokens_details"), "cache_write_tokens")
+    return Usage(
+        input_tokens=max(0, _count(usage, "prompt_tokens") - cached - written),
+        cache_write_tokens=written,
+        cache_read_tokens=cached,
+        output_tokens=_count(usage, "completion_tokens"),
+        thinking_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+    )
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else 0
+
+
+def _said(error: Any) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        if isinstance(inner, dict) and inner.get("message"):
+            code = inner.get("code")
+            return f"{inner['message']}" + (f" [{code}]" if code else "")
+    return str(error.message)

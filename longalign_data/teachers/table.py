@@ -1,0 +1,35 @@
+"""Every teacher there is."""
+
+from longalign_data.errors import RecipeError
+from longalign_data.recipe import TeacherChoice
+from longalign_data.records import Teacher as TeacherRecord
+from longalign_data.teachers import anthropic, extractive, openai
+from longalign_data.teachers.base import Connection, Provider, Teacher
+
+PROVIDERS: dict[str, Provider] = {
+    "extractive": Provider(
+        open=extractive.ExtractiveTeacher, read=extractive.read, terms=extractive.TERMS, is_free=True
+    ),
+    "anthropic": Provider(open=anthropic.AnthropicTeacher, read=anthropic.read, terms=anthropic.TERMS),
+    "openai": Provider(open=openai.OpenAITeacher, read=openai.read, terms=openai.TERMS),
+}
+
+_OURS = ("model", "messages", "max_tokens", "max_completion_tokens", "system", "stream", "n", "tools")
+
+
+def load_teacher(choice: TeacherChoice, connection: Connection | None = None) -> Teacher:
+    """The teacher that a recipe chose. Nothing is connected before its first request, so a build whose replies all stand
+    in the ledger needs no key. Raises RecipeError for a parameter that the stage itself sets."""
+    for name in choice.parameters:
+        if name in _OURS:
+            raise RecipeError(
+                f"generate.teacher.parameters.{name}: is set by the stage itself; take it out (the limits are "
+                "max_question_tokens and max_answer_tokens)"
+            )
+    return PROVIDERS[choice.provider].open(choice, connection or Connection())
+
+
+def teacher_record(choice: TeacherChoice) -> TeacherRecord:
+    """What a sample says about its teacher; the provider's default terms where the recipe states none."""
+    terms = choice.terms if choice.terms is not None else PROVIDERS[choice.provider].terms
+    return TeacherRecord(provider=choice.provider, model=choice.model, terms=terms)
