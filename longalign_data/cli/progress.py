@@ -65,4 +65,4 @@ class TerminalProgress:
             rate = f"{(task.completed + items) / elapsed:,.1f}/s" + (
                 f"  {self._tokens / elapsed / 1e6:.2f}M tokens/s" if self._tokens else ""
             )
-        self._bar.update(task_id, advance=items, rate=rate, **({"note": note} if note else {}))
+        self._bar.update(task_id, advance=items, rate=rate, note=note or task.fields["note"])
