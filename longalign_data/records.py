@@ -297,7 +297,8 @@ class PlanEntry:
     order, so row n of packs is row n of plan.
 
     `num_sequences` (M) and `normalizer` (Z = sum over the step's sequences of N_i^(1-alpha)) are of the whole step and
-    repeat on each of its rows. Only the last step may hold fewer than K packs.
+    repeat on each of its rows. A step may hold fewer than K packs: the last one, or any that has fewer than K sequences;
+    the positions that are filled come first.
     """
 
     step: int

@@ -1,0 +1,1 @@
+"""Samples to sequences: chat templates, targets by construction, and what to do with the over-long."""

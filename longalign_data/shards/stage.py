@@ -83,7 +83,7 @@ class StageWriter:
 
     Use: skip the first `cursor` inputs; for each further input call `write`, `reject` or `leave_out` as often as needed
     and then `next_input`; at the end `finish`. `counts.num_in` and `num_out` are kept here, one for each `next_input`
-    and each row of the stage's first table.
+    and each row of the stage's first table unless more is said.
     """
 
     def __init__(self, build: BuildFolder, stage: str, *, fingerprint: str, run: RunOptions) -> None:
@@ -101,11 +101,11 @@ class StageWriter:
             build.clear(stage)
         self._clean()
 
-    def write(self, table: str, record: Record) -> None:
-        """Adds a row to one of the stage's tables."""
+    def write(self, table: str, record: Record, *, num_out: int = 1) -> None:
+        """Adds a row to one of the stage's tables; a row of the first one counts as `num_out` things that came out."""
         self._file(table).write(record)
         if table == self._tables[0]:
-            self.counts.num_out += 1
+            self.counts.num_out += num_out
             self.counts.num_tokens += getattr(record, "num_tokens", 0)
 
     def reject(self, reject: Reject) -> None:

@@ -1,0 +1,50 @@
+"""Where and on what a measurement was taken; every benchmark stores its rows through `store`."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, Python and the commit; nothing that names a person or a place."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    git = ["git", "-C", str(RESULTS.parent.parent)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
+    ).stdout
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "commit": commit + ("+changes" if changed.strip() else ""),
+    }
+
+
+def store(name: str, rows: list[dict[str, Any]], *, packages: tuple[str, ...]) -> Path:
+    """Prints the rows and writes `results/<name>.json`."""
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    path = RESULTS / f"{name}.json"
+    path.write_text(
+        json.dumps({"machine": machine(), "versions": versions, "rows": rows}, indent=2) + "\n", encoding="utf-8"
+    )
+    for row in rows:
+        print("  ".join(f"{key}={value}" for key, value in row.items()))
+    print(f"-> {path.relative_to(RESULTS.parent.parent)}")
+    return path

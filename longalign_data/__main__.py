@@ -1,0 +1,5 @@
+"""`python -m longalign_data` is `longalign`."""
+
+from longalign_data.cli.main import main
+
+main()

@@ -1,0 +1,139 @@
+"""`README.md` of a build: the dataset card, so that `load_dataset(folder, "packs")` works here and on the Hub."""
+
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from longalign_data.catalog import Card
+from longalign_data.recipe import LoadedRecipe
+from longalign_data.records import TABLES
+from longalign_data.shards.files import write_text
+from longalign_data.shards.folder import BuildFolder
+from longalign_data.shards.stage import StageReport
+
+_SIZES = [
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+]
+
+TABLE_WORDS = {
+    "documents": "the texts, with source, licence and length",
+    "selection": "which documents the sampler took, and why",
+    "samples": "conversations (`messages`), with the teacher, the usage and the evidence",
+    "sequences": "token ids of each sample and where its targets are",
+    "packs": "sequences end to end, with per-token loss weights and `cu_seqlens`",
+    "plan": "which pack is trained in which step, with the exact number of sequences (M) and normalizer (Z)",
+    "rejects": "what did not go on, at which stage and for what reason",
+}
+
+
+def write_card(folder: BuildFolder, loaded: LoadedRecipe, reports: Sequence[StageReport]) -> None:
+    """Writes the card, unless the one that stands says the same."""
+    text = render_card(loaded, reports)
+    if not folder.card.is_file() or folder.card.read_text(encoding="utf-8") != text:
+        write_text(folder.card, text)
+
+
+def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
+    """The card as Markdown with YAML front matter: one config a table, languages, licences, counts, teacher and terms."""
+    recipe = loaded.recipe
+    by_stage = {report.stage: report for report in reports}
+    tables = [table for table in TABLES if table in recipe.keep or table == "rejects"]
+    default = next(name for name in ("samples", "packs", *tables) if name in tables)
+    num_samples = by_stage["generate"].num_out
+    front = {
+        "pretty_name": recipe.name,
+        "language": sorted({source.card.lang for source in loaded.sources}),
+        "license": "other",
+        "license_name": "per-source",
+        "license_details": "; ".join(f"{source.card.id}: {source.card.license}" for source in loaded.sources),
+        "size_categories": [next((name for limit, name in _SIZES if num_samples < limit), "10M<n<100M")],
+        "task_categories": ["text-generation", "question-answering", "summarization"],
+        "tags": ["long-context", "instruction-tuning", "longalign-data"],
+        "configs": [
+            {
+                "config_name": table,
+                "data_files": [{"split": "train", "path": f"{table}/*.parquet"}],
+                **({"default": True} if table == default else {}),
+            }
+            for table in tables
+        ],
+    }
+    teacher = recipe.generate.teacher
+    terms = teacher.terms or by_stage["generate"].details.get("terms") or "not stated in the recipe"
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {recipe.name} {recipe.version}",
+        "",
+        *([recipe.description.strip(), ""] if recipe.description.strip() else []),
+        f"Long-context instruction data made by longalign-data: {num_samples:,} samples, "
+        f"{by_stage['generate'].num_tokens:,} tokens, in {by_stage['pack'].details.get('num_packs', 0):,} packs.",
+        "",
+        "## Load",
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        "",
+        f'load_dataset("<this folder or its Hub id>", "{default}", split="train")',
+        "```",
+        "",
+        "| table | holds | rows |",
+        "|---|---|---:|",
+        *(f"| `{table}` | {TABLE_WORDS[table]} | {_rows(reports, table):,} |" for table in tables),
+        "",
+        "## Sources",
+        "",
+        "| source | title | language | licence | may be redistributed |",
+        "|---|---|---|---|---|",
+        *(_source_line(source.card) for source in loaded.sources),
+        "",
+        "## Teacher",
+        "",
+        f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}",
+        "",
+        "## How it was made",
+        "",
+        "| stage | in | out | rejected | left out | tokens |",
+        "|---|---:|---:|---:|---:|---:|",
+        *(
+            f"| {r.stage} | {r.num_in:,} | {r.num_out:,} | {r.num_rejected:,} | {r.num_left_out:,} | {r.num_tokens:,} |"
+            for r in reports
+        ),
+        "",
+        *_reasons("Rejected", {r.stage: r.rejected for r in reports}),
+        *_reasons("Left out", {r.stage: r.left_out for r in reports}),
+        "The recipe:",
+        "",
+        "````yaml",
+        loaded.text.rstrip(),
+        "````",
+        "",
+        "## Train",
+        "",
+        "`packs` are in the order of `plan`. Sum weight x cross entropy over all packs of a step and divide the gradient by the",
+        "step's `normalizer`: every sequence then counts the same (alpha = 1). `loss_weights[t]` belongs to the label at t.",
+        "",
+        "    python -m trainer --build <this folder> --model <model> --config <training configuration>",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _source_line(card: Card) -> str:
+    name = f"[{card.id}]({card.homepage})" if card.homepage else card.id
+    return f"| {name} | {card.title} | {card.lang} | {card.license} | {'yes' if card.redistribute else 'no'} |"
+
+
+def _rows(reports: Sequence[StageReport], table: str) -> int:
+    return sum(shard.rows for report in reports for shard in report.shards.get(table, ()))
+
+
+def _reasons(title: str, found: Mapping[str, Mapping[str, int]]) -> list[str]:
+    words = [f"{stage}: {reason} {count:,}" for stage, reasons in found.items() for reason, count in reasons.items()]
+    return [f"{title}: {'; '.join(words)}.", ""] if words else []

@@ -1,0 +1,49 @@
+"""Tables that a run ends with."""
+
+from rich.console import Console
+from rich.table import Table
+
+from longalign_data.build.pipeline import Built
+
+
+def print_outcomes(built: Built, console: Console) -> None:
+    """The stages: in, out, rejected, left out, tokens, seconds; and why things were rejected."""
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for name in ("in", "out", "rejected", "left out", "tokens", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for outcome in built.outcomes:
+        r = outcome.report
+        counts = [f"{n:,}" for n in (r.num_in, r.num_out, r.num_rejected, r.num_left_out, r.num_tokens)]
+        table.add_row(r.stage, *counts, f"{r.seconds:,.1f}", "" if outcome.ran else "stood complete")
+    console.print(table)
+    for title, field in (("rejected", "rejected"), ("left out", "left_out")):
+        words = [
+            f"{outcome.report.stage} {reason} {count:,}"
+            for outcome in built.outcomes
+            for reason, count in getattr(outcome.report, field).items()
+        ]
+        if words:
+            console.print(f"{title}: {', '.join(words)}", highlight=False, markup=False)
+
+
+def print_shortfall(built: Built, console: Console) -> None:
+    """Which length buckets, languages and sources the corpus could not fill, if any."""
+    for outcome in built.outcomes:
+        if outcome.report.stage != "sample":
+            continue
+        details = outcome.report.details
+        short = [
+            (" ".join(filter(None, (cell["lang"], cell["source"], cell["bucket"]))), cell)
+            for cell in (*details["cells"], *details["sources"])
+            if cell["target"] is not None and cell["achieved"] < cell["target"]
+        ]
+        if short:
+            console.print("the corpus could not fill:", highlight=False)
+            for name, cell in short:
+                line = f"  {name}: target {cell['target']:,}, achieved {cell['achieved']:,} of {cell['available']:,} available"
+                console.print(line, highlight=False, markup=False)
+        if outcome.report.num_out < details["asked"]:
+            line = f"asked for {details['asked']:,} documents, took {outcome.report.num_out:,}: the corpus holds no more that fit"
+            console.print(line, highlight=False, markup=False)

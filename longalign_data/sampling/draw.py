@@ -1,0 +1,256 @@
+"""The sampler itself, on (id, tokens, language, source) alone.
+
+Weighted sampling without replacement with exponential clocks (Efraimidis and Spirakis, Inf. Process. Lett. 97, 2006): the
+key of a document is -ln(u) / w with u a hash of (seed, doc_id), and the smallest keys are taken. One pass, mergeable over
+partitions, independent of order.
+
+What is taken is bounded by quotas. A *stratum* is a language group in a length bucket; its target is count x share of
+the language x share of the bucket, in whole documents that add up. Three passes, each in a fixed order:
+
+1. every document in key order, while its stratum and its source have room;
+2. what a language still lacks, from any of its buckets, longest bucket first (`shortfall: fill`);
+3. what the count still lacks, from any language and source, longest bucket first (`shortfall: fill`).
+
+A language or source without a share of its own belongs to the group "other", which has what the named ones leave.
+"""
+
+import bisect
+import heapq
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from longalign_data.identity import uniform
+from longalign_data.recipe import SampleDocuments
+
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What the sampler sees of a document."""
+
+    doc_id: str
+    num_tokens: int
+    lang: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One line of target against achieved. `target` is None where nothing was asked for."""
+
+    lang: str
+    source: str
+    bucket: str
+    target: int | None
+    achieved: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """One document taken."""
+
+    doc_id: str
+    bucket: str
+    key: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """The documents taken, in the order in which they are used; `cells` by language and bucket, `sources` by source."""
+
+    drawn: Sequence[Drawn]
+    cells: Sequence[Cell]
+    sources: Sequence[Cell]
+    num_seen: int
+    num_outside: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Kept:
+    key: float
+    doc_id: str
+    bucket: int
+    lang: str
+    source: str
+    num_tokens: int
+
+
+def bucket_names(edges: Sequence[int]) -> list[str]:
+    """The buckets between the edges, as `low-high` in tokens."""
+    return [f"{low}-{high}" for low, high in itertools.pairwise(edges)]
+
+
+def bucket_index(edges: Sequence[int], num_tokens: int) -> int:
+    """The bucket of a length: it includes its lower edge, the last one both. -1 below all, len(edges) - 1 above all."""
+    if num_tokens == edges[-1]:
+        return len(edges) - 2
+    return bisect.bisect_right(edges, num_tokens) - 1
+
+
+def whole_targets(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """`count` in whole parts proportional to `shares`; parts add up to round(count * sum of shares).
+
+    Largest remainders; equal remainders go to the earlier name, so the result depends on nothing else.
+    """
+    exact = {name: count * share for name, share in shares.items()}
+    parts = {name: math.floor(value + 1e-9) for name, value in exact.items()}
+    missing = round(sum(exact.values())) - sum(parts.values())
+    by_remainder = sorted(exact, key=lambda name: (-(round(exact[name] - parts[name], 9)), list(shares).index(name)))
+    for name in by_remainder[:missing]:
+        parts[name] += 1
+    return parts
+
+
+def draw(candidates: Iterable[Candidate], wish: SampleDocuments, *, seed: int) -> Draw:
+    """Takes `wish.count` of the candidates, or as many as there are. Memory: at most `count` candidates for each
+    combination of language, source and bucket."""
+    names = bucket_names(wish.edges)
+    kept: dict[tuple[str, str, int], list[tuple[float, _Kept]]] = defaultdict(list)
+    available: Counter[tuple[str, str, int]] = Counter()
+    num_seen = num_outside = 0
+    for candidate in candidates:
+        num_seen += 1
+        bucket = bucket_index(wish.edges, candidate.num_tokens)
+        if not 0 <= bucket < len(names):
+            if wish.strategy == "buckets":
+                num_outside += 1
+                continue
+            bucket = max(0, min(bucket, len(names) - 1))
+        group = (
+            candidate.lang if candidate.lang in wish.languages else OTHER,
+            candidate.source if candidate.source in wish.sources else OTHER,
+            bucket,
+        )
+        weight = float(candidate.num_tokens) ** wish.beta if wish.strategy == "power" else 1.0
+        key = -math.log(uniform(seed, "sample", candidate.doc_id)) / weight
+        available[group] += 1
+        item = (-key, _Kept(key, candidate.doc_id, bucket, group[0], group[1], candidate.num_tokens))
+        if len(kept[group]) < wish.count:
+            heapq.heappush(kept[group], item)
+        elif -key > kept[group][0][0]:
+            heapq.heapreplace(kept[group], item)
+    pool = sorted(item for heap in kept.values() for _, item in heap)
+
+    languages = _targets(wish.count, wish.languages)
+    sources = _targets(wish.count, wish.sources)
+    strata = _strata(wish, languages, names)
+    taken = _take(pool, wish, languages, sources, strata)
+    order = sorted(taken, key=lambda item: (uniform(seed, "order", item.doc_id), item.doc_id))
+
+    return Draw(
+        drawn=[Drawn(doc_id=k.doc_id, bucket=names[k.bucket], key=k.key, num_tokens=k.num_tokens) for k in order],
+        cells=_cells(names, languages, strata, taken, available),
+        sources=_source_cells(sources, wish, taken, available),
+        num_seen=num_seen,
+        num_outside=num_outside,
+    )
+
+
+def _targets(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    named = dict(sorted(shares.items()))
+    return whole_targets(count, named | {OTHER: max(0.0, 1.0 - sum(named.values()))})
+
+
+def _strata(wish: SampleDocuments, languages: Mapping[str, int], names: Sequence[str]) -> dict[tuple[str, int], int]:
+    """Targets by language and bucket; without bucket shares every bucket may take the whole of its language."""
+    if wish.strategy != "buckets":
+        return {(lang, bucket): target for lang, target in languages.items() for bucket in range(len(names))}
+    shares = wish.shares or [1.0] * len(names)
+    parts = {name: share / sum(shares) for name, share in zip(names, shares, strict=True)}
+    return {
+        (lang, names.index(name)): part
+        for lang, target in languages.items()
+        for name, part in whole_targets(target, parts).items()
+    }
+
+
+def _take(
+    pool: Sequence[_Kept],
+    wish: SampleDocuments,
+    languages: Mapping[str, int],
+    sources: Mapping[str, int],
+    strata: Mapping[tuple[str, int], int],
+) -> list[_Kept]:
+    room_stratum, room_lang, room_source = dict(strata), dict(languages), dict(sources)
+    taken: list[_Kept] = []
+    left: list[_Kept] = []
+
+    def accept(item: _Kept) -> None:
+        taken.append(item)
+        room_stratum[(item.lang, item.bucket)] -= 1
+        room_lang[item.lang] -= 1
+        room_source[item.source] -= 1
+
+    for item in pool:
+        fits = room_stratum[(item.lang, item.bucket)] > 0 and room_lang[item.lang] > 0 and room_source[item.source] > 0
+        accept(item) if fits else left.append(item)
+    if wish.shortfall == "leave":
+        return taken
+    left.sort(key=lambda item: (-item.bucket, item))
+    for keep_shares in (True, False):
+        still: list[_Kept] = []
+        for item in left:
+            has_room = room_lang[item.lang] > 0 and room_source[item.source] > 0
+            if len(taken) < wish.count and (has_room or not keep_shares):
+                accept(item)
+            else:
+                still.append(item)
+        left = still
+    return taken
+
+
+def _cells(
+    names: Sequence[str],
+    languages: Mapping[str, int],
+    strata: Mapping[tuple[str, int], int],
+    taken: Sequence[_Kept],
+    available: Mapping[tuple[str, str, int], int],
+) -> list[Cell]:
+    achieved = Counter((item.lang, item.bucket) for item in taken)
+    there: Counter[tuple[str, int]] = Counter()
+    for (lang, _, bucket), number in available.items():
+        there[(lang, bucket)] += number
+    bucketed = all(sum(strata[(lang, b)] for b in range(len(names))) == target for lang, target in languages.items())
+    return [
+        Cell(
+            lang=lang,
+            source="",
+            bucket=name,
+            target=strata[(lang, index)] if bucketed else None,
+            achieved=achieved[(lang, index)],
+            available=there[(lang, index)],
+        )
+        for lang in languages
+        for index, name in enumerate(names)
+        if strata[(lang, index)] or there[(lang, index)]
+    ]
+
+
+def _source_cells(
+    sources: Mapping[str, int],
+    wish: SampleDocuments,
+    taken: Sequence[_Kept],
+    available: Mapping[tuple[str, str, int], int],
+) -> list[Cell]:
+    achieved = Counter(item.source for item in taken)
+    there: Counter[str] = Counter()
+    for (_, source, _), number in available.items():
+        there[source] += number
+    return [
+        Cell(
+            lang="",
+            source=source,
+            bucket="",
+            target=target if wish.sources else None,
+            achieved=achieved[source],
+            available=there[source],
+        )
+        for source, target in sources.items()
+        if target or there[source]
+    ]
