@@ -68,20 +68,22 @@ def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Map
     from trainer.config import load_config
 
     config, settings = load_config(asked.config)
-    # deepspeed reads these itself; no launcher has set them where there is none.
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
-        os.environ.setdefault(name, value)
     try:
         import torch.distributed
 
-        from trainer import engine, loop
-
         if config.engine == "deepspeed":
+            # DeepSpeed reads these itself; without a launcher nobody has set them.
+            for name in ("RANK", "LOCAL_RANK"):
+                os.environ.setdefault(name, "0")
+            os.environ.setdefault("WORLD_SIZE", "1")
+            if not torch.cuda.is_available():
+                os.environ.setdefault("DS_ACCELERATOR", "cpu")
             import deepspeed  # noqa: F401 - found missing here rather than in the middle of a run
+
+        from trainer import loop
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", extra="train", purpose="The trainer") from None
     local_rank = int(environment.get("LOCAL_RANK", asked.local_rank or 0))
-    world = engine.join(config.engine, rank=rank, ranks=ranks, local_rank=local_rank, launched=ranks > 1)
     try:
         loop.run(
             loop.Run(
@@ -94,7 +96,9 @@ def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Map
                 resume=asked.resume,
                 stop_after=asked.max_steps,
             ),
-            world,
+            rank=rank,
+            ranks=ranks,
+            local_rank=local_rank,
         )
     finally:
         if torch.distributed.is_initialized():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackBatch
 
 
@@ -29,14 +30,20 @@ class MicroBatch:
     weights: Tensor
 
 
-def micro_batch(pack: PackBatch | None, device: torch.device) -> MicroBatch:
-    """The pack on `device`; for None (no pack is left for this rank in the plan's last step) a two-token batch whose loss is 0."""
+def micro_batch(pack: PackBatch | None, device: torch.device, vocabulary: int) -> MicroBatch:
+    """The pack on `device`; for None (no pack is left for this rank in the plan's last step) a two-token batch whose loss
+    is 0. Raises UserError when a token id is not below `vocabulary`, the model's."""
     if pack is None:
         ids, positions = np.zeros(2, np.int64), np.arange(2)
         weights, borders, longest = np.zeros(2, np.float32), np.array([0, 2], np.int32), 2
     else:
         ids, positions, weights = pack.input_ids, pack.position_ids, pack.loss_weights
         borders, longest = pack.cu_seqlens, int(pack.max_seqlen)
+    if ids.max() >= vocabulary:
+        raise UserError(
+            f"pack {pack.pack_id if pack else None}: token id {ids.max()}, but the model has {vocabulary} tokens; "
+            "the build was encoded for another tokenizer than this model's"
+        )
     targets = np.flatnonzero(weights)
     if len(targets) == 0:
         targets = np.array([min(1, len(ids) - 1)])

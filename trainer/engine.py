@@ -74,14 +74,14 @@ class Engine(Protocol):
         """Frees what the engine holds."""
 
 
-def join(engine: str, *, rank: int, ranks: int, local_rank: int, launched: bool) -> World:
+def join(engine: str, *, rank: int, ranks: int, local_rank: int) -> World:
     """Joins the process group that the launcher prepared; without a launcher, DeepSpeed gets a group of one."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
-    if launched:
+    if ranks > 1:
         dist.init_process_group(backend)
     elif engine == "deepspeed":
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

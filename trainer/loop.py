@@ -16,11 +16,11 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -51,28 +51,23 @@ class Run:
     stop_after: int | None = None
 
 
-class Report(Protocol):
-    """Receives the metrics of each step, on rank 0."""
-
-    def __call__(self, metrics: dict[str, Any]) -> None: ...
-
-
-def run(asked: Run, world: World) -> None:
+def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     """Trains from the first step, or from the last checkpoint, to the end; every rank calls it. Raises UserError for what a
     person can mend, before the first step where it can be known, and LongAlignError when training cannot go on."""
     config = asked.config
     reader = open_packs(asked.build)
     if reader.num_steps == 0:
         raise UserError(f"{asked.build}: its plan has no step; nothing to train on")
-    accumulation = reader.packs_per_step // world.ranks
-    reader.check_split(world.ranks, max(1, accumulation))
+    accumulation = max(1, reader.packs_per_step // ranks)
+    reader.check_split(ranks, accumulation)
     num_steps = reader.num_steps * config.epochs
     num_steps = min(num_steps, config.max_steps or num_steps)
-    facts = {"plan": plan_hash(reader), "ranks": world.ranks, "engine": config.engine, "num_steps": num_steps}
+    facts = {"plan": plan_hash(reader), "ranks": ranks, "engine": config.engine, "num_steps": num_steps}
     if config.engine == "deepspeed":
         facts["zero_stage"] = config.zero_stage
     start, checkpoint = find_start(asked.output, asked.resume, facts)
-    world.wait()
+    world = engine.join(config.engine, rank=rank, ranks=ranks, local_rank=local_rank)
+    world.wait()  # nobody writes before everybody has looked
 
     settings = engine.deepspeed_settings(config, asked.deepspeed, accumulation)
     objective, attention_name = _objective(asked, world, settings, reader.capacity)
@@ -88,13 +83,20 @@ def run(asked: Run, world: World) -> None:
     if checkpoint is not None:
         worker.load(checkpoint)
     stop = min(num_steps, asked.stop_after or num_steps)
+    vocabulary = objective.model.config.get_text_config().vocab_size
     if world.rank == 0:
         _write_json(asked.output / "run.json", _described(asked, world, reader, facts, attention_name))
         keep_metrics(asked.output / "metrics.jsonl", start)
     with _reporting(asked.output, world, start, stop) as report:
         for step in range(start, stop):
             metrics = train_step(
-                worker, reader, world, step=step, rate=learning_rate(config, step, num_steps), seed=config.seed
+                worker,
+                reader,
+                world,
+                step=step,
+                rate=learning_rate(config, step, num_steps),
+                seed=config.seed,
+                vocabulary=vocabulary,
             )
             report(metrics)
             done = step + 1
@@ -107,7 +109,7 @@ def run(asked: Run, world: World) -> None:
 
 
 def train_step(
-    worker: Engine, reader: PackReader, world: World, *, step: int, rate: float, seed: int
+    worker: Engine, reader: PackReader, world: World, *, step: int, rate: float, seed: int, vocabulary: int
 ) -> dict[str, Any]:
     """One optimizer step over all packs of plan step `step` (modulo the plan's length); returns its metrics, the same on every
     rank. `loss` is Eq. 2 of LongAlign: sum(w * CE) over the whole step / Z. Raises LongAlignError before the update when
@@ -120,7 +122,7 @@ def train_step(
     totals = torch.zeros(2, dtype=torch.float64, device=world.device)
     for micro in range(accumulation):
         pack = reader.batch(plan_step, world.rank, world.ranks, micro, accumulation)
-        batch = micro_batch(pack, world.device)
+        batch = micro_batch(pack, world.device, vocabulary)
         try:
             loss = worker.accumulate(batch, world.ranks / info.normalizer, last=micro == accumulation - 1)
         except torch.OutOfMemoryError as error:
@@ -235,7 +237,7 @@ def _objective(asked: Run, world: World, settings: dict[str, Any], capacity: int
 
 
 @contextmanager
-def _reporting(output: Path, world: World, start: int, stop: int) -> Iterator[Report]:
+def _reporting(output: Path, world: World, start: int, stop: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Metrics to `metrics.jsonl`, flushed line by line, and to the terminal; on rank 0 alone."""
     if world.rank != 0:
         yield lambda metrics: None

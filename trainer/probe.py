@@ -77,4 +77,5 @@ def _pack(tokens: torch.Tensor, device: torch.device) -> MicroBatch:
             max_seqlen=max(LENGTHS),
         ),
         device,
+        int(tokens.max()) + 1,
     )
