@@ -93,7 +93,9 @@ def test_sequence_square_root_and_token_means_hold_in_a_short_last_step(
     full = [*EXACT_STEP]
     reader = open_packs(write_build(tmp_path, [full, ROUGH_STEP], packs_per_step=6, alpha=alpha))
     # The table's weights are float32, so 1/3 is wrong by 3e-8.
-    assert distance(packed_gradient(reader, ranks=ranks, step=1), unpacked_gradient(reader, step=1, alpha=alpha)) <= 1e-6
+    assert (
+        distance(packed_gradient(reader, ranks=ranks, step=1), unpacked_gradient(reader, step=1, alpha=alpha)) <= 1e-6
+    )
 
 
 def test_chunks_and_recomputed_activations_change_nothing(tmp_path: Path) -> None:
