@@ -34,6 +34,7 @@ class Seen:
     headers: dict[str, str]
     body: Json
     whole: bool = False
+    done: bool = False
 
 
 Script = Callable[[Json, int], Answer]
@@ -76,6 +77,7 @@ class FakeServer:
                     entry.whole = answer.status == 200 and not answer.cut
                 except OSError:
                     pass
+                entry.done = True
                 if answer.cut:
                     self.close_connection = True
 
@@ -101,6 +103,11 @@ class FakeServer:
             self._server.shutdown()
             self._server.server_close()
             thread.join()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered."""
+        return all(entry.done for entry in self.seen)
 
     def answered(self) -> Counter[str]:
         """How often each body got a whole reply."""
