@@ -28,8 +28,15 @@ def load_teacher(
     """The teacher that a recipe chose; what else is given says how it is reached (`base.Connection`).
 
     Nothing is connected before its first request, so a build whose replies all stand in the ledger needs no key. Raises
-    RecipeError for a parameter that the stage itself sets.
+    RecipeError for a parameter that the stage itself sets, and for a model that is not this provider's.
     """
+    if (choice.provider == "extractive") != (choice.model == extractive.MODEL):
+        expected = (
+            f"the extractive teacher of this release is {extractive.MODEL!r}"
+            if choice.provider == "extractive"
+            else f"name the model as {choice.provider} knows it"
+        )
+        raise RecipeError(f"generate.teacher.model: {choice.model!r} with provider {choice.provider!r}; {expected}")
     for name in choice.parameters:
         if name in _OURS:
             raise RecipeError(

@@ -31,12 +31,13 @@ def recipe(**teacher: Any) -> LoadedRecipe:
         "path": ".",
         "reader": {"kind": "text"},
     }
+    model = "extractive-1" if teacher.get("provider") == "extractive" else "teacher-1"
     data = {
         "name": "small",
         "version": "1.0.0",
         "sources": [source],
         "sample": {"count": 10},
-        "generate": {"teacher": {"provider": "anthropic", "model": "teacher-1"} | teacher} | generate_part,
+        "generate": {"teacher": {"provider": "anthropic", "model": model} | teacher} | generate_part,
     }
     return LoadedRecipe(recipe=Recipe.model_validate(data), path=Path("small.yaml"), text="", sources=[])
 

@@ -450,7 +450,7 @@ CHINESE = "\n\n".join(
 def test_the_offline_teacher_makes_samples_with_true_evidence_at_no_cost(tmp_path: Path) -> None:
     documents = [document(ENGLISH), document(CHINESE, "zh"), document("Nothing.")]
     build = stand(tmp_path, documents)
-    report = run_generate(build, recipe(provider="extractive", model="extractive-1"))
+    report = run_generate(build, recipe(provider="extractive"))
     samples = {sample.lang: sample for sample in samples_of(build)}
     assert report.rejected == {"no-questions": 1}
     assert set(samples) == {"en", "zh"}

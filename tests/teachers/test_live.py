@@ -195,6 +195,13 @@ def test_parameters_that_the_stage_sets_are_refused() -> None:
         load_teacher(choice)
 
 
+@pytest.mark.parametrize(("provider", "model"), [("anthropic", "extractive-1"), ("extractive", "teacher-1")])
+def test_a_model_that_cannot_be_the_providers_is_told(provider: str, model: str) -> None:
+    choice = TeacherChoice.model_validate({"provider": provider, "model": model})
+    with pytest.raises(RecipeError, match=f"model: '{model}' with provider '{provider}'"):
+        load_teacher(choice)
+
+
 def test_text_blocks_are_joined_and_thinking_is_skipped_wherever_it_stands() -> None:
     raw = message(thinking("hm"), text("one "), {"type": "redacted_thinking", "data": "x"}, text("two"))
     reply = anthropic.read(raw)
