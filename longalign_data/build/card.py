@@ -119,7 +119,7 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         "## Train",
         "",
         "`packs` are in the order of `plan`. Sum weight x cross entropy over all packs of a step and divide the gradient by the",
-        "step's `normalizer`: every sequence then counts the same (alpha = 1). `loss_weights[t]` belongs to the label at t.",
+        f"step's `normalizer`: {_counting(recipe.pack.alpha)}. `loss_weights[t]` belongs to the label at t.",
         "",
         "    python -m trainer --build <this folder> --model <model> --config <training configuration>",
         "",
@@ -127,9 +127,19 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
     return "\n".join(lines)
 
 
+def _counting(alpha: float) -> str:
+    words = {1.0: "every sequence then counts the same", 0.0: "every target token then counts the same"}
+    return f"{words.get(alpha, 'a sequence of N targets then counts as N^(1 - alpha)')} (alpha = {alpha:g})"
+
+
+def _cell(text: str) -> str:
+    """Text that stays inside one cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())
+
+
 def _source_line(card: Card) -> str:
     name = f"[{card.id}]({card.homepage})" if card.homepage else card.id
-    return f"| {name} | {card.title} | {card.lang} | {card.license} | {'yes' if card.redistribute else 'no'} |"
+    return f"| {name} | {_cell(card.title)} | {card.lang} | {_cell(card.license)} | {'yes' if card.redistribute else 'no'} |"
 
 
 def _rows(reports: Sequence[StageReport], table: str) -> int:

@@ -84,21 +84,41 @@ def build(
             tokenizer=tokenizer,
             encoder=make_encoder(recipe.encode, recipe.tokenizer).identity,
         )
-        to_run = _stages_to_run(folder, prints, recipe.keep) if only is None else _single(folder, prints, only)
+        to_run = (
+            _stages_to_run(folder, prints, recipe.keep) if only is None else _single(folder, prints, recipe.keep, only)
+        )
         outcomes: list[Outcome] = []
         for stage in STAGES:
             if stage in to_run:
                 folder.manifest.unlink(missing_ok=True)
                 report = _run_stage(stage, loaded, folder, prints[stage], run, progress, teacher, templates)
+                shutil.rmtree(folder.work(stage), ignore_errors=True)
                 outcomes.append(Outcome(report=report, ran=True))
             elif (report_ := read_report(folder, stage)) is not None and report_.fingerprint == prints[stage]:
                 outcomes.append(Outcome(report=report_, ran=False))
+            if stage == "encode" and outcomes and outcomes[-1].report.stage == stage:
+                _refuse_empty(folder, outcomes)
         if len(outcomes) == len(STAGES):
             _drop_tables(folder, recipe.keep)
             reports = [outcome.report for outcome in outcomes]
             write_manifest(folder, loaded, reports, tokenizer=tokenizer, trainee_tokenizer=trainee)
             write_card(folder, loaded, reports)
         return Built(folder=folder, outcomes=outcomes)
+
+
+def _refuse_empty(folder: BuildFolder, outcomes: Sequence[Outcome]) -> None:
+    """Raises BuildError when there is nothing to pack, with the reasons that were counted on the way."""
+    if outcomes[-1].report.num_out:
+        return
+    reasons = [
+        f"{outcome.report.stage} {reason} {count:,}"
+        for outcome in outcomes
+        for reason, count in outcome.report.rejected.items()
+    ]
+    raise BuildError(
+        f"{folder.root}: not one sequence came out; rejected: {', '.join(reasons) or 'nothing'}. The table rejects says why, "
+        f"one by one: longalign sql {folder.root}"
+    )
 
 
 def _run_stage(
@@ -152,7 +172,7 @@ def _stages_to_run(folder: BuildFolder, prints: Mapping[str, str], keep: Sequenc
     return to_run
 
 
-def _single(folder: BuildFolder, prints: Mapping[str, str], only: str) -> set[str]:
+def _single(folder: BuildFolder, prints: Mapping[str, str], keep: Sequence[str], only: str) -> set[str]:
     order = list(STAGES)
     for table in INPUTS[only]:
         stage = next(name for name, tables in STAGES.items() if table in tables)
@@ -167,7 +187,8 @@ def _single(folder: BuildFolder, prints: Mapping[str, str], only: str) -> set[st
     for stage in order[: order.index(only)]:
         if not _stands(folder, stage, prints[stage]):
             raise BuildError(f"{folder.root}: the stage {stage!r} is out of date; run: longalign build RECIPE")
-    return set() if _stands(folder, only, prints[only]) else {only}
+    whole = all(_whole(folder, table) for table in STAGES[only] if table in keep)
+    return set() if whole and _stands(folder, only, prints[only]) else {only}
 
 
 def _drop_tables(folder: BuildFolder, keep: Sequence[str]) -> None:

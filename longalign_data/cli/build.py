@@ -1,5 +1,7 @@
 """`longalign build` and the stages one by one."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +69,7 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
     from longalign_data.build.pipeline import build as run_build
     from longalign_data.build.pipeline import build_folder
     from longalign_data.cli.progress import TerminalProgress
-    from longalign_data.cli.tables import print_outcomes, print_shortfall
+    from longalign_data.cli.tables import print_outcomes, print_sampling
     from longalign_data.engine import RunOptions
     from longalign_data.recipe import load_recipe
 
@@ -84,7 +86,7 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
             only=only,
         )
     print_outcomes(built, console)
-    print_shortfall(built, console)
+    print_sampling(built, console)
     _next_steps(build_folder(loaded, output).root, console, complete=only is None)
 
 
@@ -93,16 +95,29 @@ def _next_steps(root: Path, console: "Console", *, complete: bool) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     say(f"\n{root}")
-    if complete:
-        say(f"look    longalign stats {root}")
-        say(f"        longalign show {root}")
-        say(f"        longalign sql {root}")
-        tiny = Path("recipes/train/tiny-llama")
-        model = f"{tiny} --random-init" if tiny.is_dir() else "MODEL"
+    if not complete:
+        return
+    longalign, python = _as_typed("longalign"), _as_typed("python")
+    say(f"look    {longalign} stats {root}")
+    say(f"        {longalign} show {root}")
+    say(f"        {longalign} sql {root}")
+    configurations = Path("recipes/train")
+    if configurations.is_dir():
         say(
-            f"train   python -m trainer --build {root} --model {model} --config recipes/train/tiny-cpu.yaml --max-steps 2"
+            f"train   {python} -m trainer --build {root} --model {configurations}/tiny-llama --random-init "
+            f"--config {configurations}/tiny-cpu.yaml --max-steps 2"
         )
         say("        (a tiny random model on the CPU; needs: pip install -e '.[train]')")
+    else:
+        say(f"train   {python} -m trainer --build {root} --model MODEL --config CONFIGURATION")
+
+
+def _as_typed(tool: str) -> str:
+    """How to call a program of this environment from here: by name when the shell finds it, else by its path."""
+    own = Path(sys.executable).with_name(tool)
+    if not own.exists() or shutil.which(tool) == str(own):
+        return tool
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def _teacher(choice: "TeacherChoice", url: str | None) -> "Teacher":
