@@ -44,7 +44,8 @@ def test_the_other_commands_name_scripts_and_builds_that_there_are() -> None:
         assert program == "python"
         text = (ROOT / script).read_text(encoding="utf-8")
         assert all(option in text for option in options)
-        assert (ROOT / "benchmarks" / "results" / f"{Path(script).stem}.json").is_file()
+        name = "-".join([Path(script).stem, *(option.strip("-") for option in options)])
+        assert (ROOT / "benchmarks" / "results" / f"{name}.json").is_file()
 
 
 def test_the_reader_of_the_page_is_the_reader_that_there_is() -> None:

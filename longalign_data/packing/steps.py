@@ -138,12 +138,9 @@ def reorder(plan: Plan, order: Ints) -> Plan:
 def stable_order(keys: Ints) -> Ints:
     """What `np.argsort(keys, kind="stable")` gives, for keys in [0, 2^32), in a third of its time: numpy sorts numbers of
     16 bits by counting."""
-    low: Ints = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable").astype(np.int64, copy=False)
+    order = np.asarray(np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable"), np.int64)
     high = (keys >> 16).astype(np.uint16)
-    if not high.any():
-        return low
-    both: Ints = low[np.argsort(high[low], kind="stable")]
-    return both
+    return np.asarray(order[np.argsort(high[order], kind="stable")], np.int64) if high.any() else order
 
 
 def further_draw(draws: Floats, number: int) -> Floats:
