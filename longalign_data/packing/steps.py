@@ -138,9 +138,9 @@ def reorder(plan: Plan, order: Ints) -> Plan:
 def stable_order(keys: Ints) -> Ints:
     """What `np.argsort(keys, kind="stable")` gives, for keys in [0, 2^32), in a third of its time: numpy sorts numbers of
     16 bits by counting."""
-    order = np.asarray(np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable"), np.int64)
+    order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
     high = (keys >> 16).astype(np.uint16)
-    return np.asarray(order[np.argsort(high[order], kind="stable")], np.int64) if high.any() else order
+    return order[np.argsort(high[order], kind="stable")] if high.any() else order
 
 
 def further_draw(draws: Floats, number: int) -> Floats:
@@ -152,7 +152,8 @@ def further_draw(draws: Floats, number: int) -> Floats:
 def _ranges(starts: Ints, counts: Ints) -> Ints:
     """starts[0], starts[0] + 1, ... (counts[0] numbers), starts[1], ..."""
     ends = np.cumsum(counts)
-    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    shifts: Ints = np.repeat(starts - (ends - counts), counts)
+    return np.arange(len(shifts)) + shifts
 
 
 def _chained(starts: list[Ints], bases: Ints) -> Ints:
