@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TOKEN_IDS = pa.list_(pa.int32())
 
@@ -298,7 +298,8 @@ class PlanEntry:
 
     `num_sequences` (M) and `normalizer` (Z = sum over the step's sequences of N_i^(1-alpha)) are of the whole step and
     repeat on each of its rows. A step may hold fewer than K packs: the last one, or any that has fewer than K sequences;
-    the positions that are filled come first.
+    the positions that are filled come first. `epoch` counts from 0, while steps count on over epochs; every epoch holds
+    every sequence once. `capacity` is the most tokens that a pack of this step may hold.
     """
 
     step: int
@@ -306,6 +307,8 @@ class PlanEntry:
     pack_id: str
     num_sequences: int
     normalizer: float
+    epoch: int
+    capacity: int
 
 
 PLAN = pa.schema(
@@ -315,6 +318,8 @@ PLAN = pa.schema(
         ("pack_id", pa.string()),
         ("num_sequences", pa.int64()),
         ("normalizer", pa.float64()),
+        ("epoch", pa.int32()),
+        ("capacity", pa.int32()),
     ]
 )
 

@@ -5,7 +5,20 @@ import sys
 
 import longalign_data
 
-COMMANDS = ["build", "ingest", "sample", "generate", "encode", "pack", "stats", "sql", "show", "catalog"]
+COMMANDS = [
+    "build",
+    "ingest",
+    "sample",
+    "generate",
+    "encode",
+    "pack",
+    "stats",
+    "sql",
+    "show",
+    "plan",
+    "weights",
+    "catalog",
+]
 
 
 def longalign(*arguments: str) -> "subprocess.CompletedProcess[str]":
