@@ -141,12 +141,23 @@ class Generate(Strict):
 class Encode(Strict):
     """The trainee's tokenizer (the recipe's own when none is given) and chat template; `tokenizer` as the template takes
     the one that a Hugging Face tokenizer carries. Samples longer than `max_tokens` lose the middle of their document
-    (`cut-document`), or are rejected (`reject`)."""
+    (`cut-document`), or are rejected (`reject`).
 
+    `mode: pretrain` is for continual pre-training: the selected documents themselves become sequences, every token a
+    target, long ones cut into windows of `max_tokens`; no teacher, no template."""
+
+    mode: Literal["chat", "pretrain"] = "chat"
     tokenizer: str | None = None
     template: str = "chatml"
-    max_tokens: Positive = 65_536
+    max_tokens: Annotated[int, Field(ge=2)] = 65_536
     overlong: Literal["cut-document", "reject"] = "cut-document"
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> "Encode":
+        for name in ("template", "overlong"):
+            if self.mode == "pretrain" and name in self.model_fields_set:
+                raise ValueError(f"{name} says how conversations are encoded; with mode: pretrain there are none")
+        return self
 
 
 class WorkModel(Strict):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TOKEN_IDS = pa.list_(pa.int32())
 
@@ -224,11 +224,15 @@ class TargetSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSequence:
-    """One sample as token ids. `num_targets` is N_i: the targets that have a token before them, after truncation.
-    `truncated_tokens` were cut out of the middle of the document."""
+    """One sample as token ids, or one window of a plain document; `sample_id` is then the document's id. `source` and
+    `task` are the sample's (the task of a plain document is empty). `num_targets` is N_i: the targets that have a token
+    before them, after truncation; each target span is one turn. `truncated_tokens` were cut out of the middle of the
+    document."""
 
     sequence_id: str
     sample_id: str
+    source: str = ""
+    task: str = ""
     input_ids: Sequence[int]
     target_spans: Sequence[TargetSpan]
     num_tokens: int
@@ -240,6 +244,8 @@ SEQUENCES = pa.schema(
     [
         ("sequence_id", pa.string()),
         ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("task", pa.string()),
         ("input_ids", TOKEN_IDS),
         ("target_spans", pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())]))),
         ("num_tokens", pa.int32()),

@@ -89,7 +89,7 @@ def test_a_vocabulary_without_the_tokens_is_told_what_fits() -> None:
         load_template("llama-inst", load_tokenizer("qwen"))
     with pytest.raises(TokenizerError, match=r"'qwen' is none; .* use encode\.template: chatml"):
         load_template("tokenizer", load_tokenizer("qwen"))
-    with pytest.raises(RecipeError, match="'vicuna'; there are: chatml, llama-inst, tokenizer"):
+    with pytest.raises(RecipeError, match="'vicuna'; there are: chatml, llama-inst, chatglm, tokenizer"):
         load_template("vicuna", load_tokenizer("qwen"))
 
 
