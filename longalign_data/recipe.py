@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from longalign_data import yamlfile
-from longalign_data.catalog import Card, builtin_cards, load_card
+from longalign_data.catalog import Card, SourceId, builtin_cards, load_card
 from longalign_data.errors import RecipeError
 from longalign_data.yamlfile import Strict
 
@@ -160,6 +160,44 @@ class Encode(Strict):
         return self
 
 
+class MixSet(Strict):
+    """Conversations that exist already, to train on beside the built samples: `messages` or ShareGPT's `conversations`.
+
+    `path` names .jsonl, .json or .parquet files (a file, a folder or a glob, relative to the recipe); or `dataset` a
+    dataset of the Hugging Face Hub at the commit `revision`. Without `count` (conversations) or `share` (of those that
+    can be used) all are taken. `document` says where a conversation may be shortened when it is too long:
+    `before-last-blank-line` of the first user turn, as in LongAlign's data, or nowhere. `terms` are those of whoever wrote
+    the answers."""
+
+    id: SourceId
+    lang: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="ISO 639 code, such as en or zh.")]
+    license: str
+    path: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: (
+        Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="A commit hash; a branch would move.")] | None
+    ) = None
+    count: Positive | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = "general-chat"
+    document: Literal["none", "before-last-blank-line"] = "none"
+    terms: str = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "MixSet":
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give either `path`, local files, or `dataset`, an id of the Hugging Face Hub")
+        if self.dataset is not None and self.revision is None:
+            raise ValueError(
+                "a hub dataset needs `revision`, the full commit hash, so that the same recipe gives the same data"
+            )
+        if self.count is not None and self.share is not None:
+            raise ValueError("give `count` or `share`, not both")
+        return self
+
+
 class WorkModel(Strict):
     """Modelled cost of a sequence of l tokens: `linear` * l + `quadratic` * l^2. The default is that of a 7B model."""
 
@@ -178,11 +216,11 @@ class PackSequences(Strict):
     work: WorkModel = WorkModel()
 
 
-TableName = Literal["documents", "selection", "samples", "sequences", "packs", "plan"]
+TableName = Literal["documents", "selection", "samples", "chats", "sequences", "packs", "plan"]
 
 
 class Recipe(Strict):
-    """One data set, wholly described."""
+    """One data set, wholly described. Without `sources` it consists of its `mix` alone."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", description="Semantic version, such as 1.0.0.")]
@@ -191,16 +229,32 @@ class Recipe(Strict):
     tokenizer: str = Field(
         default="qwen", description="Measures all lengths: qwen, mistral-v1, tiktoken:..., sentencepiece:..., hf:..."
     )
-    sources: Annotated[list[Source], Field(min_length=1)]
+    sources: Annotated[list[Source], Field(min_length=1, validate_default=False)] = []
     ingest: Ingest = Ingest()
-    sample: SampleDocuments
+    sample: SampleDocuments = SampleDocuments(count=1)
     generate: Generate = Generate()
+    mix: list[MixSet] = []
     encode: Encode = Encode()
     pack: PackSequences = PackSequences()
     keep: list[TableName] = Field(
-        default=["documents", "selection", "samples", "sequences", "packs", "plan"],
+        default=["documents", "selection", "samples", "chats", "sequences", "packs", "plan"],
         description="Tables that stay in the build; rejects always do.",
     )
+
+    @model_validator(mode="after")
+    def _has_something_to_build(self) -> "Recipe":
+        given = self.model_fields_set
+        if not self.sources and not self.mix:
+            raise ValueError("sources: missing: where documents come from (or `mix`, conversations that exist already)")
+        if self.sources and "sample" not in given:
+            raise ValueError("sample: missing: how many documents to take, such as `sample: {count: 100}`")
+        if not self.sources and (useless := given & {"ingest", "sample", "generate"}):
+            raise ValueError(f"{sorted(useless)[0]} is about documents, and the recipe has no sources")
+        if self.encode.mode == "pretrain" and (useless := given & {"mix", "generate"}):
+            raise ValueError(f"{sorted(useless)[0]} is about conversations; with encode.mode: pretrain there are none")
+        if self.encode.mode == "pretrain" and not self.sources:
+            raise ValueError("encode.mode: pretrain is about documents, and the recipe has no sources")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
@@ -222,13 +276,22 @@ class PlacedSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedMix:
+    """A set of conversations with the place of its files, absolute (a glob stays one); None for one of the Hub."""
+
+    set: MixSet
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedRecipe:
-    """A recipe with everything that it names: the file it came from, its text, and its sources in order."""
+    """A recipe with everything that it names: the file it came from, its text, its sources and its mix in order."""
 
     recipe: Recipe
     path: Path
     text: str
     sources: Sequence[PlacedSource]
+    mix: Sequence[PlacedMix] = ()
 
     def relative(self, name: str) -> Path:
         """A path that the recipe names, seen from the recipe's folder."""
@@ -281,7 +344,21 @@ def load_recipe(path: Path) -> LoadedRecipe:
                 f"sample.sources.{name}: no such source in this recipe; it has: {', '.join(sorted(seen))}",
                 "sample", "sources", name,
             )  # fmt: skip
-    return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed)
+    mix: list[PlacedMix] = []
+    for index, choice in enumerate(recipe.mix):
+        if choice.id in seen:
+            raise wrong(
+                f"mix[{index}].id: {choice.id!r} stands twice in this recipe; ids must differ", "mix", index, "id"
+            )
+        seen.add(choice.id)
+        where = None
+        if choice.path is not None:
+            try:
+                where = str(path.parent.resolve() / Path(choice.path).expanduser())
+            except RuntimeError:
+                raise wrong(f"mix[{index}].path: {choice.path!r}: no such user", "mix", index, "path") from None
+        mix.append(PlacedMix(set=choice, path=where))
+    return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed, mix=mix)
 
 
 def schema_json() -> str:

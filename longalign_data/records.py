@@ -1,6 +1,7 @@
 """What travels between the stages: seven records, each with the Arrow schema of its table.
 
     documents -> selection -> samples -> sequences -> packs + plan          (rejects may come from every stage)
+                                chats -^
 
 One sample, as JSON (shortened):
 
@@ -138,8 +139,8 @@ class Checks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One conversation to learn from. General short instruction data enters with `task="general-chat"`, no documents
-    and no questions (`question_index` is then -1).
+    """One conversation to learn from. General short instruction data stands in the table `chats`, with
+    `task="general-chat"`, no documents and no questions (`question_index` is then -1).
 
     `num_tokens` counts the contents of all messages and `num_answer_tokens` those of the assistant's, both with the
     recipe's tokenizer and without any template. `cost_usd` is None where no price is known.
@@ -344,6 +345,7 @@ TABLES: dict[str, tuple[type[Any], pa.Schema]] = {
     "documents": (Document, DOCUMENTS),
     "selection": (Selected, SELECTION),
     "samples": (Sample, SAMPLES),
+    "chats": (Sample, SAMPLES),
     "sequences": (TokenSequence, SEQUENCES),
     "packs": (Pack, PACKS),
     "plan": (PlanEntry, PLAN),

@@ -131,7 +131,8 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
         ),
         (
             f"{HEAD}{TAIL}keep: [pack]\n",
-            "FILE:5: keep[0]: input should be 'documents', 'selection', 'samples', 'sequences', 'packs' or 'plan'; found 'pack'",
+            "FILE:5: keep[0]: input should be 'documents', 'selection', 'samples', 'chats', 'sequences', "
+            "'packs' or 'plan'; found 'pack'",
         ),
         (
             HEAD.replace("1.0.0", "1.0") + f"sources: [{NOTES}]\n",

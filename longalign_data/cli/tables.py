@@ -31,6 +31,12 @@ def print_outcomes(built: Built, console: Console) -> None:
 def print_shortfall(built: Built, console: Console) -> None:
     """Which length buckets, languages and sources the corpus could not fill, if any."""
     for outcome in built.outcomes:
+        for found in outcome.report.details.get("sets", ()) if outcome.report.stage == "mix" else ():
+            if found["taken"] < found["asked"]:
+                line = (
+                    f"mix set {found['id']}: asked for {found['asked']:,} conversations, it holds {found['usable']:,}"
+                )
+                console.print(line, highlight=False, markup=False)
         if outcome.report.stage != "sample":
             continue
         details = outcome.report.details

@@ -1,6 +1,6 @@
 """The stage `encode`: samples in, sequences out.
 
-In: the table `samples` and the recipe's `encode`. Out: `sequences`, in the order of the samples, and rejects:
+In: the tables `samples` and `chats` and the recipe's `encode`. Out: `sequences`, in the order of these, and rejects:
 
     no-assistant-turn             nobody answers
     no-targets                    no target is left that has a token before it (N_i = 0)
@@ -167,17 +167,20 @@ def encode(
 ) -> StageReport:
     """Writes `sequences`. Tokenises in `run.workers` processes; goes on after a cut where it stopped.
 
-    Raises BuildError when generate is not complete, and the errors of `make_encoder`.
+    Raises BuildError when what it reads is not complete, and the errors of `make_encoder`.
     """
-    generated = require(build, "generate")
+    before = {"samples": "generate", "chats": "mix", "documents": "sample"}
+    num_stored = sum(require(build, before[table]).num_out for table in _tables(loaded))
     choice = loaded.recipe.encode
     spec = choice.tokenizer or loaded.recipe.tokenizer
     encoder = _coder(choice, loaded.recipe.tokenizer)
     jobs = list(_jobs(loaded, build))
     num_inputs = sum(job.num_inputs for job in jobs)
     progress.start("encode", num_inputs, "documents" if choice.mode == "pretrain" else "samples")
-    if choice.mode == "chat" and num_inputs != generated.num_out:
-        raise BuildError(f"{build.root}: {num_inputs} samples are stored, not the {generated.num_out} that were made")
+    if num_inputs != num_stored:
+        raise BuildError(
+            f"{build.root}: {num_inputs} inputs are stored, not the {num_stored} that were made; build again"
+        )
     with StageWriter(build, "encode", fingerprint=fingerprint, run=run) as writer:
         totals = _Totals(build)
         progress.advance(items=writer.cursor)
@@ -222,6 +225,14 @@ def _coder(choice: Encode, default_tokenizer: str) -> Encoder | Windower:
     return make(choice, default_tokenizer)
 
 
+def _tables(loaded: LoadedRecipe) -> list[str]:
+    """What is encoded, in order."""
+    recipe = loaded.recipe
+    if recipe.encode.mode == "pretrain":
+        return ["documents"]
+    return [table for table, wanted in (("samples", recipe.sources), ("chats", recipe.mix)) if wanted]
+
+
 def _run(job: _Job) -> Encoded:
     coder = _coder(job.choice, job.default_tokenizer)
     with pq.ParquetFile(job.path) as file:
@@ -240,7 +251,7 @@ def _jobs(loaded: LoadedRecipe, build: BuildFolder) -> Iterator[_Job]:
             for batch in (iter_batches(build.shards("selection"), columns=["doc_id"]) if pretrain else ())
         ]
     )
-    for path in build.shards("documents" if pretrain else "samples"):
+    for path in [path for table in _tables(loaded) for path in build.shards(table)]:
         try:
             with pq.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
