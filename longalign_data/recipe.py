@@ -198,22 +198,67 @@ class MixSet(Strict):
         return self
 
 
-class WorkModel(Strict):
-    """Modelled cost of a sequence of l tokens: `linear` * l + `quadratic` * l^2. The default is that of a 7B model."""
+WORK_LINEAR: dict[str, float] = {"1b": 12_288, "3b": 18_432, "7b": 24_576, "13b": 30_720, "32b": 30_720, "70b": 49_152}
+"""The linear part of the work of a token, by model size, when the quadratic part is 1: six times the hidden size (2,048 to
+8,192), from 24 h^2 * l multiply-adds of a layer's matrices to 4 h * l^2 of its attention. Causal attention does half of
+those, at about half the matrices' speed."""
 
-    linear: Annotated[float, Field(ge=0)] = 24_576.0
+
+class WorkModel(Strict):
+    """Modelled cost of a sequence of l tokens: `linear` * l + `quadratic` * l^2, in any unit. Without `linear`, that of a
+    model of the size `model`. It decides in which order the packs of a step lie, and which sequences share a pack."""
+
+    model: Literal["1b", "3b", "7b", "13b", "32b", "70b"] = "7b"
+    linear: Annotated[float | None, Field(ge=0)] = None
     quadratic: Annotated[float, Field(ge=0)] = 1.0
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """The linear and the quadratic part."""
+        return (WORK_LINEAR[self.model] if self.linear is None else self.linear, self.quadratic)
+
+
+class MeasuredWork(WorkModel):
+    """A work model out of a file of its own, for `longalign plan --work-model`. `seconds` is what one unit of work takes
+    on the machine where it was measured."""
+
+    seconds: Annotated[float | None, Field(gt=0)] = None
 
 
 class PackSequences(Strict):
     """How sequences share packs and packs share steps. `packs_per_step` is K = ranks x accumulation; `alpha` is the
-    exponent of the loss weight N_i^-alpha (1: every sequence counts the same; 0: every token does)."""
+    exponent of the loss weight N_i^-alpha (1: every sequence counts the same; 0: every token does). With `unit: turn` it is
+    every answer of a conversation that counts, not every conversation; `source_weights` multiply the weights of some
+    sources (of mix sets too), 1 being the others'.
 
-    strategy: Literal["balanced", "random"] = "balanced"
+    `balanced` makes steps alike and packs of alike work; `random` shuffles the fullest packs; `sorted` (batches of like
+    length) and `naive` put one sequence into a pack. `max_sequences` limits the sequences of a pack. With
+    `smaller_capacities`, some steps have packs of at most so many tokens. Each of the `epochs` draws anew which sequences
+    come together.
+    """
+
+    strategy: Literal["balanced", "random", "sorted", "naive"] = "balanced"
     capacity: Positive = 65_536
+    smaller_capacities: list[Positive] = []
+    max_sequences: Positive | None = None
     packs_per_step: Positive = 8
+    epochs: Positive = 1
     alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
+    unit: Literal["sequence", "turn"] = "sequence"
+    source_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
     work: WorkModel = WorkModel()
+
+    @model_validator(mode="after")
+    def _capacities(self) -> "PackSequences":
+        if any(smaller >= self.capacity for smaller in self.smaller_capacities):
+            raise ValueError(
+                f"smaller_capacities must be smaller than capacity ({self.capacity}); found {self.smaller_capacities}"
+            )
+        if self.smaller_capacities and self.strategy in ("sorted", "naive"):
+            raise ValueError(
+                f"smaller_capacities: strategy {self.strategy!r} puts one sequence into a pack; remove them"
+            )
+        return self
 
 
 TableName = Literal["documents", "selection", "samples", "chats", "sequences", "packs", "plan"]
@@ -358,6 +403,12 @@ def load_recipe(path: Path) -> LoadedRecipe:
             except RuntimeError:
                 raise wrong(f"mix[{index}].path: {choice.path!r}: no such user", "mix", index, "path") from None
         mix.append(PlacedMix(set=choice, path=where))
+    for name in recipe.pack.source_weights:
+        if name not in seen:
+            raise wrong(
+                f"pack.source_weights.{name}: no such source in this recipe; it has: {', '.join(sorted(seen))}",
+                "pack", "source_weights", name,
+            )  # fmt: skip
     return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed, mix=mix)
 
 

@@ -264,7 +264,8 @@ class Pack:
     0 and ends with T; sequence j occupies [cu_seqlens[j], cu_seqlens[j+1]).
 
     `loss_weights[t]` belongs to the *label* at t, like Hugging Face `labels`: it weighs the cross entropy between
-    `input_ids[t]` and the logits at t - 1. It is N_i^-alpha on the N_i targets of sequence i and 0 elsewhere, and always
+    `input_ids[t]` and the logits at t - 1. It is u * N_i^-alpha on the N_i targets of sequence i (of a turn, with turns as
+    the unit; u is the multiplier of its source, most often 1) and 0 elsewhere, and always
     0 on the first token of a sequence, so that `loss_weights[1:]` against `logits[:-1]` never crosses a border. Weights
     are not scaled by the step: divide the summed loss of a whole step by the plan's `normalizer` (Z; equal to M, the
     number of sequences, for alpha = 1). Source: LongAlign, Eq. 2 and 4.
@@ -305,7 +306,8 @@ class PlanEntry:
 
     `num_sequences` (M) and `normalizer` (Z = sum over the step's sequences of N_i^(1-alpha)) are of the whole step and
     repeat on each of its rows. A step may hold fewer than K packs: the last one, or any that has fewer than K sequences;
-    the positions that are filled come first.
+    the positions that are filled come first. `epoch` counts from 0, while steps count on over epochs; every epoch holds
+    every sequence once. `capacity` is the most tokens that a pack of this step may hold.
     """
 
     step: int
@@ -313,6 +315,8 @@ class PlanEntry:
     pack_id: str
     num_sequences: int
     normalizer: float
+    epoch: int
+    capacity: int
 
 
 PLAN = pa.schema(
@@ -322,6 +326,8 @@ PLAN = pa.schema(
         ("pack_id", pa.string()),
         ("num_sequences", pa.int64()),
         ("normalizer", pa.float64()),
+        ("epoch", pa.int32()),
+        ("capacity", pa.int32()),
     ]
 )
 

@@ -186,4 +186,9 @@ def test_the_report_shows_the_figures_of_the_plan(packing: Any, tmp_path: Path) 
     assert 0.9 < details["fill"] <= 1
     assert details["sequences_per_step"]["mean"] * details["num_steps"] == pytest.approx(500, rel=1e-4)
     assert set(details["effective_weight"]) == {"p1", "p50", "p99"}
-    assert [(split["ranks"], split["accumulation"]) for split in details["modelled_idle"]] == [(2, 4), (4, 2), (8, 1)]
+    assert [(split["ranks"], split["accumulation"]) for split in details["modelled_idle"]] == [
+        (1, 8),
+        (2, 4),
+        (4, 2),
+        (8, 1),
+    ]
