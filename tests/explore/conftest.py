@@ -180,7 +180,13 @@ def write_build(root: Path) -> BuildFolder:
             pack = make_pack(members)
             writer.write("packs", pack)
             entry = PlanEntry(
-                step=number // 3, position=number % 3, pack_id=pack.pack_id, num_sequences=6, normalizer=6.0
+                step=number // 3,
+                position=number % 3,
+                pack_id=pack.pack_id,
+                num_sequences=6,
+                normalizer=6.0,
+                epoch=0,
+                capacity=10_000,
             )
             writer.write("plan", entry)
             writer.next_input(len(members))
