@@ -170,12 +170,14 @@ def print_plan(report: PlanReport, console: "Console", *, ranks: int, seconds: f
     say()
     for split in numbers["modelled_idle"]:
         mark = "->" if split["ranks"] == ranks else "  "
-        full = report.planned.shape.work(np.array([choice.capacity]))[0]
-        time = (
-            f"{split['step_time'] * full * seconds:,.3g} s a step, {plan.num_steps * split['step_time'] * full * seconds * split['ranks'] / 3600:,.3g} GPU hours"
-            if seconds
-            else f"a step takes {split['step_time']:.2f} times a full sequence of {choice.capacity:,} tokens"
-        )
+        if seconds:
+            step_seconds = (
+                split["step_time"] * float(report.planned.shape.work(np.array([choice.capacity]))[0]) * seconds
+            )
+            hours = plan.num_steps * step_seconds * split["ranks"] / 3600
+            time = f"{step_seconds:,.3g} s a step, {hours:,.3g} GPU hours"
+        else:
+            time = f"a step takes {split['step_time']:.2f} times a full sequence of {choice.capacity:,} tokens"
         say(
             f"{mark} {split['ranks']:>4} ranks x {split['accumulation']:<4} modelled idle {split['idle']:>6.1%}   {time}"
         )

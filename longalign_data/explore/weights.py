@@ -68,8 +68,8 @@ def weight_rows(build: BuildFolder, report: PlanReport) -> Sequence[Row]:
         key = f"{low // 1000}k to {high // 1000}k" if high else f"{low // 1000}k or more"
         rows.append(_row("length", key, buckets == number, planned.num_targets, ways))
     for by, values in _origins(build, planned.members):
-        for key in sorted(set(values.tolist())):
-            rows.append(_row(by, str(key), values == key, planned.num_targets, ways))
+        keys = sorted(set(values.tolist()))
+        rows.extend(_row(by, str(key), values == key, planned.num_targets, ways) for key in keys)
     return [row for row in rows if row.count]
 
 

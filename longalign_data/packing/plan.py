@@ -125,8 +125,11 @@ def _by_capacity(lengths: Ints, shape: Shape) -> list[tuple[int, Ints]]:
         for number in range(1, len(capacities)):
             share = capacities[0] / capacities[number]
             bound = np.flatnonzero(group == number)
-            # x of them make M equal: (n + x) / (tokens + x * mean) = 1 / mean * smallest / capacity
-            company = (share * float(lengths[bound].sum()) / mean - len(bound)) / (1 - share)
+            # x of them make M equal: (n + x) / packs = smallest / mean, where the packs are those that the tokens need
+            # or those that sequences of more than half a pack need, whichever are more.
+            by_tokens = (share * float(lengths[bound].sum()) / mean - len(bound)) / (1 - share)
+            halves = int(np.count_nonzero(2 * lengths[bound] > capacities[number]))
+            company = max(by_tokens, halves * capacities[0] / mean - len(bound))
             wanted.append(max(0.0, company) if len(bound) else 0.0)
         scale = min(1.0, len(free) / sum(wanted)) if sum(wanted) else 0.0
         borders = np.cumsum(wanted) * scale / len(free)
