@@ -9,6 +9,7 @@ targets, and has written `sequences` in the end. Speeds are in content tokens, t
 """
 
 import argparse
+import itertools
 import os
 import resource
 import statistics
@@ -66,7 +67,7 @@ def conversations(kind: str, count: int) -> list[Sample]:
         at = number * 7_919 % (len(text) - 200_000)
         if kind == "short":
             cuts = [at, at + 300, at + 1_100, at + 1_250, at + 2_000 + number % 900]
-            turns = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+            turns = [text[a:b] for a, b in itertools.pairwise(cuts)]
             found.append(sample(f"s{number}", turns))
         else:
             end = at + 40_000 + number * 997 % 150_000
