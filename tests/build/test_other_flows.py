@@ -16,7 +16,7 @@ from longalign_data.build.pipeline import Built, build
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.errors import BuildError, RecipeError
 from longalign_data.recipe import load_recipe
-from longalign_data.teachers.base import Connection, Teacher
+from longalign_data.teachers.base import Teacher
 from longalign_data.teachers.table import load_teacher
 from longalign_data.tokenizers import load_tokenizer
 
@@ -53,7 +53,7 @@ def run(folder: Path, text: str, **options: Any) -> Built:
     (folder / "recipe.yaml").write_text(HEAD + text, encoding="utf-8")
     loaded = load_recipe(folder / "recipe.yaml")
     choice = loaded.recipe.generate.teacher
-    teacher = options.pop("teacher", lambda: load_teacher(choice, Connection()))
+    teacher = options.pop("teacher", lambda: load_teacher(choice))
     return build(loaded, folder / "builds", run=RunOptions(), progress=Silent(), teacher=teacher, **options)
 
 
