@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from longalign_data.catalog import Card
-from longalign_data.recipe import LoadedRecipe
+from longalign_data.recipe import LoadedRecipe, MixSet, Recipe
 from longalign_data.records import TABLES
 from longalign_data.shards.files import write_text
 from longalign_data.shards.folder import BuildFolder
@@ -23,6 +23,7 @@ TABLE_WORDS = {
     "documents": "the texts, with source, licence and length",
     "selection": "which documents the sampler took, and why",
     "samples": "conversations (`messages`), with the teacher, the usage and the evidence",
+    "chats": "conversations that existed already, in the same form",
     "sequences": "token ids of each sample and where its targets are",
     "packs": "sequences end to end, with per-token loss weights and `cu_seqlens`",
     "plan": "which pack is trained in which step, with the exact number of sequences (M) and normalizer (Z)",
@@ -45,13 +46,16 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
     filled = {table for report in reports for table, shards in report.shards.items() if any(s.rows for s in shards)}
     tables = [table for table in TABLES if table in filled and (table in recipe.keep or table == "rejects")]
     default = next((name for name in ("samples", "packs", *tables) if name in tables), None)
-    num_samples = by_stage["generate"].num_out
+    made = [by_stage[stage] for stage in ("generate", "mix") if stage in by_stage] or [by_stage["encode"]]
+    num_samples = sum(report.num_out for report in made)
+    licences = [(source.card.id, source.card.license) for source in loaded.sources]
+    licences += [(placed.set.id, placed.set.license) for placed in loaded.mix]
     front = {
         "pretty_name": recipe.name,
-        "language": sorted({source.card.lang for source in loaded.sources}),
+        "language": sorted({s.card.lang for s in loaded.sources} | {placed.set.lang for placed in loaded.mix}),
         "license": "other",
         "license_name": "per-source",
-        "license_details": "; ".join(f"{source.card.id}: {source.card.license}" for source in loaded.sources),
+        "license_details": "; ".join(f"{name}: {licence}" for name, licence in licences),
         "size_categories": [next((name for limit, name in _SIZES if num_samples < limit), "10M<n<100M")],
         "task_categories": ["text-generation", "question-answering", "summarization"],
         "tags": ["long-context", "instruction-tuning", "longalign-data"],
@@ -64,8 +68,6 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
             for table in tables
         ],
     }
-    teacher = recipe.generate.teacher
-    terms = teacher.terms or by_stage["generate"].details.get("terms") or "not stated in the recipe"
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
@@ -74,8 +76,9 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         f"# {recipe.name} {recipe.version}",
         "",
         *([recipe.description.strip(), ""] if recipe.description.strip() else []),
-        f"Long-context instruction data made by longalign-data: {num_samples:,} samples, "
-        f"{by_stage['generate'].num_tokens:,} tokens, in {by_stage['pack'].details.get('num_packs', 0):,} packs.",
+        f"{'Long-context training data' if recipe.encode.mode == 'pretrain' else 'Long-context instruction data'} made by "
+        f"longalign-data: {num_samples:,} {'windows' if recipe.encode.mode == 'pretrain' else 'samples'}, "
+        f"{sum(report.num_tokens for report in made):,} tokens, in {by_stage['pack'].details.get('num_packs', 0):,} packs.",
         "",
         "## Load",
         "",
@@ -94,11 +97,9 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         "| source | title | language | licence | may be redistributed |",
         "|---|---|---|---|---|",
         *(_source_line(source.card) for source in loaded.sources),
+        *(_mix_line(placed.set) for placed in loaded.mix),
         "",
-        "## Teacher",
-        "",
-        f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}",
-        "",
+        *(_teacher(recipe, by_stage["generate"]) if "generate" in by_stage else ()),
         "## How it was made",
         "",
         "| stage | in | out | rejected | left out | tokens |",
@@ -135,6 +136,18 @@ def _counting(alpha: float) -> str:
 def _cell(text: str) -> str:
     """Text that stays inside one cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").split())
+
+
+def _teacher(recipe: Recipe, report: StageReport) -> list[str]:
+    teacher = recipe.generate.teacher
+    terms = teacher.terms or report.details.get("terms") or "not stated in the recipe"
+    words = f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}"
+    return ["## Teacher", "", words, ""]
+
+
+def _mix_line(choice: MixSet) -> str:
+    terms = f"; terms of the answers: {choice.terms}" if choice.terms else ""
+    return f"| {choice.id} | conversations in `chats`{terms} | {choice.lang} | {choice.license} | see its licence |"
 
 
 def _source_line(card: Card) -> str:

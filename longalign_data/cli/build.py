@@ -20,6 +20,7 @@ _STAGE_COMMANDS = {
     "ingest": "Run one stage: read the sources into the table documents.",
     "sample": "Run one stage: draw documents into the table selection.",
     "generate": "Run one stage: let the teacher ask and answer, into the table samples.",
+    "mix": "Run one stage: draw conversations of the recipe's mix, into the table chats.",
     "encode": "Run one stage: turn samples into token ids, the table sequences.",
     "pack": "Run one stage: fill packs, weigh them, and lay out the plan.",
 }

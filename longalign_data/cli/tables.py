@@ -35,6 +35,12 @@ def print_outcomes(built: Built, console: Console) -> None:
 def print_sampling(built: Built, console: Console) -> None:
     """Target against achieved of the sample stage, where it ran now: by language and bucket, and by source."""
     for outcome in built.outcomes:
+        for found in outcome.report.details.get("sets", ()) if outcome.report.stage == "mix" else ():
+            if found["taken"] < found["asked"]:
+                line = (
+                    f"mix set {found['id']}: asked for {found['asked']:,} conversations, it holds {found['usable']:,}"
+                )
+                console.print(line, highlight=False, markup=False)
         if outcome.report.stage != "sample" or not outcome.ran:
             continue
         details = outcome.report.details

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from longalign_data.explore.plan import PlanReport, change
 from longalign_data.packing.figures import pack_mean_shares, shares
@@ -130,13 +129,6 @@ def _way(values: Floats) -> Way:
 
 
 def _origins(build: BuildFolder, members: Ints) -> "Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.object_]]]]":
-    paths = build.shards("samples")
-    if not paths:
-        return
-    samples = pa.Table.from_batches(iter_batches(paths, columns=["sample_id", "source", "task"]))
-    of = pa.chunked_array(
-        [batch.column(0) for batch in iter_batches(build.shards("sequences"), columns=["sample_id"])], pa.string()
-    )
-    places = pc.index_in(of.take(pa.array(members)), samples.column("sample_id"))
+    sequences = pa.Table.from_batches(iter_batches(build.shards("sequences"), columns=["source", "task"]))
     for by in ("source", "task"):
-        yield by, samples.column(by).take(places).fill_null("unknown").to_numpy()
+        yield by, sequences.column(by).take(pa.array(members)).to_numpy()

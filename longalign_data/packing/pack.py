@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
-from longalign_data.identity import digest, uniform
+from longalign_data.identity import Plain, digest, uniform
 from longalign_data.packing.figures import figures
 from longalign_data.packing.fill import Floats, Ints
 from longalign_data.packing.plan import plan_epochs
 from longalign_data.packing.steps import Plan, Shape
-from longalign_data.packing.weights import count_targets, loss_weights, sequence_totals
+from longalign_data.packing.weights import count_targets, loss_weights, sequence_totals, turn_totals
 from longalign_data.recipe import LoadedRecipe, PackSequences
 from longalign_data.records import Pack, PlanEntry, Reject
 from longalign_data.shards.folder import BuildFolder
@@ -34,12 +34,30 @@ ROW_GROUP_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Sequences:
-    """What is held of all sequences, in stored order: id, tokens, targets, and tokens cut out of the document."""
+    """What is held of all sequences, in stored order: id, tokens, targets, and tokens cut out of the document; source s of
+    a sequence is `source_names[sources[s]]`; `turn_targets` are the targets of all turns, `turns_of` the turns of each."""
 
     ids: pa.ChunkedArray
     num_tokens: Ints
     num_targets: Ints
     truncated_tokens: Ints
+    sources: Ints
+    source_names: list[str]
+    turn_targets: Ints
+    turns_of: Ints
+
+    def totals(self, choice: PackSequences) -> Floats:
+        """What each sequence adds to Z."""
+        if choice.unit == "turn":
+            totals = turn_totals(self.turn_targets, self.turns_of, choice.alpha)
+        else:
+            totals = sequence_totals(self.num_targets, choice.alpha)
+        return totals * self.multipliers(choice)
+
+    def multipliers(self, choice: PackSequences) -> Floats:
+        """u of each sequence, 1 where the recipe gives its source none."""
+        by_source = np.asarray([choice.source_weights.get(name, 1.0) for name in self.source_names], np.float64)
+        return by_source[self.sources]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +106,7 @@ def pack(
             scratch = work_folder(build, "pack") / "tokens.int32"
             _spill(paths, scratch, expected=int(sequences.num_tokens.sum()))
             tokens = np.memmap(scratch, np.int32, mode="r")
-            for row, entry in _rows(planned, first, sequences, tokens, choice.alpha):
+            for row, entry in _rows(planned, first, sequences, tokens, choice):
                 # A sequence comes in and goes out once, however many epochs hold it.
                 counted = 0 if entry.epoch else row.num_sequences
                 writer.write("packs", row, num_out=counted)
@@ -100,6 +118,8 @@ def pack(
         details = {
             "strategy": choice.strategy,
             "alpha": choice.alpha,
+            "unit": choice.unit,
+            "source_weights": choice.source_weights,
             "num_targets": int(planned.num_targets.sum()),
             "tokens_cut": int(sequences.truncated_tokens[planned.members].sum()),
             **planned.figures(),
@@ -117,7 +137,31 @@ def read_sequences(paths: list[Path]) -> Sequences:
         for name in names:
             numbers[name].append(batch.column(name).to_numpy().astype(np.int64))
     columns = {name: np.concatenate(parts) for name, parts in numbers.items()}
-    return Sequences(ids=pa.chunked_array(ids, pa.string()).combine_chunks(), **columns)
+    names_of, codes, turn_targets, turns_of = _read_labels(paths)
+    return Sequences(
+        ids=pa.chunked_array(ids, pa.string()).combine_chunks(),
+        sources=codes,
+        source_names=names_of,
+        turn_targets=turn_targets,
+        turns_of=turns_of,
+        **columns,
+    )
+
+
+def _read_labels(paths: list[Path]) -> tuple[list[str], Ints, Ints, Ints]:
+    """The names of the sources, the source of each sequence, the targets of all turns, the turns of each sequence."""
+    names: dict[str, int] = {}
+    codes, targets, turns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for batch in iter_batches(paths, columns=["source", "target_spans"]):
+        encoded = batch.column("source").dictionary_encode()
+        numbers = [names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()]
+        codes.append(np.asarray(numbers, np.int64)[encoded.indices.to_numpy()])
+        spans = batch.column("target_spans")
+        flat = spans.flatten()
+        starts, ends = (flat.field(name).to_numpy().astype(np.int64) for name in ("start", "end"))
+        targets.append(ends - np.maximum(starts, 1))
+        turns.append(spans.value_lengths().to_numpy().astype(np.int64))
+    return list(names), np.concatenate(codes), np.concatenate(targets), np.concatenate(turns)
 
 
 def plan_sequences(sequences: Sequences, choice: PackSequences, seed: int) -> Planned:
@@ -144,7 +188,7 @@ def plan_sequences(sequences: Sequences, choice: PackSequences, seed: int) -> Pl
         members=members,
         lengths=lengths,
         num_targets=num_targets,
-        totals=sequence_totals(num_targets, choice.alpha),
+        totals=sequences.totals(choice)[members],
     )
 
 
@@ -184,13 +228,17 @@ def _spill(paths: list[Path], scratch: Path, *, expected: int) -> None:
 
 
 def _rows(
-    planned: Planned, first: int, sequences: Sequences, tokens: npt.NDArray[np.int32], alpha: float
+    planned: Planned, first: int, sequences: Sequences, tokens: npt.NDArray[np.int32], choice: PackSequences
 ) -> Iterator[tuple[Pack, PlanEntry]]:
     """The packs from number `first` on with their places."""
     plan, shape = planned.plan, planned.shape
     offsets = np.concatenate(([0], np.cumsum(sequences.num_tokens)))
     normalizers = plan.step_sums(planned.totals)
     in_step = plan.sequences_in_steps()
+    multipliers = sequences.multipliers(choice)
+    weighing: dict[str, Plain] = {"alpha": choice.alpha}
+    if choice.unit != "sequence" or choice.source_weights:
+        weighing |= {"unit": choice.unit, "source_weights": choice.source_weights}
     for number in range(first, plan.num_packs):
         step = int(np.searchsorted(plan.step_starts, number, side="right")) - 1
         chosen = planned.members[plan.sequences[plan.pack_starts[number] : plan.pack_starts[number + 1]]]
@@ -207,11 +255,12 @@ def _rows(
             )
         epoch = int(plan.step_epoch[step])
         # A long sequence is a pack by itself in every epoch; its packs are told apart.
-        pack_id = digest({"sequence_ids": sequence_ids, "alpha": alpha} | ({"epoch": epoch} if epoch else {}))
+        pack_id = digest({"sequence_ids": sequence_ids} | weighing | ({"epoch": epoch} if epoch else {}))
+        weights = loss_weights(is_target, cu_seqlens, choice.alpha, unit=choice.unit, multipliers=multipliers[chosen])
         row = Pack(
             pack_id=pack_id,
             input_ids=_array(np.where(is_target, ~marked, marked)),
-            loss_weights=_array(loss_weights(is_target, cu_seqlens, alpha).astype(np.float32)),
+            loss_weights=_array(weights.astype(np.float32)),
             cu_seqlens=_array(cu_seqlens.astype(np.int32)),
             sequence_ids=sequence_ids,
             num_tokens=len(marked),

@@ -223,7 +223,7 @@ def test_tables_that_are_not_kept_go_and_come_back_when_they_are_needed(
     assert rows(tmp_path)["sequences"] == rows(whole)["sequences"]
 
 
-@pytest.mark.parametrize("table", sorted(TABLES))
+@pytest.mark.parametrize("table", sorted(set(TABLES) - {"chats"}))  # this recipe has no mix; test_other_flows has one
 def test_every_table_loads_with_datasets(reference: tuple[Path, Path, float], tmp_path: Path, table: str) -> None:
     _, whole, _ = reference
     program = (

@@ -1,5 +1,6 @@
 """One small build with every table, written by the real stage writer."""
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -94,6 +95,8 @@ def make_sequence(sample: Sample) -> TokenSequence:
     return TokenSequence(
         sequence_id=make_id("sequence", sample.sample_id),
         sample_id=sample.sample_id,
+        source=sample.source,
+        task=sample.task,
         input_ids=tuple(range(length)),
         target_spans=(TargetSpan(start=length - sample.num_answer_tokens, end=length),),
         num_tokens=length,
@@ -160,6 +163,10 @@ def write_build(root: Path) -> BuildFolder:
                 Reject(id=document.doc_id, stage="generate", reason="refused", detail="[red]no[/red]\x1b[31m")
             )
             writer.next_input()
+        writer.finish()
+    with StageWriter(build, "mix", fingerprint="m", run=run) as writer:
+        writer.write("chats", dataclasses.replace(samples[0], sample_id=make_id("chat"), task="general-chat"))
+        writer.next_input()
         writer.finish()
     sequences = [make_sequence(sample) for sample in samples]
     with StageWriter(build, "encode", fingerprint="d", run=run) as writer:
