@@ -25,6 +25,9 @@ class Verdict(NamedTuple):
     detail: str
 
 
+NO_VERDICT = Verdict((), (), "", "")
+
+
 def run_checks(
     document: str,
     question: str,

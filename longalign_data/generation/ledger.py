@@ -77,6 +77,23 @@ class Stored:
     failure: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One request as the ledger has it. `state` is `sent` (no reply yet), `answered` or `refused`; `raw` and `failure` are as
+    in `Stored`, None without a reply."""
+
+    request_id: str
+    document_id: str
+    kind: Literal["question", "answer"]
+    provider: str
+    model: str
+    instruction: str
+    state: str
+    times_sent: int
+    raw: Raw | None
+    failure: str | None
+
+
 def request_id(provider: str, request: TeacherRequest, *, document_hash: str) -> str:
     """The identity of a request: everything that decides about its reply, `document_hash` in place of the document."""
     return digest(
@@ -196,13 +213,35 @@ class Ledger:
         """What came back for a request, or None while nothing has."""
         with self._guard():
             row = self._db.execute("SELECT raw, failure FROM replies WHERE request_id = ?", (request_id,)).fetchone()
-        if row is None:
-            return None
+        return None if row is None else Stored(raw=self._unpacked(request_id, row[0]), failure=row[1])
+
+    def entries(self) -> Iterator[Entry]:
+        """Every request, by document and kind."""
+        with self._guard():
+            rows = self._db.execute(
+                "SELECT request_id, document_id, kind, provider, model, instruction, state, times_sent, raw, failure "
+                "FROM requests LEFT JOIN replies USING (request_id) ORDER BY document_id, kind DESC, request_id"
+            )
+            for identity, document_id, kind, provider, model, instruction, state, times_sent, packed, failure in rows:
+                yield Entry(
+                    request_id=identity,
+                    document_id=document_id,
+                    kind=kind,
+                    provider=provider,
+                    model=model,
+                    instruction=instruction,
+                    state=state,
+                    times_sent=times_sent,
+                    raw=None if packed is None else self._unpacked(identity, packed),
+                    failure=failure,
+                )
+
+    def _unpacked(self, request_id: str, packed: bytes) -> Raw:
         try:
-            raw = json.loads(zlib.decompress(row[0]).decode("utf-8", "surrogatepass"))
+            raw: Raw = json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
         except (zlib.error, ValueError) as error:
             raise BuildError(f"{self._path}: the reply to request {request_id} is damaged: {error}") from None
-        return Stored(raw=raw, failure=row[1])
+        return raw
 
     def has_answers(self, call: Call) -> bool:
         """Whether this provider, model and set of parameters has ever answered."""
