@@ -18,3 +18,16 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--teacher-url", help="Base URL of the teacher's server, when it is not the provider's own."),
 ]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option("--prices", help="A price file of your own, over the one in the package.", show_default=False),
+]
+MaxUsdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-usd",
+        min=0.0,
+        help="Dollars that the whole build may cost, earlier runs included; it stops before it would cost more.",
+        show_default=False,
+    ),
+]

@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from longalign_data.cli.arguments import ConcurrencyOption, OutputOption, RecipeArg, UrlOption, WorkersOption
+from longalign_data.cli.arguments import (
+    ConcurrencyOption,
+    MaxUsdOption,
+    OutputOption,
+    PricesOption,
+    RecipeArg,
+    UrlOption,
+    WorkersOption,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from longalign_data.recipe import TeacherChoice
-    from longalign_data.teachers.base import Teacher
+    from longalign_data.teachers.base import Connection, Teacher
 
 _STAGE_COMMANDS = {
     "ingest": "Run one stage: read the sources into the table documents.",
@@ -36,13 +44,15 @@ def build(
     workers: WorkersOption = 0,
     concurrency: ConcurrencyOption = 8,
     teacher_url: UrlOption = None,
+    max_usd: MaxUsdOption = None,
+    prices: PricesOption = None,
 ) -> None:
     """Run every stage of RECIPE that is not complete, and write the build.
 
     Cut off anywhere, the same command goes on; run again, it changes nothing. The options say how to run and never change
     the data.
     """
-    _run(recipe, output, workers, concurrency, teacher_url, None)
+    _run(recipe, output, workers, concurrency, teacher_url, max_usd, prices, None)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -53,25 +63,49 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         concurrency: ConcurrencyOption = 8,
         teacher_url: UrlOption = None,
     ) -> None:
-        _run(recipe, output, workers, concurrency, teacher_url, stage)
+        _run(recipe, output, workers, concurrency, teacher_url, None, None, stage)
 
-    command.__doc__ = summary
-    return command
+    def paid_command(
+        recipe: RecipeArg,
+        output: OutputOption = Path("builds"),
+        workers: WorkersOption = 0,
+        concurrency: ConcurrencyOption = 8,
+        teacher_url: UrlOption = None,
+        max_usd: MaxUsdOption = None,
+        prices: PricesOption = None,
+    ) -> None:
+        _run(recipe, output, workers, concurrency, teacher_url, max_usd, prices, stage)
+
+    chosen: Callable[..., None] = paid_command if stage == "generate" else command
+    chosen.__doc__ = summary
+    return chosen
 
 
-def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url: str | None, only: str | None) -> None:
+def _run(
+    recipe: Path,
+    output: Path,
+    workers: int,
+    concurrency: int,
+    teacher_url: str | None,
+    max_usd: float | None,
+    prices: Path | None,
+    only: str | None,
+) -> None:
     import os
 
     from rich.console import Console
 
     from longalign_data.build.pipeline import build as run_build
     from longalign_data.build.pipeline import build_folder
+    from longalign_data.cli.prices import known_prices
     from longalign_data.cli.progress import TerminalProgress
-    from longalign_data.cli.tables import print_outcomes, print_shortfall
+    from longalign_data.cli.tables import print_cost, print_outcomes, print_shortfall
     from longalign_data.engine import RunOptions
+    from longalign_data.generation.budget import Spending
     from longalign_data.recipe import load_recipe
 
     loaded = load_recipe(recipe)
+    spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
     run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency)
     console = Console()
     with TerminalProgress(Console(stderr=True)) as progress:
@@ -82,8 +116,10 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
             progress=progress,
             teacher=lambda: _teacher(loaded.recipe.generate.teacher, teacher_url),
             only=only,
+            spending=spending,
         )
     print_outcomes(built, console)
+    print_cost(built, console)
     print_shortfall(built, console)
     _next_steps(build_folder(loaded, output).root, console, complete=only is None)
 
@@ -101,12 +137,17 @@ def _next_steps(root: Path, console: "Console", *, complete: bool) -> None:
 
 
 def _teacher(choice: "TeacherChoice", url: str | None) -> "Teacher":
-    """The recipe's teacher; keys and places come from the environment here and nowhere else."""
+    from longalign_data.teachers.table import load_teacher
+
+    return load_teacher(choice, connection_of(choice, url))
+
+
+def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":
+    """How the recipe's teacher is reached; keys and places come from the environment here and nowhere else."""
     import os
 
     from longalign_data.teachers.base import Connection
-    from longalign_data.teachers.table import load_teacher
 
     prefix = {"anthropic": "ANTHROPIC", "openai": "OPENAI"}.get(choice.provider, "")
     key = os.environ.get(f"{prefix}_API_KEY") or None
-    return load_teacher(choice, Connection(api_key=key, base_url=url or os.environ.get(f"{prefix}_BASE_URL") or None))
+    return Connection(api_key=key, base_url=url or os.environ.get(f"{prefix}_BASE_URL") or None)

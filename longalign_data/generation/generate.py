@@ -15,9 +15,9 @@ from typing import Any
 from longalign_data.checks.duplicates import SeenQuestions
 from longalign_data.checks.table import run_checks
 from longalign_data.engine import Progress, RunOptions
-from longalign_data.errors import BuildError
 from longalign_data.generation.asking import ask_missing
 from longalign_data.generation.budget import Spending, budgeted, default_spending, rate_of, reply_cost, spent
+from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Answered, Finished, Plan, Rejected, follow, shortened
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.identity import digest
@@ -31,11 +31,10 @@ from longalign_data.records import (
     Reject,
     Sample,
     Score,
-    Selected,
     Usage,
 )
 from longalign_data.shards.folder import BuildFolder
-from longalign_data.shards.parquet import KeyedRows, from_row, iter_batches, iter_records
+from longalign_data.shards.parquet import iter_batches
 from longalign_data.shards.stage import StageReport, StageWriter
 from longalign_data.tasks.templates import Templates
 from longalign_data.teachers.base import SEPARATOR, Teacher, TeacherReply
@@ -83,7 +82,7 @@ def generate(
     spending = spending or default_spending()
     tasks = [task for task, share in recipe.generate.tasks.items() if share > 0]
     plan = Plan(recipe=recipe, templates=templates.only(tasks), read=provider.read)
-    source = _Documents(build)
+    source = SelectedDocuments(build)
     tokenizer = load_tokenizer(recipe.tokenizer)
     with Ledger(build.ledger, durable=not provider.is_free) as ledger:
         progress.start(STAGE, len(source), "documents")
@@ -120,40 +119,6 @@ def generate(
             }
             other = source.without_instruction(plan.templates)
             return writer.finish(figures.details() | {"cost": cost, "other_languages": other})
-
-
-class _Documents:
-    """The selected documents in the order of their ranks."""
-
-    def __init__(self, build: BuildFolder) -> None:
-        chosen = sorted(iter_records(build.shards("selection"), Selected), key=lambda selected: selected.rank)
-        self._ids = [selected.doc_id for selected in chosen]
-        shards = build.shards("documents")
-        self._rows = KeyedRows(shards, "doc_id")
-        missing = [doc_id for doc_id in self._ids if doc_id not in self._rows]
-        if missing:
-            raise BuildError(
-                f"{build.root}: {len(missing)} selected documents are not in the documents table (first: {missing[0]}); "
-                "run: longalign ingest RECIPE, then longalign sample RECIPE"
-            )
-        self._languages = {
-            row["doc_id"]: row["lang"]
-            for batch in iter_batches(shards, columns=["doc_id", "lang"])
-            for row in batch.to_pylist()
-        }
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def in_order(self, start: int = 0) -> Iterator[Document]:
-        for doc_id in self._ids[start:]:
-            yield from_row(Document, self._rows.row(doc_id))
-
-    def without_instruction(self, templates: Templates) -> dict[str, int]:
-        """How many selected documents are in a language that some task has no instruction for, by language."""
-        languages = Counter(self._languages[doc_id] for doc_id in self._ids)
-        known = [set(template.instructions) for template in templates.by_task.values()]
-        return {lang: languages[lang] for lang in sorted(languages) if any(lang not in langs for langs in known)}
 
 
 class _Figures:

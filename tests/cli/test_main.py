@@ -5,7 +5,21 @@ import sys
 
 import longalign_data
 
-COMMANDS = ["build", "ingest", "sample", "generate", "encode", "pack", "stats", "sql", "show", "catalog"]
+COMMANDS = [
+    "build",
+    "ingest",
+    "sample",
+    "generate",
+    "encode",
+    "pack",
+    "estimate",
+    "doctor",
+    "ledger",
+    "stats",
+    "sql",
+    "show",
+    "catalog",
+]
 
 
 def longalign(*arguments: str) -> "subprocess.CompletedProcess[str]":
