@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from longalign_data.cli.arguments import ConcurrencyOption, OutputOption, RecipeArg, UrlOption, WorkersOption
+from longalign_data.cli.arguments import (
+    ConcurrencyOption,
+    OutputOption,
+    RecipeArg,
+    Schedule,
+    ScheduleOption,
+    UrlOption,
+    WorkersOption,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +42,8 @@ def build(
     recipe: RecipeArg,
     output: OutputOption = Path("builds"),
     workers: WorkersOption = 0,
-    concurrency: ConcurrencyOption = 8,
+    concurrency: ConcurrencyOption = 64,
+    schedule: ScheduleOption = Schedule.live,
     teacher_url: UrlOption = None,
 ) -> None:
     """Run every stage of RECIPE that is not complete, and write the build.
@@ -42,7 +51,7 @@ def build(
     Cut off anywhere, the same command goes on; run again, it changes nothing. The options say how to run and never change
     the data.
     """
-    _run(recipe, output, workers, concurrency, teacher_url, None)
+    _run(recipe, output, workers, concurrency, schedule, teacher_url, None)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -50,16 +59,25 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         recipe: RecipeArg,
         output: OutputOption = Path("builds"),
         workers: WorkersOption = 0,
-        concurrency: ConcurrencyOption = 8,
+        concurrency: ConcurrencyOption = 64,
+        schedule: ScheduleOption = Schedule.live,
         teacher_url: UrlOption = None,
     ) -> None:
-        _run(recipe, output, workers, concurrency, teacher_url, stage)
+        _run(recipe, output, workers, concurrency, schedule, teacher_url, stage)
 
     command.__doc__ = summary
     return command
 
 
-def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url: str | None, only: str | None) -> None:
+def _run(
+    recipe: Path,
+    output: Path,
+    workers: int,
+    concurrency: int,
+    schedule: Schedule,
+    teacher_url: str | None,
+    only: str | None,
+) -> None:
     import os
 
     from rich.console import Console
@@ -72,7 +90,7 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
     from longalign_data.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency)
+    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency, schedule=schedule.value)
     console = Console()
     with TerminalProgress(Console(stderr=True)) as progress:
         built = run_build(
@@ -80,7 +98,7 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
             output,
             run=run,
             progress=progress,
-            teacher=lambda: _teacher(loaded.recipe.generate.teacher, teacher_url),
+            teacher=lambda: _teacher(loaded.recipe.generate.teacher, teacher_url, concurrency),
             only=only,
         )
     print_outcomes(built, console)
@@ -100,7 +118,7 @@ def _next_steps(root: Path, console: "Console", *, complete: bool) -> None:
         say(f"train   python -m trainer --build {root} --model MODEL --config recipes/train/tiny-cpu.yaml")
 
 
-def _teacher(choice: "TeacherChoice", url: str | None) -> "Teacher":
+def _teacher(choice: "TeacherChoice", url: str | None, concurrency: int) -> "Teacher":
     """The recipe's teacher; keys and places come from the environment here and nowhere else."""
     import os
 
@@ -109,4 +127,5 @@ def _teacher(choice: "TeacherChoice", url: str | None) -> "Teacher":
 
     prefix = {"anthropic": "ANTHROPIC", "openai": "OPENAI"}.get(choice.provider, "")
     key = os.environ.get(f"{prefix}_API_KEY") or None
-    return load_teacher(choice, Connection(api_key=key, base_url=url or os.environ.get(f"{prefix}_BASE_URL") or None))
+    base_url = url or os.environ.get(f"{prefix}_BASE_URL") or None
+    return load_teacher(choice, Connection(api_key=key, base_url=base_url, concurrency=concurrency))

@@ -1,8 +1,8 @@
 """The generate stage: selection and documents to samples.
 
-First the ledger is filled with the replies that are missing (`asking`); then the table is a pure function of the
-selection, the documents and the ledger, so its rows and their order do not depend on how, or in how many runs, the
-ledger was filled. Documents are used in the order of their rank.
+First the ledger is filled with the replies that are missing, live (`asking`) or through a batch API (`batching`); then
+the table is a pure function of the selection, the documents and the ledger, so its rows and their order do not depend on
+how, or in how many runs, the ledger was filled. Documents are used in the order of their rank.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
 from longalign_data.generation.asking import ask_missing
+from longalign_data.generation.batching import ask_in_batches
 from longalign_data.generation.exchange import Finished, Plan, Rejected, follow
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.identity import digest
@@ -60,8 +61,12 @@ def generate(
     tokenizer = load_tokenizer(recipe.tokenizer)
     with Ledger(build.ledger, durable=not provider.is_free) as ledger:
         progress.start(STAGE, len(source), "documents")
-        asyncio.run(
-            ask_missing(
+        if run.schedule == "batch":
+            asking = ask_in_batches(
+                source.in_order, len(source), plan=plan, ledger=ledger, teacher=teacher, progress=progress
+            )
+        else:
+            asking = ask_missing(
                 source.in_order(),
                 len(source),
                 plan=plan,
@@ -70,7 +75,7 @@ def generate(
                 concurrency=run.concurrency,
                 progress=progress,
             )
-        )
+        asyncio.run(asking)
         with StageWriter(build, STAGE, fingerprint=fingerprint, run=run) as writer:
             figures = _Figures()
             figures.resume(build)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import JsonValue
 
@@ -66,6 +66,13 @@ class Call:
     kind: Literal["question", "answer"]
     provider: str
     request: TeacherRequest
+
+
+class Named(Protocol):
+    """A request, by its identity alone: a `Call`, or one that an earlier run has begun."""
+
+    @property
+    def request_id(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,15 +165,15 @@ class Ledger:
                 ),
             )
 
-    def answered(self, call: Call, raw: Raw) -> None:
+    def answered(self, call: Named, raw: Raw) -> None:
         """Keeps the reply of a request that was begun. The first reply stands; a second one is not stored."""
         self._keep(call, "answered", raw, failure=None)
 
-    def refused(self, call: Call, *, reason: str, message: str) -> None:
+    def refused(self, call: Named, *, reason: str, message: str) -> None:
         """Keeps the refusal of a request that was begun, so that it is not sent again."""
         self._keep(call, "refused", {"message": message}, failure=reason)
 
-    def _keep(self, call: Call, state: str, raw: Raw, *, failure: str | None) -> None:
+    def _keep(self, call: Named, state: str, raw: Raw, *, failure: str | None) -> None:
         packed = zlib.compress(json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         with self._transaction():
             stored = self._db.execute(
@@ -176,7 +183,7 @@ class Ledger:
             if stored.rowcount:
                 self._db.execute("UPDATE requests SET state = ? WHERE request_id = ?", (state, call.request_id))
 
-    def note_usage(self, call: Call, usage: Usage) -> None:
+    def note_usage(self, call: Named, usage: Usage) -> None:
         """Puts the tokens of a reply beside it, for queries; the raw reply stays the source."""
         with self._transaction():
             self._db.execute(
@@ -214,7 +221,16 @@ class Ledger:
         return row is not None
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[sqlite3.Connection]:
+        """Makes everything inside one commit: all of it is on disk afterwards, or none."""
+        with self._transaction():
+            yield self._db
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._db.in_transaction:
+            yield
+            return
         with self._guard():
             self._db.execute("BEGIN IMMEDIATE")
             try:
