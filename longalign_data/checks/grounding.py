@@ -17,7 +17,8 @@ MAX_CLAIMS = 64
 _QUOTE = re.compile(
     r"“([^”\n]{3,300})”|\"([^\"\n]{3,300})\"|「([^」\n]{2,200})」|『([^』\n]{2,200})』|《([^》\n]{2,80})》|`([^`\n]{3,120})`"
 )
-_NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*(?![\w])")
+# Chinese sets no space between a number and a word, so only Latin letters join.
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.,])\d+(?:[.,]\d+)*(?![A-Za-z0-9_])")
 _NAME = re.compile(r"(?<![\w.])[A-Z][\w'’.-]*[\w](?:\s+(?:(?:of|the|and|de|van|von|du|la)\s+)?[A-Z][\w'’.-]*[\w])*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?。！？:：\n])[\s\"'“”‘’(*_#>-]*$")
 _LIST_NUMBER = re.compile(r"(?:^|\n)[ \t]*[（(]?$")

@@ -1,9 +1,18 @@
 """Arguments and options that several commands share."""
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Schedule(enum.StrEnum):
+    """How the teacher is asked."""
+
+    live = "live"
+    batch = "batch"
+
 
 RecipeArg = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 BuildArg = Annotated[Path, typer.Argument(help="A build folder, such as builds/quickstart/1.0.0.", show_default=False)]
@@ -12,7 +21,11 @@ WorkersOption = Annotated[
     int, typer.Option("--workers", "-w", min=0, help="Processes and threads to use; 0 takes every core.")
 ]
 ConcurrencyOption = Annotated[
-    int, typer.Option("--concurrency", min=1, help="Documents that the teacher works on at once.")
+    int,
+    typer.Option("--concurrency", min=1, help="The most documents to ask about at once; the level is found below it."),
+]
+ScheduleOption = Annotated[
+    Schedule, typer.Option("--schedule", help="Ask call by call, or in two waves through the provider's batch API.")
 ]
 UrlOption = Annotated[
     str | None,

@@ -1,5 +1,6 @@
 """`longalign build` and the stages one by one."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from longalign_data.cli.arguments import (
     OutputOption,
     PricesOption,
     RecipeArg,
+    Schedule,
+    ScheduleOption,
     UrlOption,
     WorkersOption,
 )
@@ -19,7 +22,7 @@ from longalign_data.cli.arguments import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from longalign_data.recipe import TeacherChoice
+    from longalign_data.recipe import Generate, TeacherChoice
     from longalign_data.teachers.base import Connection, Teacher
 
 _STAGE_COMMANDS = {
@@ -42,7 +45,8 @@ def build(
     recipe: RecipeArg,
     output: OutputOption = Path("builds"),
     workers: WorkersOption = 0,
-    concurrency: ConcurrencyOption = 8,
+    concurrency: ConcurrencyOption = 64,
+    schedule: ScheduleOption = Schedule.live,
     teacher_url: UrlOption = None,
     max_usd: MaxUsdOption = None,
     prices: PricesOption = None,
@@ -52,7 +56,7 @@ def build(
     Cut off anywhere, the same command goes on; run again, it changes nothing. The options say how to run and never change
     the data.
     """
-    _run(recipe, output, workers, concurrency, teacher_url, max_usd, prices, None)
+    _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, None)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -60,21 +64,23 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         recipe: RecipeArg,
         output: OutputOption = Path("builds"),
         workers: WorkersOption = 0,
-        concurrency: ConcurrencyOption = 8,
+        concurrency: ConcurrencyOption = 64,
+        schedule: ScheduleOption = Schedule.live,
         teacher_url: UrlOption = None,
     ) -> None:
-        _run(recipe, output, workers, concurrency, teacher_url, None, None, stage)
+        _run(recipe, output, workers, concurrency, schedule, teacher_url, None, None, stage)
 
     def paid_command(
         recipe: RecipeArg,
         output: OutputOption = Path("builds"),
         workers: WorkersOption = 0,
-        concurrency: ConcurrencyOption = 8,
+        concurrency: ConcurrencyOption = 64,
+        schedule: ScheduleOption = Schedule.live,
         teacher_url: UrlOption = None,
         max_usd: MaxUsdOption = None,
         prices: PricesOption = None,
     ) -> None:
-        _run(recipe, output, workers, concurrency, teacher_url, max_usd, prices, stage)
+        _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, stage)
 
     chosen: Callable[..., None] = paid_command if stage == "generate" else command
     chosen.__doc__ = summary
@@ -86,6 +92,7 @@ def _run(
     output: Path,
     workers: int,
     concurrency: int,
+    schedule: Schedule,
     teacher_url: str | None,
     max_usd: float | None,
     prices: Path | None,
@@ -106,7 +113,7 @@ def _run(
 
     loaded = load_recipe(recipe)
     spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
-    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency)
+    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency, schedule=schedule.value)
     console = Console()
     with TerminalProgress(Console(stderr=True)) as progress:
         built = run_build(
@@ -114,7 +121,7 @@ def _run(
             output,
             run=run,
             progress=progress,
-            teacher=lambda: _teacher(loaded.recipe.generate.teacher, teacher_url),
+            teacher=lambda: _teacher(loaded.recipe.generate, teacher_url, concurrency),
             only=only,
             spending=spending,
         )
@@ -136,10 +143,15 @@ def _next_steps(root: Path, console: "Console", *, complete: bool) -> None:
         say(f"train   python -m trainer --build {root} --model MODEL --config recipes/train/tiny-cpu.yaml")
 
 
-def _teacher(choice: "TeacherChoice", url: str | None) -> "Teacher":
+def _teacher(generate: "Generate", url: str | None, concurrency: int) -> "Teacher":
     from longalign_data.teachers.table import load_teacher
 
-    return load_teacher(choice, connection_of(choice, url))
+    connection = dataclasses.replace(
+        connection_of(generate.teacher, url),
+        concurrency=concurrency,
+        calls_per_document=1 + generate.answers_per_document,
+    )
+    return load_teacher(generate.teacher, connection)
 
 
 def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from longalign_data.generation.budget import reply_cost
+from longalign_data.generation.budget import entry_cost
 from longalign_data.generation.exchange import REASONS
 from longalign_data.generation.ledger import Entry, Ledger
 from longalign_data.records import Usage
@@ -102,7 +102,7 @@ def _enter(result: Account, entry: Entry, prices: Prices, source: str, task: str
     usage = reply.usage if reply is not None else Usage()
     usd = None
     if entry.raw is not None:
-        usd = reply_cost(entry.provider, entry.model, entry.raw if entry.failure is None else None, prices)
+        usd = entry_cost(entry, prices)
     if reply is not None and entry.kind == "answer":
         result.num_answers += 1
         result.num_answer_hits += usage.cache_read_tokens > 0

@@ -7,11 +7,11 @@ the limit holds as long as no prompt has more tokens than `most_tokens` says.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from longalign_data.errors import BudgetError
-from longalign_data.generation.ledger import Ledger
+from longalign_data.generation.ledger import Entry, Ledger
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers.base import Raw, Teacher, TeacherReply, TeacherRequest, prompt
@@ -19,6 +19,8 @@ from longalign_data.teachers.prices import FREE, Prices, Rate, is_batch, load_pr
 from longalign_data.teachers.table import PROVIDERS
 
 _OVERHEAD_TOKENS = 64
+_UNKNOWN_FACTOR = 3
+"""What an earlier run noted of a batch are tokens of the recipe's tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,23 +63,19 @@ class Budget:
     async def reserve(self, request: TeacherRequest) -> float:
         """Sets aside the most that a request can cost, in dollars, and says how much that is. Raises BudgetError when it
         cannot fit any more."""
-        most = self._worst(request)
+        most = most_cost(request, self._rate)
         async with self._changed:
             while self.spent_usd + self._reserved + most > self._limit:
                 if self._is_over or not self._num_reserved:
                     self._is_over = True
                     self._changed.notify_all()
-                    raise BudgetError(
-                        f"the budget of {self._limit:,.2f} USD is used up: {self.spent_usd:,.4f} USD are spent in this "
-                        f"build, and the next request may cost up to {most:,.4f}. What was received is kept; a larger "
-                        "--max-usd goes on from here"
-                    )
+                    raise used_up(self._limit, self.spent_usd, most)
                 await self._changed.wait()
             self._reserved += most
             self._num_reserved += 1
         return most
 
-    async def settle(self, reserved_usd: float, usage: Usage | None, *, batch: bool = False) -> None:
+    async def settle(self, reserved_usd: float, usage: Usage | None) -> None:
         """Puts what a request cost in the place of what was set aside; None for one that was not answered."""
         async with self._changed:
             self._reserved -= reserved_usd
@@ -85,14 +83,56 @@ class Budget:
             if not self._num_reserved:
                 self._reserved = 0.0  # sums and differences of floats leave dust
             if usage is not None:
-                self.spent_usd += self._rate.cost(usage, batch=batch)
+                self.spent_usd += self._rate.cost(usage)
             self._changed.notify_all()
 
-    def _worst(self, request: TeacherRequest) -> float:
-        num_given = most_tokens(prompt(request)) + _OVERHEAD_TOKENS
-        as_input = self._rate.cost(Usage(input_tokens=num_given, output_tokens=request.max_tokens))
-        as_write = self._rate.cost(Usage(cache_write_tokens=num_given, output_tokens=request.max_tokens))
-        return max(as_input, as_write)
+
+class BatchBudget:
+    """A limit for batches, whose money is bound for hours: what is spent is read from the ledger, and what is out is
+    remembered by batch. Batches of an earlier run count with what their noted tokens may cost."""
+
+    def __init__(self, limit_usd: float, rate: Rate, ledger: Ledger, prices: Prices) -> None:
+        self._limit = limit_usd
+        self._rate = rate
+        self._ledger = ledger
+        self._prices = prices
+        self._out: dict[str, float] = {}
+
+    def cost(self, request: TeacherRequest) -> float:
+        """The most that a request can cost in a batch, in dollars."""
+        return most_cost(request, self._rate, batch=True)
+
+    def sent(self, batch: str, most_usd: float) -> None:
+        """A batch goes out that may cost so much."""
+        self._out[batch] = most_usd
+
+    def left(self, waiting: Mapping[str, int]) -> float:
+        """Dollars that are neither spent nor bound by the batches that are out (their tokens by their id)."""
+        bound = 0.0
+        for batch, num_tokens in waiting.items():
+            unknown = self._rate.cost(Usage(input_tokens=_UNKNOWN_FACTOR * num_tokens), batch=True)
+            bound += self._out.get(batch, unknown)
+        return self._limit - spent(self._ledger, self._prices) - bound
+
+    def used_up(self, most_usd: float) -> BudgetError:
+        """What to raise when a request that may cost so much does not fit."""
+        return used_up(self._limit, spent(self._ledger, self._prices), most_usd)
+
+
+def used_up(limit_usd: float, spent_usd: float, most_usd: float) -> BudgetError:
+    return BudgetError(
+        f"the budget of {limit_usd:,.2f} USD is used up: {spent_usd:,.4f} USD are spent in this build, and the next request "
+        f"may cost up to {most_usd:,.4f}. What was received is kept; a larger --max-usd goes on from here"
+    )
+
+
+def most_cost(request: TeacherRequest, rate: Rate, *, batch: bool = False) -> float:
+    """The most that a request can cost, in dollars: all of its prompt written to the cache where that is dearer, and all
+    the output that it allows."""
+    num_given = most_tokens(prompt(request)) + _OVERHEAD_TOKENS
+    as_input = Usage(input_tokens=num_given, output_tokens=request.max_tokens)
+    as_write = Usage(cache_write_tokens=num_given, output_tokens=request.max_tokens)
+    return max(rate.cost(as_input, batch=batch), rate.cost(as_write, batch=batch))
 
 
 class BudgetedTeacher:
@@ -106,16 +146,20 @@ class BudgetedTeacher:
     async def ask(self, request: TeacherRequest) -> Raw:
         """As the teacher's own. Raises BudgetError as well."""
         reserved = await self._budget.reserve(request)
-        usage, batch = None, False
+        usage = None
         try:
             raw = await self._teacher.ask(request)
-            usage, batch = self._usage(raw), is_batch(raw)
+            usage = self._usage(raw)
             return raw
         finally:
-            await self._budget.settle(reserved, usage, batch=batch)
+            await self._budget.settle(reserved, usage)
 
     async def close(self) -> None:
         await self._teacher.close()
+
+    def status(self) -> str:
+        """The teacher's own, and what is spent."""
+        return ", ".join(filter(None, (self._teacher.status(), f"{self._budget.spent_usd:,.2f} USD")))
 
     def _usage(self, raw: Raw) -> Usage | None:
         try:
@@ -126,14 +170,16 @@ class BudgetedTeacher:
 
 def spent(ledger: Ledger, prices: Prices) -> float:
     """What all replies in a ledger cost together, in dollars; those of models without a price count nothing."""
-    total = 0.0
-    for entry in ledger.entries():
-        cost = reply_cost(entry.provider, entry.model, entry.raw if entry.failure is None else None, prices)
-        total += cost or 0.0
-    return total
+    return sum(entry_cost(entry, prices) or 0.0 for entry in ledger.entries())
 
 
-def reply_cost(provider: str, model: str, raw: Raw | None, prices: Prices) -> float | None:
+def entry_cost(entry: Entry, prices: Prices) -> float | None:
+    """What one request of a ledger cost, as `reply_cost`."""
+    raw = entry.raw if entry.failure is None else None
+    return reply_cost(entry.provider, entry.model, raw, prices, was_in_batch=entry.was_in_batch)
+
+
+def reply_cost(provider: str, model: str, raw: Raw | None, prices: Prices, *, was_in_batch: bool) -> float | None:
     """What one raw reply cost; None where no price is known, 0 for no reply and for one without usage."""
     known = PROVIDERS.get(provider)
     rate = FREE if known is not None and known.is_free else prices.rate(provider, model)
@@ -145,7 +191,7 @@ def reply_cost(provider: str, model: str, raw: Raw | None, prices: Prices) -> fl
         usage = known.read(raw).usage
     except ValueError:
         return 0.0
-    return rate.cost(usage, batch=is_batch(raw))
+    return rate.cost(usage, batch=is_batch(raw, was_in_batch=was_in_batch))
 
 
 def budgeted(teacher: Teacher, choice: TeacherChoice, spending: Spending, ledger: Ledger) -> Teacher:
@@ -156,3 +202,11 @@ def budgeted(teacher: Teacher, choice: TeacherChoice, spending: Spending, ledger
     rate = spending.prices.require(choice.provider, choice.model)
     budget = Budget(spending.max_usd, rate, spent_usd=spent(ledger, spending.prices))
     return BudgetedTeacher(teacher, budget, provider.read)
+
+
+def batch_budget(choice: TeacherChoice, spending: Spending, ledger: Ledger) -> BatchBudget | None:
+    """The run's limit for batches, where there is one. Raises RecipeError for a limit on a model without a price."""
+    if spending.max_usd is None or PROVIDERS[choice.provider].is_free:
+        return None
+    rate = spending.prices.require(choice.provider, choice.model)
+    return BatchBudget(spending.max_usd, rate, ledger, spending.prices)

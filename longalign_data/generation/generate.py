@@ -1,8 +1,8 @@
 """The generate stage: selection and documents to samples.
 
-First the ledger is filled with the replies that are missing (`asking`); then the table is a pure function of the
-selection, the documents and the ledger, so its rows and their order do not depend on how, or in how many runs, the
-ledger was filled. Documents are used in the order of their rank.
+First the ledger is filled with the replies that are missing, live (`asking`) or through a batch API (`batching`); then
+the table is a pure function of the selection, the documents and the ledger, so its rows and their order do not depend on
+how, or in how many runs, the ledger was filled. Documents are used in the order of their rank.
 """
 
 import asyncio
@@ -16,7 +16,16 @@ from longalign_data.checks.duplicates import SeenQuestions
 from longalign_data.checks.table import run_checks
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.generation.asking import ask_missing
-from longalign_data.generation.budget import Spending, budgeted, default_spending, rate_of, reply_cost, spent
+from longalign_data.generation.batching import ask_in_batches
+from longalign_data.generation.budget import (
+    Spending,
+    batch_budget,
+    budgeted,
+    default_spending,
+    rate_of,
+    reply_cost,
+    spent,
+)
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Answered, Finished, Plan, Rejected, follow, shortened
 from longalign_data.generation.ledger import Call, Ledger
@@ -86,8 +95,18 @@ def generate(
     tokenizer = load_tokenizer(recipe.tokenizer)
     with Ledger(build.ledger, durable=not provider.is_free) as ledger:
         progress.start(STAGE, len(source), "documents")
-        asyncio.run(
-            ask_missing(
+        if run.schedule == "batch":
+            asking = ask_in_batches(
+                source.in_order,
+                len(source),
+                plan=plan,
+                ledger=ledger,
+                teacher=teacher,
+                progress=progress,
+                budget=batch_budget(choice, spending, ledger),
+            )
+        else:
+            asking = ask_missing(
                 source.in_order(),
                 len(source),
                 plan=plan,
@@ -96,7 +115,7 @@ def generate(
                 concurrency=run.concurrency,
                 progress=progress,
             )
-        )
+        asyncio.run(asking)
         with StageWriter(build, STAGE, fingerprint=fingerprint, run=run) as writer:
             figures = _Figures()
             figures.resume(build)
@@ -217,6 +236,7 @@ def _outcomes(
     ]
     counts = count_tokens(tokenizer, texts, threads=run.workers)
     lengths = iter(zip(counts[::2], counts[1::2], strict=True))
+    batched = ledger.in_batches()
     outcomes: dict[str, list[Sample | Rejected]] = {document.doc_id: [] for document in documents}
     paid: set[str] = set()
     for document, finished, answer in ended:
@@ -227,7 +247,7 @@ def _outcomes(
         # What the questions cost is the first sample's, so that the samples' sums are the bill.
         replies = [(finished.asked_id, finished.asked)] if document.doc_id not in paid else []
         paid.add(document.doc_id)
-        bill = _Bill.of([*replies, (answer.request_id, answer.reply)], plan, ledger, spending)
+        bill = _Bill.of([*replies, (answer.request_id, answer.reply)], plan, ledger, spending, batched)
         outcomes[document.doc_id].append(_sample(document, finished, answer, plan, next(lengths), bill))
     return [outcomes[document.doc_id] for document in documents]
 
@@ -266,14 +286,22 @@ class _Bill:
     cost_usd: float | None
 
     @staticmethod
-    def of(replies: Sequence[tuple[str, TeacherReply]], plan: Plan, ledger: Ledger, spending: Spending) -> "_Bill":
+    def of(
+        replies: Sequence[tuple[str, TeacherReply]],
+        plan: Plan,
+        ledger: Ledger,
+        spending: Spending,
+        batched: Collection[str],
+    ) -> "_Bill":
         """The sum of what several replies used and cost; no price where one of them has none."""
         choice = plan.recipe.generate.teacher
         costs: list[float] = []
         for request_id, _ in replies:
             stored = ledger.reply(request_id)
             assert stored is not None
-            cost = reply_cost(choice.provider, choice.model, stored.raw, spending.prices)
+            cost = reply_cost(
+                choice.provider, choice.model, stored.raw, spending.prices, was_in_batch=request_id in batched
+            )
             if cost is not None:
                 costs.append(cost)
         usages = [reply.usage for _, reply in replies]

@@ -155,8 +155,9 @@ def _overlaid(base: Mapping[str, ProviderPrices], own: Mapping[str, ProviderPric
     return merged
 
 
-def is_batch(raw: Raw) -> bool:
-    """Whether a raw reply says that it was made, and is billed, as part of a batch."""
+def is_batch(raw: Raw, *, was_in_batch: bool) -> bool:
+    """Whether a reply is billed as part of a batch: what its usage says, and where it says nothing, whether it came out of
+    one of our batches."""
     usage = raw.get("usage")
-    tiers = (raw.get("service_tier"), usage.get("service_tier") if isinstance(usage, dict) else None)
-    return "batch" in tiers
+    tier = usage.get("service_tier") if isinstance(usage, dict) else None
+    return tier == "batch" if tier is not None else was_in_batch
