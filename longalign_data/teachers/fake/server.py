@@ -44,7 +44,9 @@ class FakeServer:
         Handler.state = state
         self._server = _Server((host, port), Handler)
         self.url = f"http://{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="fake-provider")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True, name="fake-provider"
+        )
 
     def __enter__(self) -> "FakeServer":
         self._thread.start()
@@ -54,6 +56,7 @@ class FakeServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self.state.close()
 
     def serve(self) -> None:
         """Serves in this thread until interrupted."""
@@ -100,6 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = parts.path.rstrip("/").removeprefix("/v1")
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         is_anthropic = path.startswith("/messages") or "anthropic-version" in self.headers
+        self.state.num_http += 1
         try:
             body = self._body()
             refused = self._authorized(path)

@@ -133,14 +133,22 @@ class State:
         self._first: float | None = None
         self._lost_left = scenario.batches.lost_replies
         self.meter: Counter[str] = Counter()
+        self.num_http = 0
 
     def note(self, event: str, **what: Any) -> None:
         """Adds a line to the log; it is there whole once this returns."""
-        if self._log is not None:
-            with self.lock:
+        with self.lock:
+            if self._log is not None:
                 line = {"t": round(time.monotonic() - self._began, 4), "event": event, **what}
                 self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
                 self._log.flush()
+
+    def close(self) -> None:
+        """Closes the log; what happens from now on is not written."""
+        with self.lock:
+            if self._log is not None:
+                self._log.close()
+                self._log = None
 
     def check(self, asked: Asked) -> Refused | None:
         """What no attempt can get past: an unknown model, a prompt beyond the window."""
