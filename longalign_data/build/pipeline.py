@@ -11,7 +11,7 @@ from pathlib import Path
 from longalign_data.build.card import write_card
 from longalign_data.build.fingerprints import fingerprints
 from longalign_data.build.manifest import write_manifest
-from longalign_data.encoding.encode import encode
+from longalign_data.encoding.encode import encode, make_encoder
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
 from longalign_data.generation.budget import Spending
@@ -108,7 +108,7 @@ def _bring(
             inputs=snapshot(loaded, folder),
             prompts=templates.identity,
             tokenizer=tokenizer,
-            trainee_tokenizer=trainee,
+            encoder=make_encoder(recipe.encode, recipe.tokenizer).identity,
         )
         if only is not None:
             to_run = _single(folder, prints, only)

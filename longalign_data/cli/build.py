@@ -1,6 +1,5 @@
 """`longalign build` and the stages one by one."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,18 +139,25 @@ def _next_steps(root: Path, console: "Console", *, complete: bool) -> None:
         say(f"look    longalign stats {root}")
         say(f"        longalign show {root}")
         say(f"        longalign sql {root}")
-        say(f"train   python -m trainer --build {root} --model MODEL --config recipes/train/tiny-cpu.yaml")
+        tiny = Path("recipes/train/tiny-llama")
+        model = f"{tiny} --random-init" if tiny.is_dir() else "MODEL"
+        say(
+            f"train   python -m trainer --build {root} --model {model} --config recipes/train/tiny-cpu.yaml --max-steps 2"
+        )
+        say("        (a tiny random model on the CPU; needs: pip install -e '.[train]')")
 
 
 def _teacher(generate: "Generate", url: str | None, concurrency: int) -> "Teacher":
     from longalign_data.teachers.table import load_teacher
 
-    connection = dataclasses.replace(
-        connection_of(generate.teacher, url),
+    known = connection_of(generate.teacher, url)
+    return load_teacher(
+        generate.teacher,
+        api_key=known.api_key,
+        base_url=known.base_url,
         concurrency=concurrency,
         calls_per_document=1 + generate.answers_per_document,
     )
-    return load_teacher(generate.teacher, connection)
 
 
 def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":

@@ -64,7 +64,13 @@ async def examine(choice: TeacherChoice, connection: Connection, prices: Prices)
         max_tokens=choice.max_question_tokens,
         parameters=choice.parameters,
     )
-    teacher = load_teacher(choice, connection)
+    teacher = load_teacher(
+        choice,
+        api_key=connection.api_key,
+        base_url=connection.base_url,
+        timeout_s=connection.timeout_s,
+        retry_s=connection.retry_s,
+    )
     began = time.monotonic()
     try:
         raw = await teacher.ask(request)

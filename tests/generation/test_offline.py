@@ -82,7 +82,6 @@ def test_a_data_set_made_through_files_is_the_one_that_was_asked_live(
     # No key and no address: whatever asked now would fail.
     longalign("build", *files)
     assert table(tmp_path / "files", "samples") == table(tmp_path / "live", "samples")
-    assert table(tmp_path / "files", "packs") == table(tmp_path / "live", "packs")
 
 
 def test_lines_that_are_torn_failed_or_foreign_are_counted_and_their_requests_stay(
