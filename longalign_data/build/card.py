@@ -1,6 +1,7 @@
 """`README.md` of a build: the dataset card, so that `load_dataset(folder, "packs")` works here and on the Hub."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
 
@@ -97,7 +98,8 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         "",
         "## Teacher",
         "",
-        f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}",
+        f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}"
+        + _cost(by_stage["generate"].details.get("cost") or {}),
         "",
         "## How it was made",
         "",
@@ -125,6 +127,12 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    if not cost.get("usd"):
+        return ""
+    return f" The samples cost {cost['usd']:,.2f} USD, {cost['usd_per_sample']:.4f} each (prices of {cost['prices']})."
 
 
 def _source_line(card: Card) -> str:

@@ -41,6 +41,7 @@ def write_manifest(
         },
         "pack": recipe.pack.model_dump(mode="json"),
         "teacher": {"provider": recipe.generate.teacher.provider, "model": recipe.generate.teacher.model},
+        "cost": next((report.details.get("cost") for report in reports if report.stage == "generate"), None),
         "rejects": rejects,
         "stages": [
             {name: value for name, value in dataclasses.asdict(report).items() if name != "shards"}
