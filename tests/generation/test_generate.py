@@ -256,7 +256,7 @@ def answered_in(build: BuildFolder) -> tuple[set[tuple[str, str]], int]:
 
 
 def test_a_run_that_is_interrupted_ends_at_once_and_goes_on(tmp_path: Path) -> None:
-    build = stand(tmp_path, some_documents(8))
+    build = stand(tmp_path, some_documents(24))
     with FakeServer(lambda body, times: Answer(teaches(body, times).body, delay_s=0.3)).running() as server:
         process = start(build, server.url, 2)
         wait_for(lambda: sum(server.answered().values()) >= 4)
@@ -267,8 +267,8 @@ def test_a_run_that_is_interrupted_ends_at_once_and_goes_on(tmp_path: Path) -> N
         assert b"never retrieved" not in output
         assert not samples_of(build)
         run_generate(build, recipe(), server.url, concurrency=8)
-    assert len(samples_of(build)) == 8
-    assert sum(server.answered().values()) <= 16 + 2
+    assert len(samples_of(build)) == 24
+    assert sum(server.answered().values()) <= 48 + 2
 
 
 def scripted(question: Answer | None = None, answer: Answer | None = None, *, only: str = "doc1 ") -> Any:
