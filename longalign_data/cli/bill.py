@@ -312,15 +312,19 @@ def _print_estimate(console: "Console", result: "Estimate", loaded: "LoadedRecip
             offer.way,
             f"{offer.answers}{chosen}",
             f"{result.num_documents * offer.answers:,}",
-            f"{offer.usd.likely:,.2f}",
-            f"{offer.usd.low:,.2f}",
-            f"{offer.usd.high:,.2f}",
+            _dollars(offer.usd.likely),
+            _dollars(offer.usd.low),
+            _dollars(offer.usd.high),
             f"{offer.usd_per_sample:.4f}",
             f"{offer.usd.likely / first:.2f}",
             " to ".join(map(_duration, offer.days)),
         )
     console.print(table)
     _say(console, "< is what the recipe says; cache: every answer call finds its document in the provider's cache")
+
+
+def _dollars(usd: float) -> str:
+    return f"{usd:,.2f}" if usd >= 10 else f"{usd:.4f}"
 
 
 def _duration(days: float) -> str:

@@ -149,7 +149,8 @@ def test_the_estimate_from_a_pilot_is_near_the_meter(
     assert 0.8 * low <= bill <= high
     after = longalign("estimate", *common)
     assert "replies in this build's ledger" in after
-    assert likely(after, way) == pytest.approx(bill, rel=0.05, abs=0.006)
+    # A batch run asks its first question live, at full price, which is a twenty-fourth of these.
+    assert likely(after, way) == pytest.approx(bill, rel=0.05 if schedule == "live" else 0.1)
 
 
 def line_of(said: str, way: str) -> list[str]:
