@@ -118,9 +118,33 @@ class TeacherChoice(Strict):
     terms: str | None = None
 
 
+class ReplyChecks(Strict):
+    """Checks of every answer that need no teacher. `run` names those that are made; their scores and evidence go into the
+    samples. A fault named in `reject` makes a reject of the sample. Answers with three or more numbers, names and
+    quotations of which a smaller share than `min_grounding` stands in the document are rejected too."""
+
+    run: list[Literal["wording", "form", "language", "copying", "grounding", "duplicates"]] = [
+        "wording",
+        "form",
+        "language",
+        "copying",
+        "grounding",
+        "duplicates",
+    ]
+    reject: list[Literal["refusal-text", "repeated-text", "wrong-language", "question-echo", "document-copied"]] = [
+        "refusal-text",
+        "repeated-text",
+        "wrong-language",
+        "question-echo",
+        "document-copied",
+    ]
+    min_grounding: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 class Generate(Strict):
     """Task types with their shares, the prompt files, and the teacher. `templates` are prompt files of your own, relative
-    to the recipe; a task they name replaces or joins the built-in ones."""
+    to the recipe; a task they name replaces or joins the built-in ones. `answers_per_document` of the five questions are
+    drawn and answered, each a sample of its own (1: LongAlign's own way; more are cheaper, and more alike)."""
 
     tasks: Annotated[dict[str, Share], Field(min_length=1)] = {
         "general": 1.0,
@@ -129,7 +153,9 @@ class Generate(Strict):
         "extraction": 1.0,
     }
     templates: list[str] = []
+    answers_per_document: Annotated[int, Field(ge=1, le=5)] = 1
     teacher: TeacherChoice = TeacherChoice()
+    checks: ReplyChecks = ReplyChecks()
 
     @model_validator(mode="after")
     def _some_task(self) -> "Generate":

@@ -1,6 +1,7 @@
 """`README.md` of a build: the dataset card, so that `load_dataset(folder, "packs")` works here and on the Hub."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
 
@@ -142,12 +143,18 @@ def _teacher(recipe: Recipe, report: StageReport) -> list[str]:
     teacher = recipe.generate.teacher
     terms = teacher.terms or report.details.get("terms") or "not stated in the recipe"
     words = f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}"
-    return ["## Teacher", "", words, ""]
+    return ["## Teacher", "", words + _cost(report.details.get("cost") or {}), ""]
 
 
 def _mix_line(choice: MixSet) -> str:
     terms = f"; terms of the answers: {choice.terms}" if choice.terms else ""
     return f"| {choice.id} | conversations in `chats`{terms} | {choice.lang} | {choice.license} | see its licence |"
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    if not cost.get("usd"):
+        return ""
+    return f" The samples cost {cost['usd']:,.2f} USD, {cost['usd_per_sample']:.4f} each (prices of {cost['prices']})."
 
 
 def _source_line(card: Card) -> str:

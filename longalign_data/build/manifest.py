@@ -44,6 +44,7 @@ def write_manifest(
         "teacher": {"provider": recipe.generate.teacher.provider, "model": recipe.generate.teacher.model}
         if any(report.stage == "generate" for report in reports)
         else None,
+        "cost": next((report.details.get("cost") for report in reports if report.stage == "generate"), None),
         "rejects": rejects,
         "stages": [
             {name: value for name, value in dataclasses.asdict(report).items() if name != "shards"}

@@ -14,6 +14,7 @@ from longalign_data.build.manifest import write_manifest
 from longalign_data.encoding.encode import encode, encoder_identity
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
+from longalign_data.generation.budget import Spending
 from longalign_data.generation.generate import generate
 from longalign_data.mixing.mix import mix, mix_inputs
 from longalign_data.packing.pack import pack
@@ -66,12 +67,37 @@ def build(
     progress: Progress,
     teacher: Callable[[], Teacher],
     only: str | None = None,
+    spending: Spending | None = None,
 ) -> Built:
     """Brings the build up to date with the recipe; with `only`, that one stage, on what stands before it.
 
     `teacher` is called when the generate stage has something to do, and not otherwise, so that a finished build needs no
-    key. Raises BuildError when another process works on the folder, or when `only` lacks its inputs.
+    key. `spending` are the prices and the limit of that stage (the package's prices and no limit when None). Raises
+    BuildError when another process works on the folder, or when `only` lacks its inputs.
     """
+    return _bring(loaded, output, run, progress, teacher, spending, only=only, until=None)
+
+
+def prepare(loaded: LoadedRecipe, output: Path, *, run: RunOptions, progress: Progress) -> BuildFolder:
+    """Brings what the generate stage reads up to date, and asks nobody. Raises BuildError like `build`."""
+
+    def nobody() -> Teacher:
+        raise AssertionError("the stages before generate have no teacher")
+
+    return _bring(loaded, output, run, progress, nobody, None, only=None, until="sample").folder
+
+
+def _bring(
+    loaded: LoadedRecipe,
+    output: Path,
+    run: RunOptions,
+    progress: Progress,
+    teacher: Callable[[], Teacher],
+    spending: Spending | None,
+    *,
+    only: str | None,
+    until: str | None,
+) -> Built:
     recipe = loaded.recipe
     folder = build_folder(loaded, output)
     prompt_files = [loaded.relative(name) for name in recipe.generate.templates]
@@ -89,19 +115,24 @@ def build(
             tokenizer=tokenizer,
             encoder=encoder_identity(recipe.encode, recipe.tokenizer),
         )
-        to_run = _stages_to_run(folder, prints, recipe) if only is None else _single(folder, prints, recipe, only)
+        if only is not None:
+            to_run = _single(folder, prints, recipe, only)
+        elif until is not None:
+            to_run = _stages_to_run(folder, prints, recipe, INPUTS["generate"], until=until)
+        else:
+            to_run = _stages_to_run(folder, prints, recipe, recipe.keep)
         outcomes: list[Outcome] = []
         for stage in stages:
             if stage in to_run:
                 folder.manifest.unlink(missing_ok=True)
-                report = _run_stage(stage, loaded, folder, prints[stage], run, progress, teacher, templates)
+                report = _run_stage(stage, loaded, folder, prints[stage], run, progress, teacher, templates, spending)
                 shutil.rmtree(folder.work(stage), ignore_errors=True)
                 outcomes.append(Outcome(report=report, ran=True))
             elif (report_ := read_report(folder, stage)) is not None and report_.fingerprint == prints[stage]:
                 outcomes.append(Outcome(report=report_, ran=False))
-            if stage == "encode" and outcomes and outcomes[-1].report.stage == stage:
+            if until is None and stage == "encode" and outcomes and outcomes[-1].report.stage == stage:
                 _refuse_empty(folder, outcomes)
-        if len(outcomes) == len(stages):
+        if len(outcomes) == len(stages) and until is None:
             _drop_tables(folder, recipe.keep)
             reports = [outcome.report for outcome in outcomes]
             write_manifest(folder, loaded, reports, tokenizer=tokenizer, trainee_tokenizer=trainee)
@@ -133,6 +164,7 @@ def _run_stage(
     progress: Progress,
     teacher: Callable[[], Teacher],
     templates: Templates,
+    spending: Spending | None,
 ) -> StageReport:
     if stage == "generate":
         return generate(
@@ -143,6 +175,7 @@ def _run_stage(
             progress=progress,
             teacher=teacher(),
             templates=templates,
+            spending=spending,
         )
     function = {"ingest": ingest, "sample": sample, "mix": mix, "encode": encode, "pack": pack}[stage]
     return function(loaded, folder, fingerprint=fingerprint, run=run, progress=progress)
@@ -177,12 +210,15 @@ def _clear_others(folder: BuildFolder, stages: Sequence[str]) -> None:
             folder.clear(stage)
 
 
-def _stages_to_run(folder: BuildFolder, prints: Mapping[str, str], recipe: Recipe) -> set[str]:
-    """Every stage that is not complete, and every earlier one whose tables are wanted, by such a stage or by `keep`, and
-    do not stand whole (they were not kept before, or are damaged)."""
+def _stages_to_run(
+    folder: BuildFolder, prints: Mapping[str, str], recipe: Recipe, keep: Sequence[str], *, until: str | None = None
+) -> set[str]:
+    """Every stage (up to `until`) that is not complete, and every earlier one whose tables are wanted, by such a stage or by
+    `keep`, and do not stand whole (they were not kept before, or are damaged)."""
     to_run: set[str] = set()
-    for stage in reversed(stages_of(recipe)):
-        wanted = {table for later in to_run for table in _inputs(recipe, later)} | set(recipe.keep)
+    order = list(stages_of(recipe))
+    for stage in reversed(order[: order.index(until) + 1] if until else order):
+        wanted = {table for later in to_run for table in _inputs(recipe, later)} | set(keep)
         missing = any(table in wanted and not _whole(folder, table) for table in STAGES[stage])
         if missing or not _stands(folder, stage, prints[stage]):
             to_run.add(stage)

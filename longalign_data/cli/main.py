@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import longalign_data
-from longalign_data.cli import build, catalog, export, look, plan
+from longalign_data.cli import bill, build, catalog, export, fake, look, plan
 from longalign_data.errors import LongAlignError, MissingExtraError, UserError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (build, look, plan, catalog, export)
+COMMANDS = (build, bill, look, plan, catalog, export, fake)
 """The modules that bring the commands, in the order of `--help`; each adds its own in `register`."""
 
 for module in COMMANDS:

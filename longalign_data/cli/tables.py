@@ -65,3 +65,23 @@ def _cell_name(cell: Mapping[str, Any]) -> str:
     lang = "other languages" if cell["lang"] == OTHER else cell["lang"]
     source = "other sources" if cell["source"] == OTHER else cell["source"]
     return " ".join(part for part in (lang, source, cell["bucket"]) if part)
+
+
+def print_cost(built: Built, console: Console) -> None:
+    """What the samples cost, if they were not free, and what the checks of the answers marked."""
+    report = next((outcome.report for outcome in built.outcomes if outcome.report.stage == "generate"), None)
+    if report is None:
+        return
+    cost = report.details.get("cost", {})
+    if cost.get("usd"):
+        line = (
+            f"the samples cost {cost['usd']:,.4f} USD, {cost['usd_per_sample']:,.5f} each (prices of {cost['prices']})"
+        )
+        if cost["ledger_usd"] - cost["usd"] > 5e-5:
+            line += f"; with rejected and earlier replies {cost['ledger_usd']:,.4f} USD"
+        console.print(line, highlight=False, markup=False)
+    elif cost and cost["usd"] is None:
+        console.print("no price is known for this teacher; --prices FILE gives one", highlight=False, markup=False)
+    marked = ", ".join(f"{name} {count:,}" for name, count in report.details.get("marked", {}).items())
+    if marked:
+        console.print(f"marked answers (in samples.checks): {marked}", highlight=False, markup=False)
