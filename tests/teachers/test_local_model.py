@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from longalign_data.recipe import TeacherChoice
-from longalign_data.teachers.base import Connection, TeacherRequest
+from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.table import PROVIDERS, load_teacher
 
 pytestmark = pytest.mark.local_model
@@ -52,7 +52,7 @@ def test_a_teacher_is_answered_by_a_real_model_over_its_own_wire(url: str, provi
     )
 
     async def ask() -> dict[str, Any]:
-        teacher = load_teacher(choice, Connection(api_key="none", base_url=base_url, timeout_s=120, retry_s=0))
+        teacher = load_teacher(choice, api_key="none", base_url=base_url, timeout_s=120, retry_s=0)
         try:
             return await teacher.ask(request)
         finally:
