@@ -22,12 +22,12 @@ from longalign_data.recipe import TeacherChoice
 from longalign_data.teachers.anthropic import AnthropicTeacher
 from longalign_data.teachers.base import Connection, TeacherRequest
 
-PHASE_S = 20.0
-WARM_UP_S = 6.0
-LATENCY_S = 0.4
+PHASE_S = 30.0
+WARM_UP_S = 10.0
+LATENCY_S = 0.8
 SCENARIOS: dict[str, list[dict[str, Any]]] = {
     "so many at once, told nothing": [{"concurrent": n, "tell": False} for n in (16, 8, 24)],
-    "so many a minute, told in headers": [{"requests_per_minute": n} for n in (1200, 600, 1800)],
+    "so many a minute, told in headers": [{"requests_per_minute": n, "burst_s": 2} for n in (1200, 600, 1800)],
 }
 
 

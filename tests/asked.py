@@ -29,7 +29,7 @@ sources:
   - {id: zeilen, title: Records, lang: zh, license: CC0-1.0, path: zh.jsonl, reader: {kind: jsonl}}
 ingest: {min_tokens: 200, max_tokens: 20000}
 sample: {count: COUNT, strategy: none, languages: {}}
-generate: {teacher: {provider: PROVIDER, model: fake-1}}
+generate: {teacher: {provider: PROVIDER}}
 encode: {max_tokens: 20000}
 pack: {capacity: 20000, packs_per_step: 1}
 """
@@ -98,7 +98,8 @@ def with_teacher(prepared: Path, folder: Path, provider: str) -> Asked:
         shutil.copy(path, folder)
     text = (prepared / "recipe.yaml").read_text(encoding="utf-8")
     recipe = folder / "recipe.yaml"
-    recipe.write_text(text.replace("provider: extractive", f"provider: {provider}"), encoding="utf-8")
+    model = "" if provider == "extractive" else ", model: fake-1"
+    recipe.write_text(text.replace("provider: extractive", f"provider: {provider}{model}"), encoding="utf-8")
     return Asked(recipe, prepared / "builds")
 
 

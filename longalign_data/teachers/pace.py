@@ -1,11 +1,11 @@
 """How many requests are under way at once, found from what the server answers, and never set by hand.
 
-The level starts at four and grows with every success (doubling from round to round) until the first refusal for load. A
-refusal cuts it to three quarters, once for a burst: refusals of requests that were sent before the last cut say nothing
-new. From then on it climbs back quickly to just below where it was refused, and tries one more only now and then: rarely
-while that keeps failing, in doubling steps while it keeps succeeding. Servers that tell their budgets of requests and input
-tokens in headers are not asked for more than is left. Among those who wait, requests about a document that the provider
-has just seen go first, while it still stands in the prompt cache.
+The level starts at four and grows with every success (doubling from round to round) until the first refusal for load.
+That cuts it to three quarters, once for a burst: refusals of requests that were sent before the last cut say nothing
+new. From then on it climbs back quickly, to half-way between what was good and what was refused, and tries more only now
+and then: rarely while that keeps failing, in growing steps while it keeps succeeding. Servers that tell their budgets of
+requests and input tokens in headers are not asked for more than is left. Among those who wait, requests about a document
+that the provider has just seen go first, while it still stands in the prompt cache.
 """
 
 import asyncio
@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 
 FIRST_LEVEL = 4.0
 CUT = 0.75
-FIRST_PROBE = 48
-LONGEST_PROBE = 384
+FIRST_PROBE = 64
+LONGEST_PROBE = 128
+"""Successes before one more is tried. A failed try is one refusal, so these keep refusals below 2%."""
 LONGEST_PAUSE_S = 60.0
-_UNSEEN_S = 0.25
-"""Requests younger than this may not yet be counted in what a header says is left."""
+_TRUST = 0.25
+"""How far a header that tells of more than we reckoned is believed: requests on their way may not be counted in it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,13 +64,14 @@ class Pace:
     num_sent: int = 0
     num_refused: int = 0
     _known: float | None = None
+    _good: float = 1.0
     _budgets: dict[str, _Budget] = field(default_factory=dict)
     _inside: set[Ticket] = field(default_factory=set)
     _waiting: list[tuple[int, int, float, "asyncio.Future[None]"]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
     _last_cut: float = float("-inf")
     _paused_until: float = 0.0
-    _since_probe: int = 0
+    _since_change: int = 0
     _probe_after: int = FIRST_PROBE
     _step: float = 1.0
     _alarm: asyncio.TimerHandle | None = None
@@ -123,29 +125,37 @@ class Pace:
         self._admit()
 
     def _grow(self, ticket: Ticket) -> None:
+        # Successes say something about the level only when it was made use of.
         if ticket.num_inside < int(self.level) and not self._waiting:
             return
+        self._since_change += 1
+        if self._since_change >= self.level:
+            self._good = max(self._good, self.level)
         if self._known is None:
-            self.level += 1
+            self._set(self.level + 1)
         elif self.level < self._known:
-            self.level = min(self._known, self.level + 0.5)
-        elif ticket.num_inside >= int(self.level):
-            self._since_probe += 1
-            if self._since_probe >= self._probe_after:
-                # Nothing was refused at this level for a whole while: it is known to be good.
-                self._known = self.level + self._step
-                self._since_probe = 0
-                self._probe_after = max(int(self.level), FIRST_PROBE // 2)
-                self._step *= 2
-        self.level = min(self.level, float(self.ceiling))
+            self._set(min(self._known, self.level + 0.5))
+        elif self._since_change >= self._probe_after:
+            self._known = self.level + self._step
+            self._probe_after = max(int(self.level), FIRST_PROBE // 4)
+            self._step = min(2 * self._step, max(1.0, self.level / 4))
+            self._set(self._known)
+
+    def _set(self, level: float) -> None:
+        if int(level) != int(self.level):
+            self._since_change = 0
+        self.level = max(1.0, min(level, float(self.ceiling)))
 
     def _cut(self, ticket: Ticket, now: float) -> None:
-        # A failed try at one more doubles the time until the next; after a success it had become short.
-        failed_probe = self._known is not None and self._since_probe < self._probe_after
-        self._probe_after = min(LONGEST_PROBE, 2 * max(FIRST_PROBE, self._probe_after)) if failed_probe else FIRST_PROBE
-        self._known = max(1.0, float(min(ticket.num_inside, int(self.level)) - 1))
-        self.level = max(1.0, CUT * self.level)
-        self._since_probe, self._step, self._last_cut = 0, 1.0, now
+        # A try at more that failed at once doubles the time until the next one.
+        failed_probe = self._known is not None and self._good < self.level
+        self._probe_after = min(LONGEST_PROBE, 2 * FIRST_PROBE) if failed_probe else FIRST_PROBE
+        refused = max(2.0, float(min(max(ticket.num_inside, self.num_inside + 1), int(self.level))))
+        self._good = min(self._good, refused - 1)
+        self._known = max(1.0, refused - 1 - (refused - 1 - self._good) // 2)
+        self._good = min(self._good, CUT * refused)
+        self._set(CUT * refused)
+        self._since_change, self._step, self._last_cut = 0, 1.0, now
 
     def _read(self, headers: Mapping[str, str], now: float) -> bool:
         """Takes over what the headers say is left; whether they said anything."""
@@ -158,10 +168,15 @@ class Pace:
                     continue
                 if limit <= 0:
                     continue
-                recent = [ticket for ticket in self._inside if now - ticket.started < _UNSEEN_S]
-                unseen = sum(ticket.cost if name == "tokens" else 1 for ticket in recent)
-                self._budgets[name] = _Budget(limit, left - unseen, now)
                 told = True
+                known = self._budgets.get(name)
+                if known is None:
+                    under_way = sum(ticket.cost if name == "tokens" else 1 for ticket in self._inside)
+                    self._budgets[name] = _Budget(limit, left - under_way, now)
+                    continue
+                reckoned = min(known.now(now), limit)
+                level = left if left < reckoned else reckoned + _TRUST * (left - reckoned)
+                self._budgets[name] = _Budget(limit, level, now)
         return told
 
     def _admit(self) -> None:

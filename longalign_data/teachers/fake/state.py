@@ -82,8 +82,8 @@ class _Bucket:
     level: float
     at: float
 
-    def refill(self, limit: float, now: float) -> None:
-        self.level = min(limit, self.level + (now - self.at) * limit / 60)
+    def refill(self, limit: float, holds: float, now: float) -> None:
+        self.level = min(holds, self.level + (now - self.at) * limit / 60)
         self.at = now
 
 
@@ -189,10 +189,11 @@ class State:
             for name, limit, cost in costs:
                 if limit is None:
                     continue
-                bucket = self._buckets.setdefault(name, _Bucket(limit, now))
-                bucket.refill(limit, now)
-                if bucket.level < min(cost, limit):
-                    wait = (min(cost, limit) - bucket.level) * 60 / limit
+                holds = limit * limits.burst_s / 60
+                bucket = self._buckets.setdefault(name, _Bucket(holds, now))
+                bucket.refill(limit, holds, now)
+                if bucket.level < min(cost, holds):
+                    wait = (min(cost, holds) - bucket.level) * 60 / limit
                     return Refused(
                         status=429,
                         kind="rate_limit_error",
@@ -222,9 +223,10 @@ class State:
                 ("input-tokens", limits.input_tokens_per_minute),
             ):
                 if limit is not None:
-                    bucket = self._buckets.setdefault(name, _Bucket(limit, now))
-                    bucket.refill(limit, now)
-                    found.append((name, limit, max(0, int(bucket.level)), (limit - bucket.level) * 60 / limit))
+                    holds = limit * limits.burst_s / 60
+                    bucket = self._buckets.setdefault(name, _Bucket(holds, now))
+                    bucket.refill(limit, holds, now)
+                    found.append((name, limit, max(0, int(bucket.level)), (holds - bucket.level) * 60 / limit))
             return found
 
     # Faults and replies
