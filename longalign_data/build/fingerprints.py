@@ -6,6 +6,7 @@
 | fingerprint of the stage before                           | every stage but the first             |
 | cards, content of the source files (SHA-256), revision    | ingest                                |
 | `ingest`, `tokenizer` (hash of its vocabulary)            | ingest                                |
+| `curate`, its rules' version, language model, index       | ingest                                |
 | `seed`                                                    | sample, generate, pack                |
 | `sample`                                                  | sample                                |
 | `generate`, text of the prompts in use                    | generate                              |
@@ -24,17 +25,20 @@ from longalign_data.identity import Plain, digest
 from longalign_data.recipe import Recipe
 from longalign_data.records import SCHEMA_VERSION
 
-RULES = {"ingest": 1, "sample": 1, "generate": 1, "encode": 1, "pack": 1}
+RULES = {"ingest": 2, "sample": 1, "generate": 1, "encode": 1, "pack": 1}
 """Raised by one when a stage's code changes what it makes of the same input."""
 
 
-def fingerprints(recipe: Recipe, *, inputs: Plain, prompts: str, tokenizer: str, encoder: str) -> Mapping[str, str]:
-    """The fingerprint of every stage. `inputs` describes the source files, `prompts`,
+def fingerprints(
+    recipe: Recipe, *, inputs: Plain, curation: Plain, prompts: str, tokenizer: str, encoder: str
+) -> Mapping[str, str]:
+    """The fingerprint of every stage. `inputs` describes the source files, `curation` the
+    rules that clean and judge their documents, `prompts`,
     `tokenizer` and `encoder` are hashes."""
     plain = recipe.model_dump(mode="json")
     seed = recipe.seed
     parts: dict[str, Plain] = {
-        "ingest": [inputs, plain["ingest"], tokenizer],
+        "ingest": [inputs, plain["ingest"], curation, tokenizer],
         "sample": [seed, plain["sample"]],
         "generate": [seed, plain["generate"], prompts],
         "encode": [plain["encode"], encoder],

@@ -11,6 +11,7 @@ from pathlib import Path
 from longalign_data.build.card import write_card
 from longalign_data.build.fingerprints import fingerprints
 from longalign_data.build.manifest import write_manifest
+from longalign_data.curation.curate import curation_identity
 from longalign_data.encoding.encode import encode, make_encoder
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
@@ -20,7 +21,7 @@ from longalign_data.recipe import LoadedRecipe
 from longalign_data.sampling.sample import sample
 from longalign_data.shards.folder import STAGES, BuildFolder
 from longalign_data.shards.stage import StageReport, read_report, require
-from longalign_data.sources.ingest import ingest, snapshot
+from longalign_data.sources.ingest import decontamination_index, ingest, snapshot
 from longalign_data.tasks.templates import Templates, load_templates
 from longalign_data.teachers.base import Teacher
 from longalign_data.tokenizers import load_tokenizer
@@ -80,6 +81,7 @@ def build(
         prints = fingerprints(
             recipe,
             inputs=snapshot(loaded, folder),
+            curation=curation_identity(recipe.curate, decontamination_index(loaded)),
             prompts=templates.identity,
             tokenizer=tokenizer,
             encoder=make_encoder(recipe.encode, recipe.tokenizer).identity,

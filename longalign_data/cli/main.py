@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import longalign_data
-from longalign_data.cli import build, catalog, look
+from longalign_data.cli import build, catalog, decontam, look
 from longalign_data.errors import LongAlignError, MissingExtraError, UserError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (build, look, catalog)
+COMMANDS = (build, look, catalog, decontam)
 """The modules that bring the commands, in the order of `--help`; each adds its own in `register`."""
 
 for module in COMMANDS:
