@@ -25,7 +25,7 @@ from longalign_data.identity import Plain, digest
 from longalign_data.recipe import Recipe
 from longalign_data.records import SCHEMA_VERSION
 
-RULES = {"ingest": 2, "sample": 1, "generate": 1, "encode": 1, "pack": 1}
+RULES = {"ingest": 2, "sample": 2, "generate": 1, "encode": 1, "pack": 1}
 """Raised by one when a stage's code changes what it makes of the same input."""
 
 

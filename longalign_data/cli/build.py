@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from longalign_data.cli.arguments import ConcurrencyOption, OutputOption, RecipeArg, UrlOption, WorkersOption
+from longalign_data.cli.arguments import (
+    AddressOption,
+    ConcurrencyOption,
+    EngineName,
+    EngineOption,
+    OutputOption,
+    RecipeArg,
+    UrlOption,
+    WorkersOption,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,13 +45,15 @@ def build(
     workers: WorkersOption = 0,
     concurrency: ConcurrencyOption = 8,
     teacher_url: UrlOption = None,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = "auto",
 ) -> None:
     """Run every stage of RECIPE that is not complete, and write the build.
 
     Cut off anywhere, the same command goes on; run again, it changes nothing. The options say how to run and never change
     the data.
     """
-    _run(recipe, output, workers, concurrency, teacher_url, None)
+    _run(recipe, output, workers, concurrency, teacher_url, None, address if engine is EngineName.ray else None)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -52,14 +63,24 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         workers: WorkersOption = 0,
         concurrency: ConcurrencyOption = 8,
         teacher_url: UrlOption = None,
+        engine: EngineOption = EngineName.local,
+        address: AddressOption = "auto",
     ) -> None:
-        _run(recipe, output, workers, concurrency, teacher_url, stage)
+        _run(recipe, output, workers, concurrency, teacher_url, stage, address if engine is EngineName.ray else None)
 
     command.__doc__ = summary
     return command
 
 
-def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url: str | None, only: str | None) -> None:
+def _run(
+    recipe: Path,
+    output: Path,
+    workers: int,
+    concurrency: int,
+    teacher_url: str | None,
+    only: str | None,
+    ray_address: str | None,
+) -> None:
     import os
 
     from rich.console import Console
@@ -72,7 +93,7 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
     from longalign_data.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency)
+    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency, ray_address=ray_address)
     console = Console()
     with TerminalProgress(Console(stderr=True)) as progress:
         built = run_build(

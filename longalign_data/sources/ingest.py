@@ -106,7 +106,9 @@ def ingest(
         seen = _Seen(loaded.recipe)
         position = 0
         workers = min(run.workers, len(jobs))
-        for job, done in zip(jobs, map_ordered(_partition, jobs, workers=workers), strict=True):
+        for job, done in zip(
+            jobs, map_ordered(_partition, jobs, workers=workers, ray_address=run.ray_address), strict=True
+        ):
             of_source = totals[job.partition.card.id]
             position = _merge(done, writer, position, seen, of_source)
             of_source.partitions += 1
@@ -122,7 +124,8 @@ def ingest(
 def _jobs(loaded: LoadedRecipe, build: BuildFolder, run: RunOptions) -> list[_Job]:
     recipe = loaded.recipe
     hashes = Hashes(build)
-    work = work_folder(build, STAGE)
+    # Workers on other machines have another working folder.
+    work = work_folder(build, STAGE).resolve()
     index = decontamination_index(loaded)
     settings: list[Plain] = [
         SCHEMA_VERSION,
