@@ -6,6 +6,7 @@ workers. A worker that is lost (killed, out of memory, its machine gone) is repl
 """
 
 import itertools
+import logging
 import multiprocessing
 import os
 import threading
@@ -128,16 +129,17 @@ def _map_on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], address:
         from ray.exceptions import RayError, RayTaskError
     except ImportError:
         raise MissingExtraError("ray", extra="ray", purpose="running on a cluster") from None
+    cluster: Any = ray  # parts of Ray carry no types
     # A program that has connected already, with options of its own, keeps its connection.
     connected_here = not ray.is_initialized()
     try:
         if connected_here:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         # A lost worker or machine is Ray's to notice: it does the job again elsewhere. An exception of a job is ours.
         remote = ray.remote(max_retries=LOST_WORKERS, retry_exceptions=False, scheduling_strategy="SPREAD")(function)
         todo = iter(jobs)
         pending: deque[Any] = deque()
-        window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        window = 2 * max(1, int(cluster.cluster_resources().get("CPU", 1)))
         pending.extend(remote.remote(job) for job in itertools.islice(todo, window))
         while pending:
             try:
