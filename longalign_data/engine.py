@@ -97,8 +97,8 @@ def _map_on_processes(function: Callable[[Job], Result], jobs: Iterable[Job], wo
                 pool.shutdown(wait=True, cancel_futures=True)
                 if lost >= LOST_WORKERS:
                     raise BuildError(
-                        f"worker processes were killed {lost} times in a row, most often for want of memory; run with fewer "
-                        "--workers; what was finished stands"
+                        f"the system ended worker processes {lost} times in a row (there are {workers}), most often because "
+                        "memory ran out; the same command goes on where this one was, with fewer at a time by --workers"
                     ) from None
                 pool = _pool(workers)
                 pending = deque((job, pool.submit(function, job)) for job, _ in pending)

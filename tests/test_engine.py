@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Worker processes import the function by its module's name, so it stands in a file of its own.
 JOBS = """
-import os, time
+import os, signal, time
 from pathlib import Path
 
 def square(number):
@@ -39,6 +39,11 @@ def die_once(place):
 
 def die(place):
     os._exit(9)
+
+def end_at_three(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
 
 def touch(place):
     Path(place).touch()
@@ -89,6 +94,20 @@ if __name__ == "__main__":
         print(seen, error)
 """
     assert run(program).strip() == "[0, 1, 2, 3, 4] five"
+
+
+def test_a_worker_that_the_system_ended_is_an_error_with_a_way_out(jobs: str) -> None:
+    program = f"""
+from {jobs} import end_at_three
+from longalign_data.engine import map_ordered
+from longalign_data.errors import BuildError
+if __name__ == "__main__":
+    try:
+        list(map_ordered(end_at_three, range(50), workers=2))
+    except BuildError as error:
+        print(error)
+"""
+    assert "--workers" in run(program)
 
 
 def test_only_a_few_results_wait_for_a_slow_reader(jobs: str, tmp_path: Path) -> None:
@@ -187,4 +206,4 @@ if __name__ == "__main__":
     except BuildError as error:
         print(error)
 """
-    assert "killed 3 times in a row" in run(program)
+    assert "ended worker processes 3 times in a row" in run(program)
