@@ -15,7 +15,7 @@ class EngineName(enum.StrEnum):
 
 
 EngineOption = Annotated[
-    EngineName, typer.Option("--engine", help="Where ingest runs: processes of this machine, or a Ray cluster.")
+    EngineName, typer.Option("--engine", help="Where ingest and sample run: processes here, or a Ray cluster.")
 ]
 AddressOption = Annotated[
     str, typer.Option("--address", help="The Ray cluster, such as 10.0.0.5:6379; auto is the one this machine is in.")

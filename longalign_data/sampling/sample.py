@@ -44,7 +44,8 @@ def sample(
     Raises BuildError when there is not one document to take.
     """
     wish = loaded.recipe.sample
-    paths = build.shards("documents")
+    # Workers on other machines have another working folder.
+    paths = [path.resolve() for path in build.shards("documents")]
     jobs = [
         _Job(paths=tuple(paths[at : at + FILES_PER_PART]), wish=wish, seed=loaded.recipe.seed)
         for at in range(0, len(paths), FILES_PER_PART)
