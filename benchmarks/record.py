@@ -40,6 +40,7 @@ def machine() -> dict[str, Any]:
 def store(name: str, rows: list[dict[str, Any]], *, packages: tuple[str, ...]) -> Path:
     """Prints the rows and writes `results/<name>.json`."""
     versions = {package: importlib.metadata.version(package) for package in packages}
+    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
     path.write_text(

@@ -1,10 +1,12 @@
 """How work runs: a map over jobs that gives the same results in the same order whatever runs it, and progress.
 
-`map_ordered` is the one seam between the stages and the machine. Its results come in the order of the jobs, never in
-the order of completion, so nothing downstream can depend on the number of workers.
+`map_ordered` is the one seam between the stages and the machine, or the machines: local processes, or a Ray cluster. Its
+results come in the order of the jobs, never in the order of completion, so nothing downstream can depend on the number of
+workers. A worker that is lost (killed, out of memory, its machine gone) is replaced, and its jobs are done again.
 """
 
 import itertools
+import logging
 import multiprocessing
 import os
 import threading
@@ -13,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-from longalign_data.errors import BuildError
+from longalign_data.errors import BuildError, MissingExtraError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -47,44 +49,115 @@ class RunOptions:
 
     `schedule` says how the teacher is asked: `live`, one call after the other for each document, or `batch`, through the
     provider's batch API. `concurrency` is the most documents that are asked about at once; the level below it is found.
-    `shard_bytes` and `row_group_bytes` are uncompressed Arrow bytes at which a file or a row group is closed.
+    `shard_bytes` and `row_group_bytes` are uncompressed Arrow bytes at which a file or a row group is closed. With
+    `ray_address` the partitions run on the Ray cluster there (`auto`: the one this machine belongs to).
     """
 
     workers: int = 1
+    ray_address: str | None = None
     concurrency: int = 64
     schedule: Literal["live", "batch"] = "live"
     shard_bytes: int = 256 << 20
     row_group_bytes: int = 4 << 20
 
 
-def map_ordered(function: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) -> Iterator[Result]:
-    """`function(job)` for each job, in the order of the jobs, on `workers` processes.
+LOST_WORKERS = 3
+"""How often in a row the workers may be lost before the same job is done."""
+
+
+def map_ordered(
+    function: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int, ray_address: str | None = None
+) -> Iterator[Result]:
+    """`function(job)` for each job, in the order of the jobs: on `workers` processes, or on the CPUs of a Ray cluster.
 
     With one worker everything runs here. Otherwise `function` and its jobs must be picklable (a module's own function
-    and plain dataclasses): processes are spawned, not forked, as on macOS and Windows. At most 2 * workers results wait
-    in memory. An exception of a job is raised here, at its place in the order, and ends the map. Raises BuildError when
-    the system ended a worker process (most often for want of memory).
+    and plain dataclasses): processes are spawned, not forked, as on macOS and Windows. At most 2 results a worker wait
+    in memory. An exception of a job is raised here, at its place in the order, and ends the map. A job may be done more
+    than once, when its worker is lost; BuildError is raised when workers are lost over and over.
     """
-    if workers <= 1:
+    if ray_address is not None:
+        yield from _map_on_ray(function, jobs, ray_address)
+    elif workers <= 1:
         yield from map(function, jobs)
-        return
+    else:
+        yield from _map_on_processes(function, jobs, workers)
+
+
+def _map_on_processes(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
     todo = iter(jobs)
-    pending: deque[Future[Result]] = deque()
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    pending: deque[tuple[Job, Future[Result]]] = deque()
+    pool = _pool(workers)
+    lost = 0
     try:
         for job in itertools.islice(todo, 2 * workers):
-            pending.append(pool.submit(function, job))
+            pending.append((job, pool.submit(function, job)))
         while pending:
-            yield pending.popleft().result()
+            try:
+                result = pending[0][1].result()
+            except BrokenProcessPool:
+                # The death of one worker takes the whole pool, and every job in it, with it.
+                lost += 1
+                pool.shutdown(wait=True, cancel_futures=True)
+                if lost >= LOST_WORKERS:
+                    raise BuildError(
+                        f"the system ended worker processes {lost} times in a row (there are {workers}), most often because "
+                        "memory ran out; the same command goes on where this one was, with fewer at a time by --workers"
+                    ) from None
+                pool = _pool(workers)
+                pending = deque((job, pool.submit(function, job)) for job, _ in pending)
+                continue
+            lost = 0
+            pending.popleft()
+            yield result
             for job in itertools.islice(todo, 1):
-                pending.append(pool.submit(function, job))
-    except BrokenProcessPool as error:
-        raise BuildError(
-            f"the system ended one of the {workers} worker processes, most often because memory ran out; "
-            "the same command goes on where this one was, with fewer at a time by --workers"
-        ) from error
+                try:
+                    future = pool.submit(function, job)
+                except BrokenProcessPool:
+                    # Found out in the next round, when the first job of the queue is asked for.
+                    future = Future()
+                    future.set_exception(BrokenProcessPool())
+                pending.append((job, future))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+
+
+def _map_on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], address: str) -> Iterator[Result]:
+    try:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+    except ImportError:
+        raise MissingExtraError("ray", extra="ray", purpose="running on a cluster") from None
+    cluster: Any = ray  # parts of Ray carry no types
+    # A program that has connected already, with options of its own, keeps its connection.
+    connected_here = not ray.is_initialized()
+    try:
+        if connected_here:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        # A lost worker or machine is Ray's to notice: it does the job again elsewhere. An exception of a job is ours.
+        remote = ray.remote(max_retries=LOST_WORKERS, retry_exceptions=False, scheduling_strategy="SPREAD")(function)
+        todo = iter(jobs)
+        pending: deque[Any] = deque()
+        window = 2 * max(1, int(cluster.cluster_resources().get("CPU", 1)))
+        pending.extend(remote.remote(job) for job in itertools.islice(todo, window))
+        while pending:
+            try:
+                result: Result = ray.get(pending.popleft())
+            except RayTaskError as error:
+                raise error.cause from None
+            yield result
+            pending.extend(remote.remote(job) for job in itertools.islice(todo, 1))
+    except (RayError, ConnectionError) as error:
+        raise BuildError(
+            f"the Ray cluster at {address!r} cannot be reached or has lost too many workers: {error}; what was finished stands"
+        ) from error
+    finally:
+        if connected_here:
+            ray.shutdown()
 
 
 def _end_with_parent() -> None:

@@ -63,6 +63,72 @@ class Ingest(Strict):
         return self
 
 
+class LanguageCheck(Strict):
+    """The language of a document, found in windows spread over it. `reject` refuses one whose language is not the declared
+    one in at least `min_share` of the windows; `relabel` puts the found language in its place. Code is left alone."""
+
+    action: Literal["keep", "reject", "relabel"] = "keep"
+    min_share: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+
+class SecretsCheck(Strict):
+    """Keys, tokens and passwords are masked, or their documents rejected: in sources that are code, or in `all`."""
+
+    action: Literal["keep", "mask", "reject"] = "mask"
+    where: Literal["code", "all"] = "code"
+
+
+class PersonalCheck(Strict):
+    """Personal data is masked: e-mail addresses, telephone numbers, identity numbers, payment cards and accounts (with
+    their checksums), public IP addresses."""
+
+    action: Literal["keep", "mask"] = "keep"
+    kinds: Annotated[
+        list[Literal["email", "phone", "identity-number", "card-number", "account-number", "ip"]], Field(min_length=1)
+    ] = ["email", "phone", "identity-number", "card-number", "account-number", "ip"]
+
+
+UnitShare = Annotated[float, Field(ge=0, le=1)]
+
+
+class QualityCheck(Strict):
+    """Documents that were extracted badly are rejected: the largest shares of a text that may be garbled characters,
+    lines that repeat others, 10-token n-grams that repeat others, and lines that read like menus. Code is left alone."""
+
+    action: Literal["keep", "reject"] = "keep"
+    max_garbled: UnitShare = 0.005
+    max_repeated_lines: UnitShare = 0.5
+    max_repeated_ngrams: UnitShare = 0.5
+    max_boilerplate: UnitShare = 0.6
+
+
+class NearDuplicateCheck(Strict):
+    """A document is rejected that is `threshold` alike (Jaccard similarity of 5-token shingles, estimated) to one before it,
+    in the order of the sources and their partitions."""
+
+    action: Literal["keep", "reject"] = "keep"
+    threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+
+
+class Decontaminate(Strict):
+    """Documents are rejected that hold at least `overlap` of the n-grams of one benchmark text, or of which so much stands
+    in any. `index` is a file of `longalign decontam index`, relative to the recipe; without it nothing is checked."""
+
+    index: str | None = None
+    overlap: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Curate(Strict):
+    """What is masked and what is kept out, one switch each. Equal texts are always kept out but for the first."""
+
+    language: LanguageCheck = LanguageCheck()
+    secrets: SecretsCheck = SecretsCheck()
+    personal: PersonalCheck = PersonalCheck()
+    quality: QualityCheck = QualityCheck()
+    near_duplicates: NearDuplicateCheck = NearDuplicateCheck()
+    decontaminate: Decontaminate = Decontaminate()
+
+
 class SampleDocuments(Strict):
     """Which documents to take, and how many.
 
@@ -302,6 +368,7 @@ class Recipe(Strict):
     )
     sources: Annotated[list[Source], Field(min_length=1, validate_default=False)] = []
     ingest: Ingest = Ingest()
+    curate: Curate = Curate()
     sample: SampleDocuments = SampleDocuments(count=1)
     generate: Generate = Generate()
     mix: list[MixSet] = []

@@ -29,6 +29,17 @@ def touch_and_wait(folder):
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(600)
 
+def die_once(place):
+    path = Path(place)
+    if path.name == "07" and not path.exists():
+        path.touch()
+        os._exit(9)
+    time.sleep(0.02)
+    return path.name
+
+def die(place):
+    os._exit(9)
+
 def end_at_three(number):
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -170,3 +181,29 @@ def is_alive(pid: int) -> bool:
         return False
     status = Path(f"/proc/{pid}/stat")
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_a_lost_worker_is_replaced_and_its_jobs_are_done_again(jobs: str, tmp_path: Path) -> None:
+    program = f"""
+from {jobs} import die_once
+from longalign_data.engine import map_ordered
+if __name__ == "__main__":
+    places = [r"{tmp_path}/%02d" % n for n in range(20)]
+    assert list(map_ordered(die_once, places, workers=2)) == ["%02d" % n for n in range(20)]
+"""
+    run(program)
+    assert (tmp_path / "07").exists()
+
+
+def test_workers_that_are_lost_over_and_over_end_the_map_with_a_reason(jobs: str, tmp_path: Path) -> None:
+    program = f"""
+from {jobs} import die
+from longalign_data.engine import map_ordered
+from longalign_data.errors import BuildError
+if __name__ == "__main__":
+    try:
+        list(map_ordered(die, ["x"] * 4, workers=2))
+    except BuildError as error:
+        print(error)
+"""
+    assert "ended worker processes 3 times in a row" in run(program)

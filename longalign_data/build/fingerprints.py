@@ -6,6 +6,7 @@
 | fingerprint of the stage before                           | every stage but the first             |
 | cards, content of the source files (SHA-256), revision    | ingest                                |
 | `ingest`, `tokenizer` (hash of its vocabulary)            | ingest                                |
+| `curate`, its rules' version, language model, index       | ingest                                |
 | `seed`                                                    | sample, generate, pack                |
 | `sample`                                                  | sample                                |
 | `generate`, text of the prompts in use                    | generate                              |
@@ -26,7 +27,7 @@ from longalign_data.recipe import Recipe
 from longalign_data.records import SCHEMA_VERSION
 from longalign_data.shards.folder import STAGES
 
-RULES = {"ingest": 1, "sample": 1, "generate": 2, "mix": 1, "encode": 1, "pack": 2}
+RULES = {"ingest": 2, "sample": 2, "generate": 2, "mix": 1, "encode": 1, "pack": 2}
 """Raised by one when a stage's code changes what it makes of the same input."""
 
 
@@ -42,14 +43,15 @@ def stages_of(recipe: Recipe) -> list[str]:
 
 
 def fingerprints(
-    recipe: Recipe, *, inputs: Plain, mix_inputs: Plain, prompts: str, tokenizer: str, encoder: str
+    recipe: Recipe, *, inputs: Plain, curation: Plain, mix_inputs: Plain, prompts: str, tokenizer: str, encoder: str
 ) -> Mapping[str, str]:
-    """The fingerprint of every stage that the recipe has. `inputs` and `mix_inputs` describe the source files, `prompts`,
+    """The fingerprint of every stage that the recipe has. `inputs` and `mix_inputs` describe the source files, `curation`
+    the rules that clean and judge their documents; `prompts`,
     `tokenizer` and `encoder` are hashes."""
     plain = recipe.model_dump(mode="json")
     seed = recipe.seed
     parts: dict[str, Plain] = {
-        "ingest": [inputs, plain["ingest"], tokenizer],
+        "ingest": [inputs, plain["ingest"], curation, tokenizer],
         "sample": [seed, plain["sample"]],
         "generate": [seed, plain["generate"], prompts],
         "mix": [seed, mix_inputs, tokenizer],

@@ -11,6 +11,7 @@ from pathlib import Path
 from longalign_data.build.card import write_card
 from longalign_data.build.fingerprints import fingerprints, stages_of
 from longalign_data.build.manifest import write_manifest
+from longalign_data.curation.curate import curation_identity
 from longalign_data.encoding.encode import encode, encoder_identity
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
@@ -22,7 +23,7 @@ from longalign_data.recipe import LoadedRecipe, Recipe
 from longalign_data.sampling.sample import sample
 from longalign_data.shards.folder import STAGES, BuildFolder
 from longalign_data.shards.stage import StageReport, read_report, require
-from longalign_data.sources.ingest import ingest, snapshot
+from longalign_data.sources.ingest import decontamination_index, ingest, snapshot
 from longalign_data.tasks.templates import Templates, load_templates
 from longalign_data.teachers.base import Teacher
 from longalign_data.tokenizers import load_tokenizer
@@ -111,6 +112,7 @@ def _bring(
             recipe,
             inputs=snapshot(loaded, folder),
             mix_inputs=mix_inputs(loaded, folder),
+            curation=curation_identity(recipe.curate, decontamination_index(loaded)),
             prompts=templates.identity,
             tokenizer=tokenizer,
             encoder=encoder_identity(recipe.encode, recipe.tokenizer),

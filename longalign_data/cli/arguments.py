@@ -14,6 +14,19 @@ class Schedule(enum.StrEnum):
     batch = "batch"
 
 
+class EngineName(enum.StrEnum):
+    """Where partitions run."""
+
+    local = "local"
+    ray = "ray"
+
+
+EngineOption = Annotated[
+    EngineName, typer.Option("--engine", help="Where ingest and sample run: processes here, or a Ray cluster.")
+]
+AddressOption = Annotated[
+    str, typer.Option("--address", help="The Ray cluster, such as 10.0.0.5:6379; auto is the one this machine is in.")
+]
 RecipeArg = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 BuildArg = Annotated[Path, typer.Argument(help="A build folder, such as builds/quickstart/1.0.0.", show_default=False)]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Where builds stand: OUTPUT/<name>/<version>.")]

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from longalign_data.cli.arguments import (
+    AddressOption,
     ConcurrencyOption,
+    EngineName,
+    EngineOption,
     MaxUsdOption,
     OutputOption,
     PricesOption,
@@ -52,13 +55,16 @@ def build(
     teacher_url: UrlOption = None,
     max_usd: MaxUsdOption = None,
     prices: PricesOption = None,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = "auto",
 ) -> None:
     """Run every stage of RECIPE that is not complete, and write the build.
 
     Cut off anywhere, the same command goes on; run again, it changes nothing. The options say how to run and never change
     the data.
     """
-    _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, None)
+    ray_address = address if engine is EngineName.ray else None
+    _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, None, ray_address)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -69,8 +75,11 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         concurrency: ConcurrencyOption = 64,
         schedule: ScheduleOption = Schedule.live,
         teacher_url: UrlOption = None,
+        engine: EngineOption = EngineName.local,
+        address: AddressOption = "auto",
     ) -> None:
-        _run(recipe, output, workers, concurrency, schedule, teacher_url, None, None, stage)
+        ray_address = address if engine is EngineName.ray else None
+        _run(recipe, output, workers, concurrency, schedule, teacher_url, None, None, stage, ray_address)
 
     def paid_command(
         recipe: RecipeArg,
@@ -82,7 +91,7 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         max_usd: MaxUsdOption = None,
         prices: PricesOption = None,
     ) -> None:
-        _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, stage)
+        _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, stage, None)
 
     chosen: Callable[..., None] = paid_command if stage == "generate" else command
     chosen.__doc__ = summary
@@ -99,6 +108,7 @@ def _run(
     max_usd: float | None,
     prices: Path | None,
     only: str | None,
+    ray_address: str | None,
 ) -> None:
     import os
 
@@ -115,7 +125,12 @@ def _run(
 
     loaded = load_recipe(recipe)
     spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
-    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency, schedule=schedule.value)
+    run = RunOptions(
+        workers=workers or os.cpu_count() or 1,
+        concurrency=concurrency,
+        schedule=schedule.value,
+        ray_address=ray_address,
+    )
     console = Console()
     with TerminalProgress(Console(stderr=True)) as progress:
         built = run_build(

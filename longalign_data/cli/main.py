@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import longalign_data
-from longalign_data.cli import bill, build, catalog, export, fake, look, plan
+from longalign_data.cli import bill, build, catalog, decontam, export, fake, look, plan
 from longalign_data.errors import LongAlignError, MissingExtraError, UserError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (build, bill, look, plan, catalog, export, fake)
+COMMANDS = (build, bill, look, plan, catalog, decontam, export, fake)
 """The modules that bring the commands, in the order of `--help`; each adds its own in `register`."""
 
 for module in COMMANDS:

@@ -1,8 +1,8 @@
 """The sampler itself, on (id, tokens, language, source) alone.
 
 Weighted sampling without replacement with exponential clocks (Efraimidis and Spirakis, Inf. Process. Lett. 97, 2006): the
-key of a document is -ln(u) / w with u a hash of (seed, doc_id), and the smallest keys are taken. One pass, mergeable over
-partitions, independent of order.
+key of a document is -ln(u) / w with u drawn from (seed, doc_id) by `keys.uniforms`, and the smallest keys are taken. One
+pass, mergeable over partitions (`partial`), independent of order.
 
 What is taken is bounded by quotas. A *stratum* is a language group in a length bucket; its target is count x share of
 the language x share of the bucket, in whole documents that add up. Three passes, each in a fixed order:
@@ -15,17 +15,19 @@ A language or source without a share of its own belongs to the group "other", wh
 """
 
 import bisect
-import heapq
 import itertools
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from longalign_data.identity import uniform
 from longalign_data.recipe import SampleDocuments
+from longalign_data.sampling.partial import OTHER, Batch, PartialDraw
 
-OTHER = "other"
+BLOCK_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,34 +110,41 @@ def whole_targets(count: int, shares: Mapping[str, float]) -> dict[str, int]:
 
 
 def draw(candidates: Iterable[Candidate], wish: SampleDocuments, *, seed: int) -> Draw:
-    """Takes `wish.count` of the candidates, or as many as there are. Memory: at most `count` candidates for each
-    combination of language, source and bucket."""
-    names = bucket_names(wish.edges)
-    kept: dict[tuple[str, str, int], list[tuple[float, _Kept]]] = defaultdict(list)
-    available: Counter[tuple[str, str, int]] = Counter()
-    num_seen = num_outside = 0
-    for candidate in candidates:
-        num_seen += 1
-        bucket = bucket_index(wish.edges, candidate.num_tokens)
-        if not 0 <= bucket < len(names):
-            if wish.strategy == "buckets":
-                num_outside += 1
-                continue
-            bucket = max(0, min(bucket, len(names) - 1))
-        group = (
-            candidate.lang if candidate.lang in wish.languages else OTHER,
-            candidate.source if candidate.source in wish.sources else OTHER,
-            bucket,
+    """Takes `wish.count` of the candidates, or as many as there are. Memory: see `PartialDraw`."""
+    partial = PartialDraw(wish, seed=seed)
+    rows = iter(candidates)
+    while block := list(itertools.islice(rows, BLOCK_ROWS)):
+        langs = {name: index for index, name in enumerate(sorted({row.lang for row in block}))}
+        sources = {name: index for index, name in enumerate(sorted({row.source for row in block}))}
+        partial.add(
+            Batch(
+                ids=np.array([row.doc_id.encode() for row in block]),
+                num_tokens=np.array([row.num_tokens for row in block], dtype=np.int64),
+                langs=np.array([langs[row.lang] for row in block]),
+                lang_names=list(langs),
+                sources=np.array([sources[row.source] for row in block]),
+                source_names=list(sources),
+            )
         )
-        weight = float(candidate.num_tokens) ** wish.beta if wish.strategy == "power" else 1.0
-        key = -math.log(uniform(seed, "sample", candidate.doc_id)) / weight
-        available[group] += 1
-        item = (-key, _Kept(key, candidate.doc_id, bucket, group[0], group[1], candidate.num_tokens))
-        if len(kept[group]) < wish.count:
-            heapq.heappush(kept[group], item)
-        elif -key > kept[group][0][0]:
-            heapq.heapreplace(kept[group], item)
-    pool = sorted(item for heap in kept.values() for _, item in heap)
+    return finish(partial)
+
+
+def finish(partial: PartialDraw) -> Draw:
+    """The draw, once every candidate was added to the partial draw or to one merged into it."""
+    wish, seed = partial.wish, partial.seed
+    names = bucket_names(wish.edges)
+    kept = partial.kept()
+    pool = [
+        _Kept(key, doc_id.decode(), bucket, lang, source, num_tokens)
+        for key, doc_id, (lang, source, bucket), num_tokens in zip(
+            kept.keys.tolist(),
+            kept.ids.tolist(),
+            map([partial.group(index) for index in range(len(partial.available))].__getitem__, kept.groups.tolist()),
+            kept.num_tokens.tolist(),
+            strict=True,
+        )
+    ]
+    available = {partial.group(index): int(count) for index, count in enumerate(partial.available) if count}
 
     languages = _targets(wish.count, wish.languages)
     sources = _targets(wish.count, wish.sources)
@@ -147,8 +156,8 @@ def draw(candidates: Iterable[Candidate], wish: SampleDocuments, *, seed: int) -
         drawn=[Drawn(doc_id=k.doc_id, bucket=names[k.bucket], key=k.key, num_tokens=k.num_tokens) for k in order],
         cells=_cells(names, languages, strata, taken, available),
         sources=_source_cells(sources, wish, taken, available),
-        num_seen=num_seen,
-        num_outside=num_outside,
+        num_seen=partial.num_seen,
+        num_outside=partial.num_outside,
     )
 
 

