@@ -93,6 +93,11 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         "|---|---|---|---|---|",
         *(_source_line(source.card) for source in loaded.sources),
         "",
+        *(
+            f"`{source.card.id}` is gated; whoever built this acknowledged {source.card.license}: {source.card.gated.strip()}\n"
+            for source in loaded.sources
+            if source.card.gated is not None
+        ),
         "## Teacher",
         "",
         f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}",

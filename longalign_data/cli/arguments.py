@@ -18,3 +18,9 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--teacher-url", help="Base URL of the teacher's server, when it is not the provider's own."),
 ]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", min=1, help="A trial: take at most this many documents, into a build of its own, NAME-limit-N."
+    ),
+]

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from longalign_data.cli.arguments import ConcurrencyOption, OutputOption, RecipeArg, UrlOption, WorkersOption
+from longalign_data.cli.arguments import (
+    ConcurrencyOption,
+    LimitOption,
+    OutputOption,
+    RecipeArg,
+    UrlOption,
+    WorkersOption,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,13 +43,14 @@ def build(
     workers: WorkersOption = 0,
     concurrency: ConcurrencyOption = 8,
     teacher_url: UrlOption = None,
+    limit: LimitOption = None,
 ) -> None:
     """Run every stage of RECIPE that is not complete, and write the build.
 
     Cut off anywhere, the same command goes on; run again, it changes nothing. The options say how to run and never change
     the data.
     """
-    _run(recipe, output, workers, concurrency, teacher_url, None)
+    _run(recipe, output, workers, concurrency, teacher_url, None, limit)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -59,7 +67,15 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
     return command
 
 
-def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url: str | None, only: str | None) -> None:
+def _run(
+    recipe: Path,
+    output: Path,
+    workers: int,
+    concurrency: int,
+    teacher_url: str | None,
+    only: str | None,
+    limit: int | None = None,
+) -> None:
     import os
 
     from rich.console import Console
@@ -69,9 +85,11 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
     from longalign_data.cli.progress import TerminalProgress
     from longalign_data.cli.tables import print_outcomes, print_shortfall
     from longalign_data.engine import RunOptions
-    from longalign_data.recipe import load_recipe
+    from longalign_data.recipe import limited, load_recipe
 
     loaded = load_recipe(recipe)
+    if limit is not None:
+        loaded = limited(loaded, limit)
     run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency)
     console = Console()
     with TerminalProgress(Console(stderr=True)) as progress:
