@@ -57,7 +57,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
 
 class _Unpacked(io.RawIOBase):
     def __init__(self, path: Path, suffix: str) -> None:
-        self._packed = path.open("rb")
+        self._packed = io.FileIO(path)
         self._given = 0
         self._size = path.stat().st_size
         self._file: Any

@@ -15,6 +15,9 @@ MAX_EXPANSIONS = 200_000
 MAX_ARGUMENT = 100_000
 """Characters of a macro's argument or of a caption."""
 
+MAX_UNCLOSED = 20
+"""Braces that nothing closes, after which no more are looked for: each costs a search through MAX_ARGUMENT characters."""
+
 _COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%[^\n]*(?:\n[ \t]*)?")
 _VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:verbatim|lstlisting|minted)\*?\})")
 _INCLUDE = re.compile(
@@ -155,13 +158,16 @@ def _argument_of(command: str, text: str) -> str:
 def _expanded(text: str) -> str:
     macros: dict[str, tuple[int, str | None, str]] = {}
     kept: list[str] = []
-    position = 0
+    position, unclosed = 0, 0
     definitions = re.compile(f"{_MACRO.pattern}|{_DEF.pattern}|{_OPERATOR.pattern}")
     for match in definitions.finditer(text):
         if match.start() < position:
             continue
         end = _closing(text, match.end())
         if end is None:
+            unclosed += 1
+            if unclosed > MAX_UNCLOSED:
+                break
             continue
         body = text[match.end() + 1 : end - 1]
         if match[1]:
@@ -193,7 +199,7 @@ def _expand_once(text: str, macros: Mapping[str, tuple[int, str | None, str]]) -
     if not macros:
         return text, 0
     pieces: list[str] = []
-    position, count, size = 0, 0, 0
+    position, count, size, unclosed = 0, 0, 0, 0
     for match in _NAME.finditer(text):
         macro = macros.get(match[1])
         if macro is None or match.start() < position:
@@ -215,6 +221,9 @@ def _expand_once(text: str, macros: Mapping[str, tuple[int, str | None, str]]) -
             arguments.append(text[at + 1 : end - 1] if text[at] == "{" else text[at])
             at = end
         if len(arguments) < num_arguments:
+            unclosed += 1
+            if unclosed > MAX_UNCLOSED:
+                break
             continue
         for number, argument in enumerate(arguments, start=1):
             body = body.replace(f"#{number}", argument)
@@ -253,10 +262,14 @@ def _paragraphs(text: str, inline: Callable[[str], str]) -> str:
 
 def _with_headings(text: str) -> str:
     pieces: list[str] = []
-    position = 0
+    position, unclosed = 0, 0
     for match in _HEADING.finditer(text):
         end = _closing(text, match.end())
-        if end is not None and match.start() >= position:
+        if end is None:
+            unclosed += 1
+            if unclosed > MAX_UNCLOSED:
+                break
+        elif match.start() >= position:
             pieces += [
                 text[position : match.start()],
                 f"\n\n\ue002{_LEVEL[match[1]]} {text[match.end() + 1 : end - 1]}\n\n",

@@ -13,15 +13,52 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 DROPPED_TAGS = frozenset(
-    ("ref", "references", "gallery", "timeline", "score", "imagemap", "style", "script", "hr", "graph", "mapframe")
-    + ("maplink", "templatestyles", "indicator", "section", "categorytree", "inputbox", "chem")
+    (
+        "ref",
+        "references",
+        "gallery",
+        "timeline",
+        "score",
+        "imagemap",
+        "style",
+        "script",
+        "hr",
+        "graph",
+        "mapframe",
+        "maplink",
+        "templatestyles",
+        "indicator",
+        "section",
+        "categorytree",
+        "inputbox",
+        "chem",
+    )
 )
 BLOCK_TAGS = frozenset(
     ("p", "div", "blockquote", "center", "pre", "syntaxhighlight", "source", "poem", "dl", "ul", "ol")
 )
 FURNITURE = frozenset(
-    ("file", "image", "category", "media", "wikt", "wiktionary", "commons", "s", "wikisource", "d", "species")
-    + ("文件", "檔案", "档案", "图像", "圖像", "分类", "分類", "媒体")
+    (
+        "file",
+        "image",
+        "category",
+        "media",
+        "wikt",
+        "wiktionary",
+        "commons",
+        "s",
+        "wikisource",
+        "d",
+        "species",
+        "文件",
+        "檔案",
+        "档案",
+        "图像",
+        "圖像",
+        "分类",
+        "分類",
+        "媒体",
+    )
 )
 INTERWIKI = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$|^simple$")
 FIRST_ARGUMENT = frozenset(
@@ -119,6 +156,7 @@ def plain_text(wikitext: str, parse: Callable[[str], Any]) -> str:
     _render(parse(without_references(wikitext)).nodes, pieces, 0)
     text = "".join(pieces)
     text = re.sub(r"__[A-Z]{4,}__|[ \t]+(?=\n)|\u200b", "", text)
+    text = re.sub(r"^( *)- +", r"\1- ", _without_broken_tables(text), flags=re.MULTILINE)
     # What a dropped template leaves behind: "( ; )", "(, born 1900)".
     text = re.sub(r"[ ]?[(（][\s,;:，；：、]*[)）]", "", text)
     text = re.sub(r"([(（])[\s,;，；]+", r"\1", text)
@@ -267,6 +305,27 @@ def _template(node: Any, depth: int) -> str:
     if name in ("circa", "c.") and values:
         return f"c. {values[0]}"
     return ""
+
+
+def _without_broken_tables(text: str) -> str:
+    """Tables whose markup is too broken for the parser stay in its text as they were typed: their cells are kept."""
+    if "{|" not in text:
+        return text
+    lines, inside = [], False
+    for line in text.split("\n"):
+        start = line.lstrip(" :*")
+        if start.startswith("{|"):
+            inside = True
+        elif inside and start.startswith("|}"):
+            inside = False
+        elif inside and start.startswith(("|-", "|+")):
+            continue
+        elif inside and start.startswith(("|", "!")):
+            cells = (cell.rpartition("|")[2].strip() for cell in re.split(r"\|\||!!", start[1:]))
+            lines.append(" | ".join(cells))
+        else:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def _without_empty_sections(text: str) -> str:
