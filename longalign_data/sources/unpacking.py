@@ -68,7 +68,7 @@ class _Unpacked(io.RawIOBase):
         elif suffix == ".bz2":
             self._file = bz2.BZ2File(self._packed)
         else:
-            self._file = lzma.LZMAFile(self._packed)
+            self._file = lzma.LZMAFile(self._packed)  # noqa: SIM115 - closed in close()
 
     def readable(self) -> bool:
         return True

@@ -62,8 +62,20 @@ FURNITURE = frozenset(
 )
 INTERWIKI = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$|^simple$")
 FIRST_ARGUMENT = frozenset(
-    ("nowrap", "nobold", "small", "smaller", "big", "larger", "var", "mvar", "math", "em", "strong", "abbr", "code")
-    + (
+    (
+        "nowrap",
+        "nobold",
+        "small",
+        "smaller",
+        "big",
+        "larger",
+        "var",
+        "mvar",
+        "math",
+        "em",
+        "strong",
+        "abbr",
+        "code",
         "mono",
         "sc",
         "smallcaps",
@@ -75,8 +87,6 @@ FIRST_ARGUMENT = frozenset(
         "le",
         "link-en",
         "internal link helper",
-    )
-    + (
         "quote",
         "quotation",
         "cquote",
