@@ -11,8 +11,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from longalign_data.errors import BuildError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -56,7 +59,8 @@ def map_ordered(function: Callable[[Job], Result], jobs: Iterable[Job], *, worke
 
     With one worker everything runs here. Otherwise `function` and its jobs must be picklable (a module's own function
     and plain dataclasses): processes are spawned, not forked, as on macOS and Windows. At most 2 * workers results wait
-    in memory. An exception of a job is raised here, at its place in the order, and ends the map.
+    in memory. An exception of a job is raised here, at its place in the order, and ends the map. Raises BuildError when
+    the system ended a worker process (most often for want of memory).
     """
     if workers <= 1:
         yield from map(function, jobs)
@@ -71,6 +75,11 @@ def map_ordered(function: Callable[[Job], Result], jobs: Iterable[Job], *, worke
             yield pending.popleft().result()
             for job in itertools.islice(todo, 1):
                 pending.append(pool.submit(function, job))
+    except BrokenProcessPool as error:
+        raise BuildError(
+            f"the system ended one of the {workers} worker processes, most often because memory ran out; "
+            "the same command goes on where this one was, with fewer at a time by --workers"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -127,7 +127,11 @@ def _explain(
             )
         elif item["loc"][-1:] == ("[key]",):
             location, _ = _place(item["loc"][:-2], schema, data)
-            what = f"YAML reads one of these keys as {item['input']!r}, which is no text; put that key in quotes"
+            if isinstance(item["input"], str):
+                location = (*location, item["input"])
+                what = f"this key is not of the form wanted here: {item['msg'][:1].lower()}{item['msg'][1:]}"
+            else:
+                what = f"YAML reads one of these keys as {item['input']!r}, which is no text; put that key in quotes"
         else:
             location, _ = _place(item["loc"], schema, data)
             if item["type"] == "missing":

@@ -33,6 +33,8 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     scripts.mkdir(parents=True)
     for tool in Path(sys.executable).parent.iterdir():
         (scripts / tool.name).symlink_to(tool)
+    (tmp_path / ".venv" / "lib").symlink_to(Path(sys.prefix) / "lib")
+    shutil.copy(Path(sys.prefix) / "pyvenv.cfg", tmp_path / ".venv")
     (tmp_path / ".venv" / ".base").touch()
     (tmp_path / "my-reports").mkdir()
     for number in range(12):

@@ -41,8 +41,10 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
     """The card as Markdown with YAML front matter: one config a table, languages, licences, counts, teacher and terms."""
     recipe = loaded.recipe
     by_stage = {report.stage: report for report in reports}
-    tables = [table for table in TABLES if table in recipe.keep or table == "rejects"]
-    default = next(name for name in ("samples", "packs", *tables) if name in tables)
+    # A table without rows gets no config: `datasets` cannot load a split of no rows and would raise.
+    filled = {table for report in reports for table, shards in report.shards.items() if any(s.rows for s in shards)}
+    tables = [table for table in TABLES if table in filled and (table in recipe.keep or table == "rejects")]
+    default = next((name for name in ("samples", "packs", *tables) if name in tables), None)
     num_samples = by_stage["generate"].num_out
     front = {
         "pretty_name": recipe.name,

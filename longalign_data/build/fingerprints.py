@@ -9,7 +9,7 @@
 | `seed`                                                    | sample, generate, pack                |
 | `sample`                                                  | sample                                |
 | `generate`, text of the prompts in use                    | generate                              |
-| `encode`, hash of the trainee's vocabulary                | encode                                |
+| `encode`, hash of the trainee's vocabulary and template   | encode                                |
 | `pack`                                                    | pack                                  |
 | `name`, `version`, `description`, `keep`                  | none                                  |
 | where the corpus lies on this machine, file times         | none                                  |
@@ -28,17 +28,16 @@ RULES = {"ingest": 1, "sample": 1, "generate": 1, "encode": 1, "pack": 1}
 """Raised by one when a stage's code changes what it makes of the same input."""
 
 
-def fingerprints(
-    recipe: Recipe, *, inputs: Plain, prompts: str, tokenizer: str, trainee_tokenizer: str
-) -> Mapping[str, str]:
-    """The fingerprint of every stage. `inputs` describes the source files, `prompts` and the two tokenizers are hashes."""
+def fingerprints(recipe: Recipe, *, inputs: Plain, prompts: str, tokenizer: str, encoder: str) -> Mapping[str, str]:
+    """The fingerprint of every stage. `inputs` describes the source files, `prompts`,
+    `tokenizer` and `encoder` are hashes."""
     plain = recipe.model_dump(mode="json")
     seed = recipe.seed
     parts: dict[str, Plain] = {
         "ingest": [inputs, plain["ingest"], tokenizer],
         "sample": [seed, plain["sample"]],
         "generate": [seed, plain["generate"], prompts],
-        "encode": [plain["encode"], trainee_tokenizer],
+        "encode": [plain["encode"], encoder],
         "pack": [seed, plain["pack"]],
     }
     result: dict[str, str] = {}

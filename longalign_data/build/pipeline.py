@@ -11,7 +11,7 @@ from pathlib import Path
 from longalign_data.build.card import write_card
 from longalign_data.build.fingerprints import fingerprints
 from longalign_data.build.manifest import write_manifest
-from longalign_data.encoding.encode import encode
+from longalign_data.encoding.encode import encode, make_encoder
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
 from longalign_data.generation.generate import generate
@@ -82,7 +82,7 @@ def build(
             inputs=snapshot(loaded, folder),
             prompts=templates.identity,
             tokenizer=tokenizer,
-            trainee_tokenizer=trainee,
+            encoder=make_encoder(recipe.encode, recipe.tokenizer).identity,
         )
         to_run = _stages_to_run(folder, prints, recipe.keep) if only is None else _single(folder, prints, only)
         outcomes: list[Outcome] = []

@@ -115,16 +115,21 @@ def _next_steps(root: Path, console: "Console", *, complete: bool) -> None:
         say(f"look    longalign stats {root}")
         say(f"        longalign show {root}")
         say(f"        longalign sql {root}")
-        say(f"train   python -m trainer --build {root} --model MODEL --config recipes/train/tiny-cpu.yaml")
+        tiny = Path("recipes/train/tiny-llama")
+        model = f"{tiny} --random-init" if tiny.is_dir() else "MODEL"
+        say(
+            f"train   python -m trainer --build {root} --model {model} --config recipes/train/tiny-cpu.yaml --max-steps 2"
+        )
+        say("        (a tiny random model on the CPU; needs: pip install -e '.[train]')")
 
 
 def _teacher(choice: "TeacherChoice", url: str | None) -> "Teacher":
     """The recipe's teacher; keys and places come from the environment here and nowhere else."""
     import os
 
-    from longalign_data.teachers.base import Connection
     from longalign_data.teachers.table import load_teacher
 
     prefix = {"anthropic": "ANTHROPIC", "openai": "OPENAI"}.get(choice.provider, "")
     key = os.environ.get(f"{prefix}_API_KEY") or None
-    return load_teacher(choice, Connection(api_key=key, base_url=url or os.environ.get(f"{prefix}_BASE_URL") or None))
+    base_url = url or os.environ.get(f"{prefix}_BASE_URL") or None
+    return load_teacher(choice, api_key=key, base_url=base_url)

@@ -33,7 +33,7 @@ from longalign_data.shards.folder import BuildFolder
 if TYPE_CHECKING:
     import duckdb
 
-Format = Literal["table", "csv", "json", "parquet"]
+FORMATS = ("table", "csv", "json", "parquet")
 
 BATCH_ROWS = 1024
 CELL_WIDTH = 60
@@ -146,8 +146,8 @@ def schema_of(connection: "duckdb.DuckDBPyConnection", table: str) -> Sequence[t
 def render(
     result: Result,
     *,
-    format: Format,  # noqa: A002 - the word the command line uses
-    out: TextIO | Path,
+    format: str,  # noqa: A002 - the word the command line uses
+    out: TextIO | Path | None = None,
     width: int | None = None,
     full: bool = False,
     max_rows: int | None = TABLE_ROWS,
@@ -157,8 +157,12 @@ def render(
     `table` is for people: numbers grouped and to the right, texts and lists cut to 60 characters unless `full`, at most
     `max_rows` rows (None: all), one row below the other when the columns do not fit into `width` (None: the terminal's).
     `csv`, `json` (one array of objects) and `parquet` hold every row and value whole; lists and structs are JSON in CSV.
-    A path is written whole or not at all; Parquet needs one. Raises UserError.
+    `out` is a file by path, which is written whole or not at all and which Parquet needs, or a stream (None: standard
+    output). Raises UserError, for an unknown format too.
     """
+    if format not in FORMATS:
+        raise UserError(f"unknown format {format!r}; there are: {', '.join(FORMATS)}")
+    out = sys.stdout if out is None else out
     if isinstance(out, Path):
         with whole_file(out) as temporary:
             if format == "parquet":
@@ -177,18 +181,19 @@ def render(
 def prompt(
     connection: "duckdb.DuckDBPyConnection",
     *,
-    source: TextIO,
-    out: TextIO,
+    source: TextIO | None = None,
+    out: TextIO | None = None,
     errors: TextIO | None = None,
-    format: Format = "table",  # noqa: A002
+    format: str = "table",  # noqa: A002
 ) -> int:
-    """Reads statements from `source` until its end or `.quit` and writes their results to `out`, what went wrong to
-    `errors` (None: to `out`). Returns how many statements failed.
+    """Reads statements from `source` (None: standard input) until its end or `.quit` and writes their results to `out`
+    (None: standard output), what went wrong to `errors` (None: to `out`). Returns how many statements failed.
 
     A statement ends with `;` and may run over lines; the last one of a file needs none. `.tables`, `.schema TABLE`,
     `.help` and `.quit` are commands. On a terminal it prompts, with line editing and completion of names where Python
     has readline; Ctrl-C drops the statement, Ctrl-D leaves.
     """
+    source, out = source or sys.stdin, out or sys.stdout
     interactive = source is sys.stdin and source.isatty()
     if interactive:
         _use_readline(connection)
@@ -254,7 +259,7 @@ def _requests(connection: "duckdb.DuckDBPyConnection", lines: _Lines) -> Iterato
         yield pending.rstrip()
 
 
-def _answer(connection: "duckdb.DuckDBPyConnection", request: str, out: TextIO, format: Format) -> None:  # noqa: A002
+def _answer(connection: "duckdb.DuckDBPyConnection", request: str, out: TextIO, format: str) -> None:  # noqa: A002
     words = request.split()
     if not request.startswith("."):
         render(run_query(connection, request), format=format, out=out)

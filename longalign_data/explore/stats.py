@@ -72,13 +72,13 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """Documents asked for, had and available in one cell of the sampler's target; `source` or `lang` is empty where the
-    target speaks of all of them."""
+    """Documents asked for (None: nothing was), had and available in one cell of the sampler's target; `lang`, `source` or
+    `bucket` is empty where the cell speaks of all of them."""
 
     lang: str
     source: str
     bucket: str
-    target: int
+    target: int | None
     achieved: int
     available: int
 
@@ -257,15 +257,15 @@ def _set_aside(connection: "duckdb.DuckDBPyConnection", reports: Mapping[str, St
 
 def _cells(details: Mapping[str, Any]) -> Iterator[Cell]:
     """The sampler's target against what it achieved; what an older or another sampler noted differently is passed over."""
-    cells = details.get("cells")
-    for cell in cells if isinstance(cells, list) else []:
-        if isinstance(cell, dict) and isinstance(cell.get("target"), int) and isinstance(cell.get("achieved"), int):
-            available = cell.get("available")
+    noted = [cells for name in ("cells", "sources") if isinstance(cells := details.get(name), list)]
+    for cell in (cell for cells in noted for cell in cells):
+        if isinstance(cell, dict) and isinstance(cell.get("achieved"), int):
+            target, available = cell.get("target"), cell.get("available")
             yield Cell(
                 lang=str(cell.get("lang") or ""),
                 source=str(cell.get("source") or ""),
                 bucket=str(cell.get("bucket") or ""),
-                target=cell["target"],
+                target=target if isinstance(target, int) else None,
                 achieved=cell["achieved"],
                 available=available if isinstance(available, int) else cell["achieved"],
             )
@@ -462,10 +462,10 @@ def _cells_table(cells: Sequence[Cell]) -> "Table":
     table = _table("Sampling: asked for and had", ("lang", "source", "bucket"), ("target", "had", "of", "short"))
     for cell in cells:
         names = (cell.lang or "any", cell.source or "any", cell.bucket or "any")
-        missing = max(0, cell.target - cell.achieved)
+        missing = max(0, (cell.target or 0) - cell.achieved)
         table.add_row(
             *(Text(shorten(one_line(name), 20)) for name in names),
-            f"{cell.target:,}",
+            "" if cell.target is None else f"{cell.target:,}",
             f"{cell.achieved:,}",
             f"{cell.available:,}",
             f"{missing:,}" if missing else "",

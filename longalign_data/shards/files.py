@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,28 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; when the block ends well it is flushed to disk and becomes `path`, else it is gone."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        with suppress(OSError):  # where nothing can be written, nothing is left to remove
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns the system's refusals while `path` is written (no room, no permission, no such place) into BuildError."""
+    try:
+        yield
     except OSError as error:
         if error.errno is None:
             raise
-        raise BuildError(
-            f"{path}: cannot be written: {error.strerror}; nothing that stood complete was touched"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        reason = error.strerror or os.strerror(error.errno)
+        raise BuildError(f"{path}: cannot be written: {reason}; nothing that stood complete was touched") from error
 
 
 def write_text(path: Path, text: str) -> None:

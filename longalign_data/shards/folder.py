@@ -19,6 +19,7 @@ from pathlib import Path
 
 from longalign_data.errors import BuildError
 from longalign_data.records import TABLES
+from longalign_data.shards.files import writing
 
 STAGES: dict[str, tuple[str, ...]] = {
     "ingest": ("documents",),
@@ -68,13 +69,14 @@ class BuildFolder:
 
     def clear(self, stage: str) -> None:
         """Removes what a stage left: report first, so that a torn removal is never taken for a complete stage."""
-        self.report(stage).unlink(missing_ok=True)
-        self.progress(stage).unlink(missing_ok=True)
-        self.manifest.unlink(missing_ok=True)
-        for table in STAGES[stage]:
-            shutil.rmtree(self.root / table, ignore_errors=True)
-        for path in (self.root / "rejects").glob(f"*{stage}-*.parquet*"):
-            path.unlink()
+        with writing(self.root):
+            self.report(stage).unlink(missing_ok=True)
+            self.progress(stage).unlink(missing_ok=True)
+            self.manifest.unlink(missing_ok=True)
+            for table in STAGES[stage]:
+                shutil.rmtree(self.root / table, ignore_errors=True)
+            for path in (self.root / "rejects").glob(f"*{stage}-*.parquet*"):
+                path.unlink()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ In: records (frozen dataclasses of `records`). Out: `<folder>/<prefix>00000.parq
 not by rows, because one row may be a 64k-token document: a reader that wants one row reads a few megabytes.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from longalign_data.errors import BuildError
 from longalign_data.identity import file_sha256
 from longalign_data.records import Record
-from longalign_data.shards.files import sync_folder
+from longalign_data.shards.files import sync_folder, writing
 
 RecordT = TypeVar("RecordT")
 
@@ -41,7 +42,6 @@ class ShardFile:
     """One Parquet file being written; it gets its name only in `close`."""
 
     def __init__(self, path: Path, schema: pa.Schema, *, row_group_bytes: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._temporary = path.with_name(f".{path.name}.tmp")
         self._schema = schema
@@ -52,9 +52,11 @@ class ShardFile:
         self.num_tokens = 0
         self.num_bytes = 0
         # Dictionaries only hurt columns of long unique values; zstd alone halves both text and token ids.
-        self._writer = pq.ParquetWriter(
-            self._temporary, schema, compression="zstd", use_dictionary=False, write_page_index=True
-        )
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(
+                self._temporary, schema, compression="zstd", use_dictionary=False, write_page_index=True
+            )
 
     def write(self, record: Record) -> None:
         """Adds one row. `num_bytes` grows by its size in Arrow, roughly."""
@@ -70,19 +72,20 @@ class ShardFile:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(
-                pa.Table.from_pylist(self._rows, schema=self._schema), row_group_size=len(self._rows)
-            )
+            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+            with writing(self.path):
+                self._writer.write_table(table, row_group_size=len(self._rows))
             self._rows, self._pending_bytes = [], 0
 
     def close(self, root: Path) -> ShardInfo:
         """Finishes the file, gives it its name, and says what it holds; `root` is the build folder."""
         self._flush()
-        self._writer.close()
-        with self._temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        self._temporary.replace(self.path)
-        sync_folder(self.path.parent)
+        with writing(self.path):
+            self._writer.close()
+            with self._temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            self._temporary.replace(self.path)
+            sync_folder(self.path.parent)
         return ShardInfo(
             path=self.path.relative_to(root).as_posix(),
             rows=self.num_rows,
@@ -93,8 +96,10 @@ class ShardFile:
 
     def abandon(self) -> None:
         """Forgets the file; nothing of it stays on disk."""
-        self._writer.close()
-        self._temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a full disk refuses the footer too
+            self._writer.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
 
 def to_row(record: Any) -> dict[str, Any]:
@@ -162,14 +167,19 @@ def _typed(kind: Any, value: Any) -> Any:
 def iter_batches(paths: Iterable[Path], *, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The row groups of several files, one after the other, each in memory alone. Raises BuildError on a torn file."""
     for path in paths:
-        try:
-            with pq.ParquetFile(path) as file:
-                for group in range(file.num_row_groups):
-                    yield from file.read_row_group(group, columns=columns).to_batches()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BuildError(
-                f"{path}: cannot be read as Parquet: {error}; remove the build folder's state to make it again"
-            ) from error
+        with _reading(path), pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                yield from file.read_row_group(group, columns=columns).to_batches()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise BuildError(
+            f"{path}: cannot be read as Parquet: {error}; remove the build folder's state to make it again"
+        ) from error
 
 
 def iter_records(paths: Iterable[Path], cls: type[RecordT]) -> Iterator[RecordT]:
@@ -195,7 +205,7 @@ class KeyedRows:
         self._groups: OrderedDict[tuple[Path, int], pa.Table] = OrderedDict()
         self._places: dict[str, tuple[Path, int, int]] = {}
         for path in paths:
-            with pq.ParquetFile(path) as file:
+            with _reading(path), pq.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
                     keys = file.read_row_group(group, columns=[key]).column(0).to_pylist()
                     self._places.update((value, (path, group, row)) for row, value in enumerate(keys))
@@ -211,7 +221,7 @@ class KeyedRows:
         path, group, row = self._places[value]
         table = self._groups.get((path, group))
         if table is None:
-            with pq.ParquetFile(path) as file:
+            with _reading(path), pq.ParquetFile(path) as file:
                 table = file.read_row_group(group, columns=self._columns)
             self._groups[(path, group)] = table
             if len(self._groups) > self._cached_groups:

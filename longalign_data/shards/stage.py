@@ -60,7 +60,7 @@ def read_report(build: BuildFolder, stage: str) -> StageReport | None:
         return StageReport(**data, shards=shards)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BuildError(
             f"{build.report(stage)}: not a stage report: {error}; remove it to run the stage again"
         ) from None
@@ -189,9 +189,9 @@ class StageWriter:
     def _restore(self) -> bool:
         try:
             state = json.loads(self._build.progress(self._stage).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            shards = {table: [ShardInfo(**shard) for shard in closed] for table, closed in state["shards"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no note, or a torn one: start over
             return False
-        shards = {table: [ShardInfo(**shard) for shard in closed] for table, closed in state["shards"].items()}
         whole = all(
             (self._build.root / s.path).is_file() and (self._build.root / s.path).stat().st_size == s.bytes
             for c in shards.values()

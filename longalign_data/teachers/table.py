@@ -17,16 +17,34 @@ PROVIDERS: dict[str, Provider] = {
 _OURS = ("model", "messages", "max_tokens", "max_completion_tokens", "system", "stream", "n", "tools")
 
 
-def load_teacher(choice: TeacherChoice, connection: Connection | None = None) -> Teacher:
-    """The teacher that a recipe chose. Nothing is connected before its first request, so a build whose replies all stand
-    in the ledger needs no key. Raises RecipeError for a parameter that the stage itself sets."""
+def load_teacher(
+    choice: TeacherChoice,
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    retry_s: float = 600.0,
+    prompt_cache: bool = True,
+) -> Teacher:
+    """The teacher that a recipe chose; what else is given says how it is reached (`base.Connection`).
+
+    Nothing is connected before its first request, so a build whose replies all stand in the ledger needs no key. Raises
+    RecipeError for a parameter that the stage itself sets, and for a model that is not this provider's.
+    """
+    if (choice.provider == "extractive") != (choice.model == extractive.MODEL):
+        expected = (
+            f"the extractive teacher of this release is {extractive.MODEL!r}"
+            if choice.provider == "extractive"
+            else f"name the model as {choice.provider} knows it"
+        )
+        raise RecipeError(f"generate.teacher.model: {choice.model!r} with provider {choice.provider!r}; {expected}")
     for name in choice.parameters:
         if name in _OURS:
             raise RecipeError(
                 f"generate.teacher.parameters.{name}: is set by the stage itself; take it out (the limits are "
                 "max_question_tokens and max_answer_tokens)"
             )
-    return PROVIDERS[choice.provider].open(choice, connection or Connection())
+    connection = Connection(api_key=api_key, base_url=base_url, retry_s=retry_s, prompt_cache=prompt_cache)
+    return PROVIDERS[choice.provider].open(choice, connection)
 
 
 def teacher_record(choice: TeacherChoice) -> TeacherRecord:

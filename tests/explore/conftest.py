@@ -148,7 +148,8 @@ def write_build(root: Path) -> BuildFolder:
             {"lang": "en", "source": None, "bucket": "1024-4096", "target": 10, "achieved": 9, "available": 9},
             {"lang": "zh", "source": None, "bucket": "1024-4096", "target": 2, "achieved": 2, "available": 3},
         ]
-        writer.finish({"cells": cells, "edges": edges})
+        sources = [{"lang": "", "source": "hills", "bucket": "", "target": None, "achieved": 10, "available": 12}]
+        writer.finish({"cells": cells, "sources": sources, "edges": edges})
     samples = [make_sample(document, number) for number, document in enumerate(documents[:18])]
     with StageWriter(build, "generate", fingerprint="c", run=run) as writer:
         for sample in samples:

@@ -102,6 +102,7 @@ def test_targets_packs_truncation_and_spending(build: BuildFolder) -> None:
     assert [(cell.lang, cell.target, cell.achieved, cell.available) for cell in found.cells] == [
         ("en", 10, 9, 9),
         ("zh", 2, 2, 3),
+        ("", None, 10, 12),
     ]
     packs = lengths_of(build, "packs")
     assert found.packing is not None
@@ -131,7 +132,12 @@ def test_statistics_need_no_more_than_what_stands(build: BuildFolder, tmp_path: 
 
 @pytest.mark.parametrize(
     "details",
-    [{}, {"cells": None}, {"cells": [1, {}, {"target": "x"}], "edges": "no"}, {"edges": [5], "cells": {"a": 1}}],
+    [
+        {},
+        {"cells": None},
+        {"cells": [1, {}, {"target": "x", "achieved": "y"}], "edges": "no"},
+        {"edges": [5], "cells": {"a": 1}},
+    ],
 )
 def test_a_sampler_that_noted_something_else_is_passed_over(
     build: BuildFolder, tmp_path: Path, details: object

@@ -682,7 +682,7 @@ def _answer_more_methods(view: View, slots: Slots, say: Saying) -> str | None:
     many, few = (len(counts[slot] or ()) for slot in (often, seldom))
     for number in numbers:
         if number is not None:
-            say.code(view.source.definitions[number])
+            _named(view.source.definitions[number], say)
     if many == few:
         return say.either(f"Both define {many}.", f"两者都定义了 {many} 个。")
     return say.either(

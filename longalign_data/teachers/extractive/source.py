@@ -1,7 +1,7 @@
 """What can be told of source code by reading it line by line: files, definitions, methods, docstrings, imports.
 
-In: the text of a document. Files are told by header lines (`==> json/decoder.py <==`, or a path alone on its line, with
-or without a comment sign or a rule around it); a document without any is one file without a name. Definitions are
+In: the text of a document. Files are told by header lines (`==> json/decoder.py <==`, a path between rules, or a path
+with a folder alone on its line, bare or behind a comment sign); a document without any is one file without a name. Definitions are
 found in Python (strings and comments set aside first), and at the left margin in other languages.
 """
 
@@ -78,6 +78,8 @@ class Source:
     def files(self) -> list[File]:
         """The files in order."""
         headers = [match for match in _HEADER.finditer(self.text) if _stands_alone(self.text, match)]
+        arrows = [match for match in headers if match[0].startswith("==>")]
+        headers = arrows or headers
         if not headers:
             return [File(0, len(self.text), "", 0)]
         ends = [match.start() for match in headers[1:]] + [len(self.text)]
@@ -208,12 +210,10 @@ def _is_python(file: File) -> bool:
 
 
 def _stands_alone(text: str, match: re.Match[str]) -> bool:
-    """A bare path counts as a header only after a blank line or at the very start; a decorated one always does."""
-    if match[0].strip() != match["path"]:
-        return (
-            match[0].startswith(("==", "---", "File:")) or text[: match.start()].endswith("\n\n") or match.start() == 0
-        )
-    return "/" in match["path"] and (match.start() == 0 or text[: match.start()].endswith("\n\n"))
+    """A path between marks is a header; a bare or commented one only with a folder in it, and below a blank line."""
+    if match[0].startswith(("==", "---", "File:")):
+        return True
+    return "/" in match["path"] and (match.start() == 0 or text.endswith("\n\n", 0, match.start()))
 
 
 def _mask(content: str) -> str:

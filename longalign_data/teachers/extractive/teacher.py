@@ -15,6 +15,9 @@ from longalign_data.records import Usage
 from longalign_data.teachers.base import Connection, Raw, TeacherReply, TeacherRequest
 from longalign_data.teachers.extractive.kinds import KINDS, Candidate, Saying, View, ask, recognise
 
+MODEL = "extractive-1"
+"""The version of this teacher: raised when the same request would get another reply, so that ledgers keep apart."""
+
 TERMS = (
     "Questions and answers were made by a program that reads them off the document; no model wrote any of them. Nothing "
     "but the licence of the documents governs their use."

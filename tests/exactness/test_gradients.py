@@ -1,0 +1,176 @@
+"""The gradient of a packed, accumulated, dealt-out step against LongAlign's Eq. 2, sequence by sequence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from longalign_data.packing.reader import PackReader, open_packs
+from tests.trainer.builds import VOCABULARY, tiny_llama, write_build
+from trainer import attention
+from trainer.batch import micro_batch
+from trainer.config import TrainConfig
+from trainer.engine import TorchEngine, World
+from trainer.loss import Objective
+from trainer.model import checkpoint_activations
+
+pytestmark = pytest.mark.torch
+
+CPU = torch.device("cpu")
+FP64 = TrainConfig(engine="torch", dtype="fp32")
+# Powers of two, whose weights 1/N are exact in the table's float32.
+EXACT_STEP = [
+    [(30, 8), (20, 4)],
+    [(50, 16)],
+    [(10, 2), (12, 4), (20, 1)],
+    [(9, 8), (3, 1), (2, 1), (40, 32)],
+    [(64, 4)],
+    [(5, 4), (6, 2)],
+]
+# Any counts, one of them without a target, and a last step that leaves places empty.
+ROUGH_STEP = [[(30, 7), (20, 3)], [(50, 49)], [(10, 0), (12, 11), (20, 1)], [(33, 5)]]
+
+
+def packed_gradient(
+    reader: PackReader, *, ranks: int, step: int = 0, chunk_rows: int = 7, checkpointing: bool = False
+) -> dict[str, torch.Tensor]:
+    """What an engine that averages over `ranks` makes of the step: the trainer's own batches, model call, loss and scale."""
+    _, registered = attention.install("sdpa-by-sequence", CPU, torch.float32)
+    objective = Objective(tiny_llama(registered, torch.float64), chunk_rows=chunk_rows)
+    if checkpointing:
+        checkpoint_activations(objective.model)
+    engine = TorchEngine(objective, FP64, World(rank=0, ranks=1, device=CPU))
+    info = reader.step(step)
+    accumulation = reader.packs_per_step // ranks
+    for rank in range(ranks):
+        for micro in range(accumulation):
+            batch = micro_batch(reader.batch(step, rank, ranks, micro, accumulation), CPU, VOCABULARY)
+            engine.accumulate(batch, ranks / info.normalizer, last=micro == accumulation - 1)
+    return {name: p.grad / ranks for name, p in objective.model.named_parameters()}
+
+
+def unpacked_gradient(reader: PackReader, *, step: int = 0, alpha: float = 1.0) -> dict[str, torch.Tensor]:
+    """Eq. 2 as it is written: every sequence alone through the stock model, labels -100 off the targets, stock attention
+    (`sdpa`; the stock `eager` takes its softmax in float32)."""
+    model = tiny_llama("sdpa", torch.float64)
+    losses, normalizer = [], 0.0
+    for position in range(reader.step(step).num_packs):
+        pack = reader.batch(step, position, reader.packs_per_step, 0, 1)
+        for start, end in zip(pack.cu_seqlens[:-1], pack.cu_seqlens[1:], strict=True):
+            ids = torch.from_numpy(pack.input_ids[start:end])
+            targets = torch.from_numpy(pack.loss_weights[start:end] > 0)
+            count = int(targets.sum())
+            if count:
+                logits = model(input_ids=ids[None]).logits[0]
+                labels = torch.where(targets, ids, -100)
+                summed = F.cross_entropy(logits[:-1], labels[1:], ignore_index=-100, reduction="sum")
+                losses.append(summed / count**alpha)
+                normalizer += count ** (1 - alpha)
+    (torch.stack(losses).sum() / normalizer).backward()
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def distance(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
+    """Largest difference of any element, relative to the largest element of its parameter."""
+    assert found.keys() == wanted.keys()
+    return max(float((found[n] - wanted[n]).abs().max() / wanted[n].abs().max()) for n in wanted)
+
+
+@pytest.mark.parametrize("ranks", [6, 3, 2, 1])
+def test_a_packed_step_has_the_gradient_of_the_mean_over_unpacked_sequences(tmp_path: Path, ranks: int) -> None:
+    reader = open_packs(write_build(tmp_path, [EXACT_STEP], packs_per_step=6))
+    assert distance(packed_gradient(reader, ranks=ranks), unpacked_gradient(reader)) <= 1e-10
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("ranks", [3, 2])
+def test_sequence_square_root_and_token_means_hold_in_a_short_last_step(
+    tmp_path: Path, ranks: int, alpha: float
+) -> None:
+    full = [*EXACT_STEP]
+    reader = open_packs(write_build(tmp_path, [full, ROUGH_STEP], packs_per_step=6, alpha=alpha))
+    # The table's weights are float32, so 1/3 is wrong by 3e-8.
+    assert (
+        distance(packed_gradient(reader, ranks=ranks, step=1), unpacked_gradient(reader, step=1, alpha=alpha)) <= 1e-6
+    )
+
+
+def test_chunks_and_recomputed_activations_change_nothing(tmp_path: Path) -> None:
+    reader = open_packs(write_build(tmp_path, [EXACT_STEP], packs_per_step=6))
+    whole = packed_gradient(reader, ranks=2, chunk_rows=10_000)
+    assert distance(packed_gradient(reader, ranks=2, chunk_rows=1, checkpointing=True), whole) <= 1e-12
+
+
+@pytest.mark.parametrize("fault", ["mean of packs", "M of the micro-batch", "M of one rank", "divided by accumulation"])
+def test_the_comparison_notices_the_faults_that_other_trainers_have(tmp_path: Path, fault: str) -> None:
+    reader = open_packs(write_build(tmp_path, [EXACT_STEP], packs_per_step=6))
+    ranks, accumulation = 2, 3
+    info = reader.step(0)
+    _, registered = attention.install("sdpa-by-sequence", CPU, torch.float32)
+    objective = Objective(tiny_llama(registered, torch.float64), chunk_rows=100)
+    engine = TorchEngine(objective, FP64, World(rank=0, ranks=1, device=CPU))
+    for micro in range(accumulation):
+        packs = [reader.batch(0, rank, ranks, micro, accumulation) for rank in range(ranks)]
+        for pack in packs:
+            batch = micro_batch(pack, CPU, VOCABULARY)
+            scale = {
+                "mean of packs": 1 / reader.packs_per_step / pack.num_sequences,
+                "M of the micro-batch": 1 / sum(p.num_sequences for p in packs) / accumulation,
+                "M of one rank": 1 / (info.normalizer / ranks),
+                "divided by accumulation": 1 / info.normalizer / accumulation,
+            }[fault]
+            engine.accumulate(batch, scale, last=False)
+    faulty = {name: p.grad for name, p in objective.model.named_parameters()}
+    assert distance(faulty, unpacked_gradient(reader)) > 1e-2
+
+
+def test_a_micro_batch_without_targets_reaches_every_parameter_with_zero() -> None:
+    _, registered = attention.install("sdpa-by-sequence", CPU, torch.float32)
+    objective = Objective(tiny_llama(registered, tie_word_embeddings=False), chunk_rows=4)
+    loss = objective(micro_batch(None, CPU, VOCABULARY))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in objective.parameters())
+
+
+def test_target_rows_are_the_positions_before_the_targets(tmp_path: Path) -> None:
+    pack = open_packs(write_build(tmp_path, [[[(4, 2), (3, 1)]]], packs_per_step=1)).batch(0, 0, 1, 0, 1)
+    batch = micro_batch(pack, CPU, VOCABULARY)
+    assert batch.target_rows.tolist() == [1, 2, 5]
+    assert batch.labels.tolist() == pack.input_ids[[2, 3, 6]].tolist()
+    assert batch.weights.tolist() == [0.5, 0.5, 1.0]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
+
+
+def test_the_loss_never_makes_logits_for_rows_without_a_target(tmp_path: Path) -> None:
+    reader = open_packs(write_build(tmp_path, [[[(60, 3)]]], packs_per_step=1))
+    _, registered = attention.install("sdpa-by-sequence", CPU, torch.float32)
+    objective = Objective(tiny_llama(registered), chunk_rows=2)
+    seen: list[int] = []
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's signature
+            if function is F.cross_entropy:
+                seen.append(args[0].shape[0])
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        objective(micro_batch(reader.batch(0, 0, 1, 0, 1), CPU, VOCABULARY))
+    assert seen == [2, 1]
+
+
+def test_the_head_is_shared_with_the_loss_and_not_copied() -> None:
+    model = tiny_llama("eager", tie_word_embeddings=False)
+    objective = Objective(model, chunk_rows=4)
+    assert objective.loss.weight is model.lm_head.weight
+    assert len(list(objective.parameters())) == len(list(model.parameters()))
+    assert isinstance(objective.loss.weight, nn.Parameter)
+
+
+def test_weights_sum_to_the_number_of_sequences(tmp_path: Path) -> None:
+    reader = open_packs(write_build(tmp_path, [ROUGH_STEP], packs_per_step=4))
+    total = sum(float(reader.batch(0, rank, 4, 0, 1).loss_weights.sum()) for rank in range(4))
+    assert np.isclose(total, reader.step(0).num_sequences)

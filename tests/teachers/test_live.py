@@ -1,0 +1,269 @@
+"""The two live teachers against servers that speak their wire formats."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from longalign_data.errors import RecipeError, TeacherError
+from longalign_data.recipe import TeacherChoice
+from longalign_data.records import Usage
+from longalign_data.teachers import anthropic, openai
+from longalign_data.teachers.base import Raw, TeacherRequest, prompt
+from longalign_data.teachers.table import PROVIDERS, load_teacher
+from tests.teachers.fake_servers import KEY, Answer, FakeServer, completion, message, refused, text, thinking
+
+REQUEST = TeacherRequest(model="teacher-1", document="A document. 文档。", instruction="What is it?", max_tokens=50)
+
+
+def ask(
+    server: FakeServer,
+    *,
+    provider: str = "anthropic",
+    request: TeacherRequest = REQUEST,
+    retry_s: float = 20.0,
+    **options: Any,
+) -> Raw:
+    choice = TeacherChoice.model_validate({"provider": provider, "model": "teacher-1"})
+    path = "/v1" if provider == "openai" else ""
+    options = {"api_key": KEY, "base_url": server.url + path} | options
+
+    async def once() -> Raw:
+        teacher = load_teacher(choice, retry_s=retry_s, **options)
+        try:
+            return await teacher.ask(request)
+        finally:
+            await teacher.close()
+
+    with server.running():
+        return asyncio.run(once())
+
+
+def test_an_anthropic_request_carries_the_document_first_marked_for_the_cache_and_no_system_prompt() -> None:
+    server = FakeServer(lambda body, times: Answer(message(text("ok"))))
+    raw = ask(server)
+    (seen,) = server.seen
+    assert seen.path == "/v1/messages"
+    assert KEY in seen.headers["authorization"]
+    assert seen.headers["anthropic-version"]
+    assert seen.body == {
+        "model": "teacher-1",
+        "max_tokens": 50,
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": REQUEST.document, "cache_control": {"type": "ephemeral"}},
+                    {"type": "text", "text": "\n\nWhat is it?"},
+                ],
+            }
+        ],
+    }
+    assert "".join(block["text"] for block in seen.body["messages"][0]["content"]) == prompt(REQUEST)
+    assert raw == message(text("ok"))
+
+
+def test_the_cache_mark_can_be_left_out_and_parameters_go_into_the_body_as_they_are() -> None:
+    server = FakeServer(lambda body, times: Answer(message(text("ok"))))
+    request = TeacherRequest(
+        model="teacher-1",
+        document="d",
+        instruction="i",
+        max_tokens=30_000,
+        parameters={"temperature": 0.5, "thinking": {"type": "adaptive"}},
+    )
+    ask(server, request=request, prompt_cache=False)
+    body = server.seen[0].body
+    assert body["temperature"] == 0.5
+    assert body["thinking"] == {"type": "adaptive"}
+    assert body["max_tokens"] == 30_000
+    assert "cache_control" not in body["messages"][0]["content"][0]
+
+
+def test_an_openai_request_is_one_user_message_with_document_and_instruction() -> None:
+    server = FakeServer(lambda body, times: Answer(completion("ok")))
+    raw = ask(server, provider="openai")
+    (seen,) = server.seen
+    assert seen.path == "/v1/chat/completions"
+    assert seen.headers["authorization"] == f"Bearer {KEY}"
+    assert seen.body == {
+        "model": "teacher-1",
+        "messages": [{"role": "user", "content": prompt(REQUEST)}],
+        "max_tokens": 50,
+    }
+    assert raw == completion("ok")
+
+
+def test_a_server_of_ones_own_needs_no_key() -> None:
+    server = FakeServer(lambda body, times: Answer(completion("ok")))
+    assert ask(server, provider="openai", api_key=None) == completion("ok")
+
+
+OVERLOADED = refused(529, "overloaded_error", "Overloaded")
+LIMITED = refused(429, "rate_limit_error", "slow down", retry_after="0.6")
+BROKEN = refused(500, "api_error", "oops")
+CUT = Answer(message(text("never to be seen in full")), cut=True)
+NO_JSON = Answer("<html>gateway</html>")
+
+
+@pytest.mark.parametrize("fault", [OVERLOADED, LIMITED, BROKEN, CUT, NO_JSON], ids=["529", "429", "500", "cut", "html"])
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_transient_fault_is_asked_again_until_a_reply_comes(provider: str, fault: Answer) -> None:
+    good = message(text("ok")) if provider == "anthropic" else completion("ok")
+    server = FakeServer(lambda body, times: fault if times < 1 else Answer(good))
+    assert ask(server, provider=provider) == good
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_retrying_ends_at_the_deadline_even_when_the_server_asks_for_a_longer_wait(provider: str) -> None:
+    server = FakeServer(lambda body, times: refused(429, "rate_limit_error", "slow down", retry_after="86400"))
+    with pytest.raises(TeacherError, match=r"HTTP 429: slow down \(after 1 attempts") as caught:
+        ask(server, provider=provider, retry_s=5)
+    assert caught.value.retryable
+    assert caught.value.reason == "rate-limited"
+
+
+def test_a_server_that_is_not_there_is_a_transient_fault() -> None:
+    server = FakeServer(lambda body, times: Answer({}))
+    choice = TeacherChoice(provider="anthropic", model="teacher-1")
+    with server.running():
+        url = server.url
+
+    async def once() -> Raw:
+        teacher = load_teacher(choice, api_key=KEY, base_url=url, retry_s=0.1)
+        try:
+            return await teacher.ask(REQUEST)
+        finally:
+            await teacher.close()
+
+    with pytest.raises(TeacherError) as caught:
+        asyncio.run(once())
+    assert caught.value.retryable
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "reason"),
+    [
+        (400, "prompt is too long: 300000 tokens > 200000 maximum", "context-exceeded"),
+        (400, "This model's maximum context length is 8192 tokens", "context-exceeded"),
+        (413, "Request exceeds the maximum size", "context-exceeded"),
+        (400, "temperature: Extra inputs are not permitted", "bad-request"),
+        (400, "Your credit balance is too low", "unpaid"),
+        (401, "invalid x-api-key", "unauthorized"),
+        (403, "not allowed", "unauthorized"),
+        (404, "model: nobody", "not-found"),
+        (422, "unprocessable", "bad-request"),
+    ],
+)
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_an_error_of_the_client_is_not_asked_again_and_says_why(
+    provider: str, status: int, said: str, reason: str
+) -> None:
+    server = FakeServer(lambda body, times: refused(status, "some_error", said))
+    with pytest.raises(TeacherError) as caught:
+        ask(server, provider=provider)
+    assert len(server.seen) == 1
+    assert not caught.value.retryable
+    assert caught.value.reason == reason
+    assert said in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_a_used_up_quota_is_not_waited_for() -> None:
+    body = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
+    server = FakeServer(lambda request, times: Answer(body, status=429))
+    with pytest.raises(TeacherError) as caught:
+        ask(server, provider="openai")
+    assert caught.value.reason == "unpaid"
+    assert len(server.seen) == 1
+
+
+def test_a_missing_key_is_found_at_the_first_request_and_named() -> None:
+    choice = TeacherChoice(provider="anthropic", model="teacher-1")
+    with pytest.raises(TeacherError, match="ANTHROPIC_API_KEY"):
+        asyncio.run(load_teacher(choice).ask(REQUEST))
+    choice = TeacherChoice(provider="openai", model="teacher-1")
+    with pytest.raises(TeacherError, match="OPENAI_BASE_URL"):
+        asyncio.run(load_teacher(choice).ask(REQUEST))
+
+
+def test_parameters_that_the_stage_sets_are_refused() -> None:
+    choice = TeacherChoice(provider="anthropic", model="teacher-1", parameters={"stream": True})
+    with pytest.raises(RecipeError, match=r"parameters\.stream: is set by the stage itself"):
+        load_teacher(choice)
+
+
+@pytest.mark.parametrize(("provider", "model"), [("anthropic", "extractive-1"), ("extractive", "teacher-1")])
+def test_a_model_that_cannot_be_the_providers_is_told(provider: str, model: str) -> None:
+    choice = TeacherChoice.model_validate({"provider": provider, "model": model})
+    with pytest.raises(RecipeError, match=f"model: '{model}' with provider '{provider}'"):
+        load_teacher(choice)
+
+
+def test_text_blocks_are_joined_and_thinking_is_skipped_wherever_it_stands() -> None:
+    raw = message(thinking("hm"), text("one "), {"type": "redacted_thinking", "data": "x"}, text("two"))
+    reply = anthropic.read(raw)
+    assert reply.text == "one two"
+    assert reply.stop_reason == "end_turn"
+    assert reply.usage == Usage(
+        input_tokens=11, cache_write_tokens=100, cache_read_tokens=7, output_tokens=20, thinking_tokens=3
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("max_tokens", "max_tokens"),
+        ("refusal", "refusal"),
+        ("model_context_window_exceeded", "context_exceeded"),
+        ("pause_turn", "pause_turn"),
+        ("something_new", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_every_stop_reason_of_anthropic_has_its_meaning(given: str | None, meant: str) -> None:
+    assert anthropic.read(message(stop=given or "") | {"stop_reason": given}).stop_reason == meant
+
+
+def test_a_refusal_with_empty_content_is_read_with_its_category() -> None:
+    reply = anthropic.read(message(stop="refusal", stop_details={"type": "refusal", "category": "bio"}))
+    assert (reply.text, reply.stop_reason) == ("", "refusal")
+    assert "bio" in reply.detail
+
+
+@pytest.mark.parametrize(
+    ("raw", "text_", "stop"),
+    [
+        (completion("hello"), "hello", "end_turn"),
+        (completion("hel", "length"), "hel", "max_tokens"),
+        (completion(None, "content_filter"), "", "refusal"),
+        (completion(None, refusal="I will not"), "", "refusal"),
+        (completion(None, "tool_calls"), "", "tool_use"),
+        (completion("x", "eos"), "x", "unknown"),
+    ],
+)
+def test_every_chat_completion_is_read(raw: Raw, text_: str, stop: str) -> None:
+    reply = openai.read(raw)
+    assert (reply.text, reply.stop_reason) == (text_, stop)
+    assert reply.usage == Usage(input_tokens=111, cache_read_tokens=7, output_tokens=20, thinking_tokens=3)
+
+
+def test_a_server_that_counts_nothing_is_read_with_a_usage_of_zero() -> None:
+    raw = {key: value for key, value in completion("x").items() if key != "usage"}
+    assert openai.read(raw).usage == Usage()
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+@pytest.mark.parametrize(
+    "raw", [{}, {"content": None, "choices": []}, {"choices": [None]}, {"error": {"message": "x"}}]
+)
+def test_a_reply_in_another_format_is_a_value_error(provider: str, raw: Raw) -> None:
+    with pytest.raises(ValueError, match="has a"):
+        PROVIDERS[provider].read(raw)
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+def test_every_provider_says_something_of_the_terms_of_its_output(provider: str) -> None:
+    assert len(PROVIDERS[provider].terms) > 40

@@ -1,0 +1,173 @@
+"""Packed attention against attention with an explicit block mask, and the refusal of models that leak."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AttentionInterface,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    PreTrainedModel,
+)
+
+from longalign_data.errors import UserError
+from tests.trainer.builds import VOCABULARY, tiny_llama
+from trainer import attention
+from trainer.config import TrainConfig
+from trainer.engine import TorchEngine, World
+from trainer.loss import Objective
+from trainer.model import load_model
+from trainer.probe import probe
+
+pytestmark = pytest.mark.torch
+
+CPU = torch.device("cpu")
+BORDERS = torch.tensor([0, 5, 6, 19, 26], dtype=torch.int32)
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "use_cache": False,
+}
+
+
+def masked_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None) -> Tensor:
+    """The definition, with every pair of positions written out."""
+    length = query.shape[2]
+    sequence = torch.searchsorted(BORDERS, torch.arange(length), right=True)
+    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    allowed = (sequence[:, None] == sequence[None, :]) & (distance >= 0)
+    if window is not None:
+        allowed &= distance < window
+    key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], dim=1) for t in (key, value))
+    scores = (query @ key.transpose(2, 3)) * scale
+    return (scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_attention_by_sequence_is_attention_with_a_block_mask(kv_heads: int, window: int | None) -> None:
+    torch.manual_seed(0)
+    tensors = [
+        torch.randn(1, heads, 26, 8, dtype=torch.float64, requires_grad=True) for heads in (4, kv_heads, kv_heads)
+    ]
+    found, _ = attention.sdpa_by_sequence(
+        nn.Module(), *tensors, None, scaling=0.3, cu_seq_lens_q=BORDERS, max_length_q=13, sliding_window=window
+    )
+    wanted = masked_attention(*tensors, scale=0.3, window=window)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(found)
+    for ours, theirs in zip(
+        torch.autograd.grad((found * weight).sum(), tensors),
+        torch.autograd.grad((wanted * weight).sum(), tensors),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_no_backend_runs_without_borders_or_with_a_mask_or_a_softcap() -> None:
+    q = torch.randn(1, 2, 6, 4)
+    borders = {"cu_seq_lens_q": torch.tensor([0, 6], dtype=torch.int32), "max_length_q": 6}
+    for _, function in attention.BACKENDS.values():
+        if function is attention.flash_attn:
+            continue  # needs the flash-attn package to be imported
+        with pytest.raises(UserError, match="does not hand cu_seq_lens on"):
+            function(nn.Module(), q, q, q, None)
+        with pytest.raises(UserError, match="asks for a mask"):
+            function(nn.Module(), q, q, q, torch.ones(1, 1, 6, 6), **borders)
+        with pytest.raises(UserError, match="needs softcap"):
+            function(nn.Module(), q, q, q, None, softcap=30.0, **borders)
+
+
+def test_a_stock_model_on_a_pack_gives_what_each_sequence_alone_gives() -> None:
+    _, registered = attention.install("auto", CPU, torch.float32)
+    packed, alone = tiny_llama(registered, torch.float64), tiny_llama("sdpa", torch.float64)
+    ids = torch.randint(VOCABULARY, (26,), generator=torch.Generator().manual_seed(1))
+    positions = torch.cat([torch.arange(n) for n in BORDERS.diff().tolist()])
+    logits = packed(input_ids=ids[None], position_ids=positions[None], cu_seq_lens_q=BORDERS, max_length_q=13).logits[0]
+    for start, end in zip(BORDERS[:-1].tolist(), BORDERS[1:].tolist(), strict=True):
+        torch.testing.assert_close(logits[start:end], alone(input_ids=ids[None, start:end]).logits[0])
+
+
+def test_a_backend_that_cannot_run_here_is_refused_with_those_that_can() -> None:
+    assert attention.install("auto", CPU, torch.bfloat16)[0] == "sdpa-by-sequence"
+    with pytest.raises(UserError, match=r"torch-varlen cannot run on cpu.*here: sdpa-by-sequence, or auto"):
+        attention.install("torch-varlen", CPU, torch.bfloat16)
+    with pytest.raises(UserError, match=r"flash-attn cannot run on cuda in torch\.float32"):
+        attention.install("flash-attn", torch.device("cuda"), torch.float32)
+
+
+def run_probe(model: PreTrainedModel) -> None:
+    objective = Objective(model, chunk_rows=64)
+    probe(
+        objective,
+        TorchEngine(objective, TrainConfig(engine="torch", dtype="fp32"), World(rank=0, ranks=1, device=CPU)),
+        CPU,
+    )
+
+
+def ours() -> str:
+    return attention.install("sdpa-by-sequence", CPU, torch.float32)[1]
+
+
+def test_the_probe_passes_a_model_that_keeps_sequences_apart() -> None:
+    model = tiny_llama(ours())
+    run_probe(model)
+    assert model.training
+
+
+def causal_over_the_pack(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: object
+) -> tuple[Tensor, None]:
+    """What stock `sdpa` does once its mask is lost: it attends causally over the whole pack."""
+    output = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    return output.transpose(1, 2), None
+
+
+def test_the_probe_refuses_attention_that_ignores_the_borders() -> None:
+    AttentionInterface.register("causal_over_the_pack", causal_over_the_pack)
+    with pytest.raises(UserError, match="LlamaForCausalLM: sequences of one pack see each other"):
+        run_probe(tiny_llama("causal_over_the_pack"))
+
+
+def test_the_probe_refuses_a_stock_model_whose_convolutions_cross_the_borders() -> None:
+    torch.manual_seed(0)
+    config = Lfm2Config(**SMALL, block_auto_adjust_ff_dim=False, full_attn_idxs=[1])
+    config._attn_implementation = ours()
+    with pytest.raises(UserError, match="Lfm2ForCausalLM: sequences of one pack see each other"):
+        run_probe(Lfm2ForCausalLM(config))
+
+
+def gemma(**changes: object) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = Gemma2Config(**SMALL, head_dim=8, query_pre_attn_scalar=8, **changes)
+    config._attn_implementation = ours()
+    model = Gemma2ForCausalLM(config)
+    # Random heads give logits too small for a cap to matter.
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(20)
+    return model
+
+
+def test_a_model_that_caps_its_logits_is_refused_and_without_the_caps_it_trains() -> None:
+    with pytest.raises(UserError, match="needs softcap"):
+        run_probe(gemma())
+    with pytest.raises(UserError, match="logits are not its output head on its last hidden state"):
+        run_probe(gemma(attn_logit_softcapping=None, final_logit_softcapping=2.0))
+    run_probe(gemma(attn_logit_softcapping=None, final_logit_softcapping=None))
+
+
+def test_a_model_folder_without_weights_or_that_is_missing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds no weights; add --random-init"):
+        load_model(str(tmp_path), random_init=False, dtype=torch.float32, attention=ours(), seed=0)
+    with pytest.raises(UserError, match="no such folder"):
+        load_model(str(tmp_path / "missing"), random_init=False, dtype=torch.float32, attention=ours(), seed=0)

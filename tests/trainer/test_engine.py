@@ -1,0 +1,64 @@
+"""The start-up measurement of what an engine divides by."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from longalign_data.errors import LongAlignError
+from trainer.config import TrainConfig
+from trainer.engine import TorchEngine, World, calibrate, deepspeed_settings, parameter_groups
+
+pytestmark = pytest.mark.torch
+
+CONFIG = TrainConfig(engine="torch", dtype="fp32")
+ALONE = World(rank=0, ranks=1, device=torch.device("cpu"))
+
+
+class DividesByAccumulation(TorchEngine):
+    """What `backward(loss)` of DeepSpeed does unless told otherwise."""
+
+    def accumulate(self, batch: Any, scale: float, *, last: bool) -> Tensor:
+        return super().accumulate(batch, scale / 3, last=last)
+
+
+class ForgetsTheFirstMicroBatch(TorchEngine):
+    """What an engine does that clears gradients at the wrong boundary."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module, CONFIG, ALONE)
+        self.seen = itertools.count()
+
+    def accumulate(self, batch: Any, scale: float, *, last: bool) -> Tensor:
+        return super().accumulate(batch, scale if next(self.seen) else 0.0, last=last)
+
+
+def test_an_engine_that_divides_by_the_ranks_alone_passes() -> None:
+    calibrate(lambda module: TorchEngine(module, CONFIG, ALONE), ALONE, 3, tolerance=1e-6)
+
+
+def test_an_engine_that_divides_by_the_accumulation_too_is_refused_with_its_divisor() -> None:
+    with pytest.raises(LongAlignError, match=r"with 1 ranks and accumulation 3 it divides by 3, not by 1"):
+        calibrate(lambda module: DividesByAccumulation(module, CONFIG, ALONE), ALONE, 3, tolerance=1e-6)
+
+
+def test_an_engine_that_loses_a_micro_batch_is_refused() -> None:
+    with pytest.raises(LongAlignError, match=r"gives a gradient of 1\.66667 where 2 was wanted"):
+        calibrate(ForgetsTheFirstMicroBatch, ALONE, 3, tolerance=1e-6)
+
+
+def test_biases_and_norms_have_no_weight_decay() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
+    decayed, spared = parameter_groups(module, 0.1)
+    assert (decayed["weight_decay"], [p.shape for p in decayed["params"]]) == (0.1, [(3, 2)])
+    assert (spared["weight_decay"], len(spared["params"])) == (0.0, 3)
+
+
+def test_the_users_deepspeed_settings_lie_over_ours() -> None:
+    extra = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}, "steps_per_print": 5}
+    settings = deepspeed_settings(TrainConfig(zero_stage=3), extra, 4)
+    assert settings["zero_optimization"] == {"stage": 3, "offload_optimizer": {"device": "cpu"}}
+    assert (settings["gradient_accumulation_steps"], settings["steps_per_print"]) == (4, 5)
+    assert settings["optimizer"]["params"]["torch_adam"] is False

@@ -1,0 +1,258 @@
+"""Whole runs by the real command: one process in this one, two gloo ranks through the launchers."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.trainer.builds import VOCABULARY, write_build, write_model_config
+from trainer.__main__ import main
+
+pytestmark = pytest.mark.torch
+
+ROOT = Path(__file__).parents[2]
+NUM_STEPS = 12
+CONFIG = """\
+engine: {engine}
+zero_stage: {stage}
+dtype: fp32
+learning_rate: 1e-2
+schedule: cosine
+warmup_steps: 2
+weight_decay: 0.01
+activation_checkpointing: {checkpointing}
+loss_chunk_rows: 3
+checkpoint_every: 5
+"""
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build of 12 steps of four uneven packs, the last step short of one, and a model folder."""
+    root = tmp_path_factory.mktemp("trainer")
+    step = [[(30, 8), (20, 3)], [(50, 16)], [(10, 2), (12, 4), (20, 1)], [(64, 5)]]
+    write_build(root / "build", [*[step] * (NUM_STEPS - 1), step[:3]], packs_per_step=4)
+    write_model_config(root / "model")
+    return root
+
+
+def arguments(
+    place: Path, output: Path, *, engine: str = "torch", stage: int = 0, extra: tuple[str, ...] = ()
+) -> list[str]:
+    config = output.with_name(f"{output.name}.yaml")
+    config.write_text(CONFIG.format(engine=engine, stage=stage, checkpointing=str(stage == 3).lower()))
+    model = ["--model", str(place / "model"), "--random-init"]
+    return ["--build", str(place / "build"), *model, "--config", str(config), "--output", str(output), *extra]
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(output: Path) -> list[float]:
+    return [line["loss"] for line in metrics(output)]
+
+
+@pytest.fixture(scope="session")
+def reference(place: Path) -> Path:
+    """An uninterrupted run in one process."""
+    output = place / "reference"
+    assert main(arguments(place, output), {}) == 0
+    return output
+
+
+def launch(command: list[str], *, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    """A launcher with its ranks, in a session of their own so that all of them end with it."""
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+        pytest.fail(f"no end after {timeout} s:\n{errors[-4000:]}")
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def torchrun(ranks: int, options: list[str]) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
+    return launch(
+        [*launcher, "--master_addr", "127.0.0.1", "--master_port", str(free_port()), "-m", "trainer", *options]
+    )
+
+
+def test_the_loss_falls_and_every_step_leaves_a_line_with_its_facts(reference: Path) -> None:
+    lines = metrics(reference)
+    assert [line["step"] for line in lines] == list(range(NUM_STEPS))
+    assert sum(losses(reference)[-3:]) < 0.85 * sum(losses(reference)[:3])
+    assert (lines[0]["num_tokens"], lines[0]["num_sequences"], lines[0]["num_packs"]) == (206, 7, 4)
+    assert (lines[-1]["num_tokens"], lines[-1]["num_sequences"], lines[-1]["normalizer"]) == (142, 6, 6.0)
+    assert lines[0]["grad_norm"] > 0
+    assert lines[0]["learning_rate"] == 0.005
+
+
+def test_the_trained_model_is_a_folder_that_transformers_loads(place: Path, reference: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(reference / "model")
+    ids = (torch.arange(40) * 7 % VOCABULARY)[None]
+    trained = float(model(input_ids=ids, labels=ids).loss.detach())
+    assert trained < losses(reference)[0]
+    start = AutoModelForCausalLM.from_config(model.config)
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in start.state_dict().items()}
+
+
+def test_a_run_that_stopped_goes_on_to_the_same_losses_to_the_bit(place: Path, reference: Path) -> None:
+    output = place / "stopped"
+    assert main(arguments(place, output, extra=("--max-steps", "7")), {}) == 0
+    assert len(losses(output)) == 7
+    assert main(arguments(place, output, extra=("--resume",)), {}) == 0
+    assert losses(output) == losses(reference)
+    ours, theirs = (folder / "model" / "model.safetensors" for folder in (output, reference))
+    assert ours.read_bytes() == theirs.read_bytes()
+    kept = sorted(path.name for path in (output / "checkpoints").iterdir())
+    assert kept == ["step-00000010", "step-00000012"]
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(place: Path, reference: Path) -> None:
+    output = place / "killed"
+    command = [sys.executable, "-m", "trainer", *arguments(place, output)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 100
+    while not (output / "checkpoints" / "step-00000005" / "trainer.json").exists() and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with (output / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "lo')  # a line cut off by the kill
+    assert main(arguments(place, output, extra=("--resume",)), {}) == 0
+    # The same thread count would give the same bits; the killed process had one thread, this one has what it has.
+    assert losses(output) == pytest.approx(losses(reference), rel=1e-5)
+    assert [line["step"] for line in metrics(output)] == list(range(NUM_STEPS))
+
+
+@pytest.fixture(scope="session", params=[2, 3])
+def sharded(request: pytest.FixtureRequest, place: Path) -> Path:
+    """A run of two ranks under DeepSpeed; with stage 3 stopped after step 7 and resumed."""
+    output = place / f"zero-{request.param}"
+    parts: list[tuple[str, ...]] = [("--max-steps", "7"), ("--resume",)] if request.param == 3 else [()]
+    for extra in parts:
+        ended = torchrun(2, arguments(place, output, engine="deepspeed", stage=request.param, extra=extra))
+        assert ended.returncode == 0, ended.stderr[-4000:]
+    return output
+
+
+def test_two_ranks_under_deepspeed_take_the_same_steps_as_one_process(sharded: Path, reference: Path) -> None:
+    assert losses(sharded) == pytest.approx(losses(reference), rel=1e-5)
+    ours, theirs = ([line["grad_norm"] for line in metrics(folder)] for folder in (sharded, reference))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert [line["num_tokens"] for line in metrics(sharded)] == [line["num_tokens"] for line in metrics(reference)]
+
+
+def test_two_ranks_under_deepspeed_export_whole_weights(sharded: Path, reference: Path) -> None:
+    ours, theirs = (
+        AutoModelForCausalLM.from_pretrained(folder / "model").state_dict() for folder in (sharded, reference)
+    )
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_the_deepspeed_launcher_and_ddp_start_the_same_run(place: Path, reference: Path) -> None:
+    output = place / "launched"
+    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", "2", "--master_port", str(free_port())]
+    options = arguments(place, output, engine="torch", extra=("--max-steps", "3"))
+    ended = launch([*launcher, "--module", "trainer", *options])
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert losses(output) == pytest.approx(losses(reference)[:3], rel=1e-5)
+
+
+def refused(capsys: pytest.CaptureFixture[str], options: list[str], environment: dict[str, str] | None = None) -> str:
+    """The one message of a command that must end with exit code 2."""
+    assert main(options, environment or {}) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error")
+    assert "Traceback" not in message
+    return message
+
+
+def test_a_misspelt_key_ends_with_its_file_and_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = arguments(place, place / "misspelt")
+    (place / "misspelt.yaml").write_text("engine: torch\ndytpe: fp32\n")
+    assert "misspelt.yaml:2: dytpe: unknown key; did you mean 'dtype'?" in refused(capsys, options)
+
+
+def test_ranks_that_do_not_divide_a_step_are_refused_with_those_that_do(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, arguments(place, place / "three"), {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0"})
+    assert "a step has 4 packs" in message
+    assert "1 x 4, 2 x 2, 4 x 1" in message
+
+
+def test_a_folder_that_is_no_build_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = arguments(place, place / "nothing")
+    options[1] = str(place / "model")
+    assert "no packs/*.parquet here" in refused(capsys, options)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    place: Path, reference: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (reference / "metrics.jsonl").read_bytes()
+    assert "holds a run already; go on with --resume" in refused(capsys, arguments(place, reference))
+    assert (reference / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_plan_is_not_resumed(
+    place: Path, reference: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_build(place / "other", [[[(8, 2)], [(9, 2)], [(8, 3)], [(8, 1)]]] * NUM_STEPS, packs_per_step=4)
+    options = arguments(place, reference, extra=("--resume",))
+    options[1] = str(place / "other")
+    assert "was written with plan" in refused(capsys, options)
+
+
+def test_packs_longer_than_the_models_positions_or_of_another_vocabulary_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, change, told in (
+        ("short", {"max_position_embeddings": 32}, "up to 64 tokens but the model has 32 positions"),
+        ("few", {"vocab_size": 50}, "but the model has 50 tokens"),
+    ):
+        folder = write_model_config(place / name)
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(values | change))
+        options = arguments(place, place / f"{name}-run")
+        options[3] = str(folder)
+        assert told in refused(capsys, options)
+
+
+def test_a_wrong_option_is_one_line_and_help_needs_no_torch() -> None:
+    wrong = launch([sys.executable, "-m", "trainer", "--biuld", "x"])
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    code = "import sys, trainer.__main__ as m\ntry: m.main(['--help'])\nfinally: sys.stderr.write(str('torch' in sys.modules))"
+    told = launch([sys.executable, "-c", code])
+    assert "--max-steps" in told.stdout
+    assert told.stderr == "False"

@@ -1,0 +1,116 @@
+"""The command line: `python -m trainer`, or the same under `torchrun -m trainer` and `deepspeed --module trainer`.
+
+Exit codes: 0 trained, 2 something a person can mend (one message, no traceback), 1 training could not go on.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from longalign_data.errors import LongAlignError, MissingExtraError, UserError
+
+EXAMPLES = """\
+examples:
+  one process   python -m trainer --build builds/quickstart/1.0.0 --model recipes/train/tiny-llama --random-init \\
+                  --config recipes/train/tiny-cpu.yaml
+  eight GPUs    torchrun --nproc_per_node 8 -m trainer --build BUILD --model MODEL --config recipes/train/llama-7b-64k.yaml
+  or            deepspeed --num_gpus 8 --module trainer --build BUILD --model MODEL --config ...
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; their help is the reference."""
+    found = _Parser(
+        prog="python -m trainer",
+        description="Trains a stock Hugging Face causal language model on the packs of a build, with the plan's exact loss.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = found.add_argument
+    add("--build", type=Path, required=True, metavar="FOLDER", help="a build: its tables packs/ and plan/ are read")
+    add("--model", required=True, help="a Hugging Face model folder, or a hub id, with @revision if wanted")
+    add("--config", type=Path, required=True, metavar="YAML", help="how to train; see recipes/train/")
+    add("--output", type=Path, metavar="FOLDER", help="where the run goes (default: runs/<name of the configuration>)")
+    add("--max-steps", type=_positive, metavar="N", help="stop after step N; the schedule stays that of the whole run")
+    add("--resume", action="store_true", help="go on from the last checkpoint in the output folder, if there is one")
+    add("--random-init", action="store_true", help="random weights; the model folder needs no more than a config.json")
+    # The deepspeed launcher adds this one; LOCAL_RANK says the same.
+    add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """Runs one rank; returns the exit code."""
+    asked = parser().parse_args(arguments)
+    rank, ranks = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    try:
+        _train(asked, rank=rank, ranks=ranks, environment=environment)
+    except LongAlignError as error:
+        where = f" (rank {rank})" if rank else ""
+        sys.stderr.write(f"error{where}: {error}\n")
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Mapping[str, str]) -> None:
+    from trainer.config import load_config
+
+    config, settings = load_config(asked.config)
+    try:
+        import torch.distributed
+
+        if config.engine == "deepspeed":
+            # DeepSpeed reads these itself; without a launcher nobody has set them.
+            for name in ("RANK", "LOCAL_RANK"):
+                os.environ.setdefault(name, "0")
+            os.environ.setdefault("WORLD_SIZE", "1")
+            if not torch.cuda.is_available():
+                os.environ.setdefault("DS_ACCELERATOR", "cpu")
+            import deepspeed  # noqa: F401 - found missing here rather than in the middle of a run
+
+        from trainer import loop
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", extra="train", purpose="The trainer") from None
+    local_rank = int(environment.get("LOCAL_RANK", asked.local_rank or 0))
+    try:
+        loop.run(
+            loop.Run(
+                build=asked.build,
+                model=asked.model,
+                output=asked.output or Path("runs") / asked.config.stem,
+                config=config,
+                deepspeed=settings,
+                random_init=asked.random_init,
+                resume=asked.resume,
+                stop_after=asked.max_steps,
+            ),
+            rank=rank,
+            ranks=ranks,
+            local_rank=local_rank,
+        )
+    finally:
+        if torch.distributed.is_initialized():
+            with contextlib.suppress(RuntimeError):
+                torch.distributed.destroy_process_group()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Block-diagonal causal attention: a token sees the earlier tokens of its own sequence and nothing else of its pack.
+
+In: queries, keys and values of a whole pack and its `cu_seqlens`. Out: what each sequence alone would give. No T x T mask
+exists on any path; memory grows with T. The functions are registered through Transformers' own `AttentionInterface`
+under names for which Transformers builds no mask, so they *must* find the borders in their arguments, and raise if not.
+
+    flash-attn        the flash-attn package; CUDA, bf16
+    torch-varlen      torch.nn.attention.varlen; CUDA, bf16; nothing to compile
+    sdpa-by-sequence  one causal scaled_dot_product_attention a sequence; anywhere, any dtype; slow for many short ones
+"""
+
+import importlib.util
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from longalign_data.errors import UserError
+
+AttentionFunction = Callable[..., tuple[Tensor, None]]
+
+
+def sdpa_by_sequence(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """`query` [1, heads, T, d], `key` and `value` [1, kv_heads, T, d] -> [1, T, heads, d]; as the two below."""
+    borders, _ = _borders(module, query, attention_mask, kwargs)
+    window = kwargs.get("sliding_window")
+    grouped = query.shape[1] != key.shape[1]
+    ends = borders.tolist()
+    outputs = []
+    for start, end in itertools.pairwise(ends):
+        q, k, v = (t[:, :, start:end] for t in (query, key, value))
+        mask = None
+        if window is not None and end - start > window:
+            distance = torch.arange(end - start, device=q.device)
+            distance = distance[:, None] - distance[None, :]
+            mask = (distance >= 0) & (distance < window)
+        outputs.append(
+            F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def torch_varlen(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    from torch.nn.attention.varlen import varlen_attn
+
+    borders, longest = _borders(module, query, attention_mask, kwargs)
+    if dropout:
+        raise UserError("torch-varlen attention has no dropout; set attention_dropout to 0 in the model's config.json")
+    q, k, v = _rows(query, key, value)
+    known = inspect.signature(varlen_attn).parameters
+    window = kwargs.get("sliding_window")
+    options: dict[str, Any] = {}
+    # torch 2.10 and 2.11 know `is_causal`; later releases say it with the window and can share key-value heads.
+    if "window_size" in known:
+        options["window_size"] = (-1 if window is None else window - 1, 0)
+    elif window is None or longest <= window:
+        options["is_causal"] = True
+    else:
+        raise UserError(
+            f"torch {torch.__version__}: varlen_attn has no sliding window; use flash-attn or a newer torch"
+        )
+    if scaling is not None:
+        if "scale" in known:
+            options["scale"] = scaling
+        else:
+            q = q * (scaling * q.shape[-1] ** 0.5)
+    if "enable_gqa" in known:
+        options["enable_gqa"] = q.shape[1] != k.shape[1]
+    else:
+        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
+    output = varlen_attn(q, k, v, borders, borders, longest, longest, **options)
+    assert isinstance(output, Tensor)
+    return output.unsqueeze(0), None
+
+
+def flash_attn(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    from flash_attn import flash_attn_varlen_func
+
+    borders, longest = _borders(module, query, attention_mask, kwargs)
+    window = kwargs.get("sliding_window")
+    output = flash_attn_varlen_func(
+        *_rows(query, key, value),
+        borders,
+        borders,
+        longest,
+        longest,
+        dropout_p=dropout,
+        softmax_scale=scaling,
+        causal=True,
+        window_size=(-1, -1) if window is None else (window - 1, 0),
+    )
+    return output[None], None
+
+
+BACKENDS: dict[str, tuple[str, AttentionFunction]] = {
+    "flash-attn": ("packed_fa", flash_attn),
+    "torch-varlen": ("packed_varlen", torch_varlen),
+    "sdpa-by-sequence": ("packed_slices", sdpa_by_sequence),
+}
+"""Name in the configuration -> (name given to Transformers, function). Transformers treats names that contain `flash` or
+`sdpa` as its own."""
+
+
+def install(choice: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    """Registers the backend for `choice` (or the best one for `auto`); returns its name here and its name for
+    `attn_implementation=`. Raises UserError when the choice cannot run here."""
+    fast = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    can = {
+        "flash-attn": fast and importlib.util.find_spec("flash_attn") is not None,
+        "torch-varlen": fast and importlib.util.find_spec("torch.nn.attention.varlen") is not None,
+        "sdpa-by-sequence": True,
+    }
+    name = next(name for name in BACKENDS if can[name]) if choice == "auto" else choice
+    if not can[name]:
+        usable = ", ".join(name for name in BACKENDS if can[name])
+        raise UserError(f"attention: {name} cannot run on {device.type} in {dtype}; here: {usable}, or auto")
+    registered, function = BACKENDS[name]
+    AttentionInterface.register(registered, function)
+    return name, registered
+
+
+def _borders(module: nn.Module, query: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> tuple[Tensor, int]:
+    """`cu_seqlens` and the longest sequence, out of what the model handed on; refuses what would be ignored silently."""
+    name = type(module).__name__
+    borders, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
+    if borders is None or longest is None:
+        raise UserError(f"{name} does not hand cu_seq_lens on to its attention: this model cannot be trained on packs")
+    if mask is not None or query.shape[0] != 1:
+        raise UserError(
+            f"{name} asks for a mask or a batch of {query.shape[0]}; packed attention takes one pack, no mask"
+        )
+    for key in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(key) is not None:
+            raise UserError(f"{name} needs {key}, which packed attention does not compute")
+    return borders, int(longest)
+
+
+def _rows(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[1, heads, T, d] -> [T, heads, d] in the dtype of `value`: under autocast the rotary embedding leaves q, k in fp32."""
+    q, k, v = (t[0].transpose(0, 1).to(value.dtype).contiguous() for t in (query, key, value))
+    return q, k, v

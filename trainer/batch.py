@@ -1,0 +1,64 @@
+"""One pack as tensors.
+
+In: a `PackBatch` of the reader (numpy). Out: a `MicroBatch` on the training device. The shift between hidden states and
+labels happens here and nowhere else: the target at t is predicted from the hidden state at t - 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longalign_data.errors import UserError
+from longalign_data.packing.reader import PackBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """`input_ids`, `position_ids`: int64 [1, T], positions restart in every sequence. `cu_seqlens`: int32 [n + 1].
+    `target_rows`, `labels`: int64 [R], `weights`: float32 [R]: hidden row `target_rows[j]` predicts token `labels[j]`,
+    which counts `weights[j]` in the loss. R is at least 1: a pack without targets gets one row of weight 0, so that every
+    parameter takes part on every rank and collectives stay in step."""
+
+    input_ids: Tensor
+    position_ids: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+    target_rows: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def micro_batch(pack: PackBatch | None, device: torch.device, vocabulary: int) -> MicroBatch:
+    """The pack on `device`; for None (no pack is left for this rank in the plan's last step) a two-token batch whose loss
+    is 0. Raises UserError when a token id is not below `vocabulary`, the model's."""
+    if pack is None:
+        ids, positions = np.zeros(2, np.int64), np.arange(2)
+        weights, borders, longest = np.zeros(2, np.float32), np.array([0, 2], np.int32), 2
+    else:
+        ids, positions, weights = pack.input_ids, pack.position_ids, pack.loss_weights
+        borders, longest = pack.cu_seqlens, int(pack.max_seqlen)
+    if ids.max() >= vocabulary:
+        raise UserError(
+            f"pack {pack.pack_id if pack else None}: token id {ids.max()}, but the model has {vocabulary} tokens; "
+            "the build was encoded for another tokenizer than this model's"
+        )
+    targets = np.flatnonzero(weights)
+    if len(targets) == 0:
+        targets = np.array([min(1, len(ids) - 1)])
+    # A weight on the first token of a sequence would train across the border between two sequences.
+    assert not weights[borders[:-1]].any()
+
+    def put(array: np.ndarray, dtype: type) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype)).to(device, non_blocking=True)
+
+    return MicroBatch(
+        input_ids=put(ids[None], np.int64),
+        position_ids=put(positions[None], np.int64),
+        cu_seqlens=put(borders, np.int32),
+        max_seqlen=longest,
+        target_rows=put(np.maximum(targets - 1, 0), np.int64),
+        labels=put(ids[targets], np.int64),
+        weights=put(weights[targets], np.float32),
+    )

@@ -1,0 +1,114 @@
+"""The trainer's YAML configuration.
+
+In: `recipes/train/*.yaml`. Out: `TrainConfig`. Example:
+
+    engine: deepspeed
+    zero_stage: 3
+    dtype: bf16
+    learning_rate: 2e-5
+    schedule: cosine
+    warmup_steps: 40
+    activation_checkpointing: true
+    deepspeed: zero3-offload.json
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from longalign_data import yamlfile
+from longalign_data.errors import RecipeError
+
+
+def _number(value: object) -> object:
+    """YAML 1.1 reads `2e-5` (no dot) as text; everyone writes learning rates that way."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+
+
+class TrainConfig(yamlfile.Strict):
+    """How to train. How many packs make a step is no choice here: the build's plan fixes it, and accumulation follows
+    from the number of ranks."""
+
+    engine: Literal["torch", "deepspeed"] = "deepspeed"
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
+    dtype: Literal["fp32", "bf16"] = "bf16"
+    attention: Literal["auto", "flash-attn", "torch-varlen", "sdpa-by-sequence"] = "auto"
+    activation_checkpointing: bool = True
+    loss_chunk_rows: Annotated[int, Field(ge=1)] = 512
+    """Target rows whose logits exist at once; 512 rows of a 152k vocabulary are 0.3 GB in fp32, and about four copies live."""
+
+    learning_rate: Annotated[Number, Field(gt=0)] = 2e-5
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    min_learning_rate: Annotated[Number, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
+    adam_beta1: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.95
+    adam_epsilon: Annotated[Number, Field(gt=0)] = 1e-8
+    grad_clip: Annotated[Number, Field(ge=0)] = 1.0
+    """Norm above which gradients are scaled down, after reduction over ranks; 0 switches clipping off."""
+
+    epochs: Annotated[int, Field(ge=1)] = 1
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Ends the run, and its schedule, before the plan does."""
+    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between checkpoints; 0 writes one at the end alone."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    deepspeed: str | None = None
+    """JSON file with further DeepSpeed settings, such as offload; relative to this file."""
+
+
+OWNED = {
+    "train_batch_size": "the plan fixes it",
+    "train_micro_batch_size_per_gpu": "it is one pack",
+    "gradient_accumulation_steps": "it follows from the plan and the number of ranks",
+    "gradient_clipping": "write grad_clip in the YAML file",
+    "scheduler": "write schedule in the YAML file",
+    "bf16": "write dtype in the YAML file",
+    "fp16": "write dtype: bf16 in the YAML file; fp16 is not supported",
+}
+"""DeepSpeed settings that would contradict the configuration, with what to do instead."""
+
+
+def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """The configuration and the settings of its DeepSpeed file ({} without one). Raises RecipeError, naming file and line."""
+    config = yamlfile.load(path, TrainConfig)
+    if config.deepspeed is None:
+        return config, {}
+    file = path.parent / config.deepspeed
+    try:
+        settings = json.loads(yamlfile.read_text(file))
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"{file}:{error.lineno}: not valid JSON: {error.msg}") from None
+    if not isinstance(settings, dict):
+        raise RecipeError(f"{file}:1: expected a JSON object of DeepSpeed settings")
+    for key, instead in OWNED.items():
+        if key in settings:
+            raise RecipeError(f"{file}: {key}: not to be set here: {instead}")
+    if "stage" in settings.get("zero_optimization", {}):
+        raise RecipeError(f"{file}: zero_optimization.stage: not to be set here: write zero_stage in {path}")
+    return config, settings
+
+
+def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:
+    """The rate of optimizer step `step` of `num_steps`, from 0: linear warm-up from peak/warmup, then the schedule down to
+    `min_learning_rate`, which the step after the last one would have."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * left

@@ -1,0 +1,294 @@
+"""What turns sums into steps: one process or DDP through torch, or DeepSpeed, behind the same few methods.
+
+An engine averages gradients over ranks, and some divide by the accumulation too. We want the gradient of
+sum(l over all packs of the step) / Z, so every l is scaled by ranks / Z before its backward; that is right exactly if
+the engine divides by `ranks` and by nothing else. `calibrate` measures that at start-up on a parameter of its own, with
+the same engine, stage and accumulation, instead of trusting this sentence.
+"""
+
+import contextlib
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
+from torch.nn.parallel import DistributedDataParallel
+
+from longalign_data.errors import LongAlignError
+from trainer.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Who we are among the ranks, and where our tensors live."""
+
+    rank: int
+    ranks: int
+    device: torch.device
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values` summed over ranks, in place; the same on every rank."""
+        if self.ranks > 1:
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Returns once every rank is here."""
+        if self.ranks > 1:
+            dist.barrier()
+
+
+class Engine(Protocol):
+    """One optimizer step is `accumulate` for every micro-batch, `last` on the last one, then `step`."""
+
+    def accumulate(self, batch: Any, scale: float, *, last: bool) -> Tensor:
+        """Adds the gradient of `scale` * l; returns l, detached. The last call averages the gradients over ranks."""
+
+    def gradient(self, parameter: nn.Parameter) -> Tensor:
+        """The averaged gradient, whole, between the last `accumulate` and `step`."""
+
+    def step(self, learning_rate: float) -> float | None:
+        """Clips, updates, forgets the gradients; returns their norm before clipping where the engine computes one."""
+
+    def forward_context(self) -> contextlib.AbstractContextManager[None]:
+        """What the model must run under (autocast) outside of `accumulate`."""
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """Whole parameters and buffers of a part of the trained module, on the CPU; {} on other ranks than 0. All ranks call it."""
+
+    def save(self, folder: Path) -> None:
+        """Writes parameters and optimizer state. All ranks call it."""
+
+    def load(self, folder: Path) -> None:
+        """Takes back what `save` wrote, to the bit."""
+
+    def close(self) -> None:
+        """Frees what the engine holds."""
+
+
+def join(engine: str, *, rank: int, ranks: int, local_rank: int) -> World:
+    """Joins the process group that the launcher prepared; without a launcher, DeepSpeed gets a group of one."""
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    backend = "nccl" if cuda else "gloo"
+    if ranks > 1:
+        dist.init_process_group(backend)
+    elif engine == "deepspeed":
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    return World(rank=rank, ranks=ranks, device=device)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay; biases and norms without."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            # ZeRO-3 leaves a parameter flat and empty; its shape is kept beside it.
+            groups[len(getattr(parameter, "ds_shape", parameter.shape)) < 2].append(parameter)
+    return [
+        {"params": found, "weight_decay": decay}
+        for found, decay in zip(groups, (weight_decay, 0.0), strict=True)
+        if found
+    ]
+
+
+class TorchEngine:
+    """One process, or DDP when there are several ranks. Weights are fp32; `dtype: bf16` means autocast."""
+
+    def __init__(self, module: nn.Module, config: TrainConfig, world: World) -> None:
+        self._module = module.to(world.device)
+        self._wrapped = DistributedDataParallel(self._module) if world.ranks > 1 else None
+        self._world = world
+        self._clip = config.grad_clip or math.inf
+        self._bf16 = config.dtype == "bf16"
+        self._optimizer = torch.optim.AdamW(
+            parameter_groups(module, config.weight_decay),
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+            fused=world.device.type == "cuda",
+        )
+
+    def accumulate(self, batch: Any, scale: float, *, last: bool) -> Tensor:
+        wait = self._wrapped.no_sync() if self._wrapped is not None and not last else contextlib.nullcontext()
+        with wait:
+            with self.forward_context():
+                loss: Tensor = (self._wrapped or self._module)(batch)
+            torch.autograd.backward(loss * scale)
+        return loss.detach()
+
+    def gradient(self, parameter: nn.Parameter) -> Tensor:
+        assert parameter.grad is not None
+        return parameter.grad
+
+    def step(self, learning_rate: float) -> float | None:
+        norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def forward_context(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self._world.device.type, dtype=torch.bfloat16, enabled=self._bf16)
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        return {k: v.cpu() for k, v in module.state_dict().items()} if self._world.rank == 0 else {}
+
+    def save(self, folder: Path) -> None:
+        if self._world.rank == 0:
+            state = {"module": self._module.state_dict(), "optimizer": self._optimizer.state_dict()}
+            torch.save(state, folder / "torch.pt")
+
+    def load(self, folder: Path) -> None:
+        state = torch.load(folder / "torch.pt", map_location=self._world.device, weights_only=True)
+        self._module.load_state_dict(state["module"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def close(self) -> None:
+        self._wrapped = None
+
+
+class DeepSpeedEngine:
+    """DeepSpeed with ZeRO 0-3; it owns the optimizer, so that offload can choose its own Adam."""
+
+    def __init__(self, module: nn.Module, config: TrainConfig, world: World, settings: dict[str, Any]) -> None:
+        import deepspeed
+
+        self._deepspeed = deepspeed
+        self._rank = world.rank
+        self._engine, *_ = deepspeed.initialize(
+            model=module,
+            model_parameters=parameter_groups(module, config.weight_decay),
+            config=copy.deepcopy(settings),
+        )
+
+    def accumulate(self, batch: Any, scale: float, *, last: bool) -> Tensor:
+        loss: Tensor = self._engine(batch)
+        # DeepSpeed would divide by the accumulation here; the scale already holds the whole step's Z.
+        self._engine.backward(loss * scale, scale_wrt_gas=False)
+        if not last:
+            self._engine.step()
+        return loss.detach()
+
+    def gradient(self, parameter: nn.Parameter) -> Tensor:
+        found: Tensor = self._deepspeed.utils.safe_get_full_grad(parameter)
+        return found
+
+    def step(self, learning_rate: float) -> float | None:
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return None if norm is None else float(norm)
+
+    def forward_context(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            # One parameter at a time: under ZeRO-3 the whole model may fit on no device.
+            gather = self._deepspeed.zero.GatheredParameters([tensor], enabled=hasattr(tensor, "ds_id"))
+            with gather:
+                if self._rank == 0 and (isinstance(tensor, nn.Parameter) or name in module.state_dict()):
+                    found[name] = tensor.detach().cpu().clone()
+        return found
+
+    def save(self, folder: Path) -> None:
+        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
+        if path is None:
+            raise LongAlignError(f"{folder}: DeepSpeed cannot load this checkpoint; see its messages above")
+
+    def close(self) -> None:
+        self._engine.destroy()
+
+
+def deepspeed_settings(config: TrainConfig, extra: dict[str, Any], accumulation: int) -> dict[str, Any]:
+    """The whole DeepSpeed configuration: ours, with the user's `extra` laid over it."""
+    offloaded = extra.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": config.grad_clip,
+        "zero_optimization": {"stage": config.zero_stage},
+        "bf16": {"enabled": config.dtype == "bf16"},
+        # In bf16 a sum over hundreds of packs would lose the small ones.
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": config.learning_rate,
+                "betas": [config.adam_beta1, config.adam_beta2],
+                "eps": config.adam_epsilon,
+                # torch's AdamW needs no compiler at run time; only offload needs DeepSpeed's own.
+                "torch_adam": not offloaded,
+            },
+        },
+    }
+    return _overlaid(ours, extra)
+
+
+def prepare_deepspeed(device: torch.device) -> None:
+    """Quietens DeepSpeed, and keeps it from compiling on a CPU what training never calls."""
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed calls collectives by names that torch renamed; one line a collective otherwise.
+    warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
+    if device.type == "cpu":
+        # Its shared-memory all-reduce serves inference alone; compiling it takes a minute and a C++ compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+class _Dummy(nn.Module):
+    """One parameter; its gradient is whatever it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameter = nn.Parameter(torch.zeros(8))
+
+    def forward(self, gradient: Tensor) -> Tensor:
+        return (self.parameter * gradient).sum()
+
+
+def calibrate(make: Callable[[nn.Module], Engine], world: World, accumulation: int, *, tolerance: float) -> None:
+    """Runs one step of a dummy parameter through a fresh engine, as the loop would, and compares the gradient with the
+    one wanted. Every micro-batch of every rank has its own gradient, 1 ... K, and Z is K; wanted is (K + 1) / 2.
+    Raises LongAlignError when the engine divides by anything else than the number of ranks."""
+    dummy = _Dummy()
+    engine = make(dummy)
+    packs = world.ranks * accumulation
+    for micro in range(accumulation):
+        gradient = torch.tensor(float(micro * world.ranks + world.rank + 1), device=world.device)
+        engine.accumulate(gradient, world.ranks / packs, last=micro == accumulation - 1)
+    found = float(engine.gradient(dummy.parameter).float().mean())
+    engine.close()
+    wanted = (packs + 1) / 2
+    if not math.isclose(found, wanted, rel_tol=tolerance):
+        raise LongAlignError(
+            f"{type(engine).__name__} gives a gradient of {found:.6g} where {wanted:.6g} was wanted: with {world.ranks} ranks "
+            f"and accumulation {accumulation} it divides by {world.ranks * wanted / found if found else math.inf:.6g}, "
+            f"not by {world.ranks}; training would be scaled wrongly, so it does not start"
+        )
+
+
+def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _overlaid(merged[key], value) if both else value
+    return merged
