@@ -24,6 +24,29 @@ SourceId = Annotated[
 ]
 
 
+SOURCE_SUFFIXES = (
+    ".py",
+    ".pyi",
+    ".c",
+    ".h",
+    ".cc",
+    ".cpp",
+    ".hpp",
+    ".rs",
+    ".go",
+    ".java",
+    ".js",
+    ".ts",
+    ".rb",
+    ".sh",
+    ".sql",
+    ".md",
+    ".rst",
+    ".toml",
+)
+"""Files of a source tree that are read when a card names none."""
+
+
 class RecordFields(Strict):
     """Which fields of a record hold what. `text` must exist in every record; the others fall back to the card."""
 
@@ -62,28 +85,7 @@ class CodeReader(Strict):
 
     kind: Literal["code"]
     unit: Literal["tree", "entry", "folder", "module"] = "tree"
-    extensions: list[str] = Field(
-        default=[
-            ".py",
-            ".pyi",
-            ".c",
-            ".h",
-            ".cc",
-            ".cpp",
-            ".hpp",
-            ".rs",
-            ".go",
-            ".java",
-            ".js",
-            ".ts",
-            ".rb",
-            ".sh",
-            ".sql",
-            ".md",
-            ".rst",
-            ".toml",
-        ]
-    )
+    extensions: list[str] = Field(default_factory=lambda: list(SOURCE_SUFFIXES))
     exclude: list[str] = Field(
         default=[],
         description=(
@@ -125,8 +127,109 @@ class HubReader(RecordFields):
         return self
 
 
+class WikipediaReader(Strict):
+    """A MediaWiki `pages-articles` dump: XML, plain or .bz2, multistream or not. Articles alone: redirects, disambiguation
+    pages and other namespaces are left out. `variant` says which form of Chinese a page's own markers choose."""
+
+    kind: Literal["wikipedia"]
+    variant: Literal["zh-cn", "zh-tw", "zh-hk", "zh-sg"] = "zh-cn"
+
+
+class FilesReader(Strict):
+    """A folder of office files: .pdf, .docx, .pptx, .html, .epub, .md, .txt; one file a document."""
+
+    kind: Literal["files"]
+    extensions: list[Literal[".pdf", ".docx", ".pptx", ".html", ".htm", ".xhtml", ".epub", ".md", ".rst", ".txt"]] = [
+        ".pdf",
+        ".docx",
+        ".pptx",
+        ".html",
+        ".htm",
+        ".xhtml",
+        ".epub",
+        ".md",
+        ".rst",
+        ".txt",
+    ]
+
+
+class StackExchangeReader(Strict):
+    """A Stack Exchange dump: `Posts.xml`, as a file or inside a .7z; one thread a document, answers by score."""
+
+    kind: Literal["stackexchange"]
+    min_score: int = Field(default=-1_000_000, description="Answers with a lower score are left out.")
+
+
+class GithubReader(Strict):
+    """Repositories: each folder, .tar.gz or .zip below the source's folder is one, and each Parquet file holds rows of
+    many, grouped by `repository`. A document is a repository, or with `unit: folder` each folder of one.
+
+    `licenses` lists the SPDX ids that are taken; a repository with another licence, or none that is known, is a reject.
+    Without it everything is taken, and what has no known licence is called `NOASSERTION`.
+    """
+
+    kind: Literal["github"]
+    unit: Literal["repository", "folder"] = "repository"
+    licenses: list[str] | None = None
+    extensions: list[str] = Field(default_factory=lambda: list(SOURCE_SUFFIXES))
+    exclude: list[str] = []
+    max_file_bytes: Annotated[int, Field(gt=0)] = 1_000_000
+    repository: str = Field(default="repo_name", description="Parquet column with the repository's name.")
+    file: str = Field(default="path", description="Parquet column with the file's path.")
+    content: str = Field(default="content", description="Parquet column with the file's text.")
+    license: str | None = Field(
+        default="license", description="Parquet column with the SPDX id, or a list of them; null when there is none."
+    )
+
+
+class ArxivReader(Strict):
+    """arXiv's bulk source tars: gzipped TeX, or gzipped tars of it; one submission a document."""
+
+    kind: Literal["arxiv"]
+
+
+class WarcReader(Strict):
+    """Common Crawl: WARC responses with HTML, or WET with plain text; one page a document."""
+
+    kind: Literal["warc"]
+    main_content: bool = Field(default=True, description="Leave out menus, side bars and footers of HTML pages.")
+
+
+class BooksReader(RecordFields):
+    """Books, one file a document (.txt, .epub), one record a line (.jsonl), or .txt inside .tar.gz or .tar."""
+
+    kind: Literal["books"]
+
+
+class BlocksReader(Strict):
+    """Text files with a blank line between documents, as CLUECorpus2020 is distributed."""
+
+    kind: Literal["blocks"]
+
+
+class JsonReader(RecordFields):
+    """JSON files that are one array of objects each, as WuDaoCorpora is distributed; or JSON lines."""
+
+    kind: Literal["json"]
+
+
 Reader = Annotated[
-    JsonlReader | ParquetReader | TextReader | CodeReader | PydocTopicsReader | HubReader, Field(discriminator="kind")
+    JsonlReader
+    | ParquetReader
+    | TextReader
+    | CodeReader
+    | PydocTopicsReader
+    | HubReader
+    | WikipediaReader
+    | FilesReader
+    | StackExchangeReader
+    | GithubReader
+    | ArxivReader
+    | WarcReader
+    | BooksReader
+    | BlocksReader
+    | JsonReader,
+    Field(discriminator="kind"),
 ]
 
 
@@ -146,6 +249,13 @@ class Card(Strict):
     homepage: str | None = None
     obtain: str | None = Field(
         default=None, description="How a user gets the corpus; shown by `longalign catalog show`."
+    )
+    gated: str | None = Field(
+        default=None,
+        description=(
+            "What a person must be able to say before using the source. A recipe that names the card then needs "
+            "`acknowledge` with the card's licence, which the manifest and the dataset card keep."
+        ),
     )
     redistribute: bool = Field(default=False, description="Whether the licence lets the documents be published again.")
     notes: str | None = None

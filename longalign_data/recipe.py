@@ -29,10 +29,11 @@ Positive = Annotated[int, Field(gt=0)]
 
 class CardRef(Strict):
     """A source by its card: `card` is an id of the catalog or the path of a card file; `path` says where your copy of
-    the corpus is, when that is not where the card says."""
+    the corpus is, when that is not where the card says. A gated source needs `acknowledge`, the licence of its card."""
 
     card: str
     path: str | None = None
+    acknowledge: str | None = None
 
 
 def _source_form(value: Any) -> str:
@@ -456,6 +457,16 @@ def load_recipe(path: Path) -> LoadedRecipe:
             base = path.parent if source.path is not None else card_file.parent
         else:
             card, place, base = source, source.path, path.parent
+        if card.gated is not None:
+            given = source.acknowledge if isinstance(source, CardRef) else None
+            if given != card.license:
+                raise wrong(
+                    f"sources[{index}].acknowledge: the source {card.id!r} is gated: {card.gated.strip()} If you can say so, "
+                    f"write `acknowledge: {card.license}` beside its `card`"
+                    + (f"; found {given!r}" if given is not None else ""),
+                    "sources",
+                    index,
+                )
         if card.id in seen:
             raise wrong(
                 f"sources[{index}]: the source {card.id!r} stands twice in this recipe; ids must differ",
@@ -503,6 +514,21 @@ def load_recipe(path: Path) -> LoadedRecipe:
                 "pack", "source_weights", name,
             )  # fmt: skip
     return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed, mix=mix)
+
+
+def limited(loaded: LoadedRecipe, count: int) -> LoadedRecipe:
+    """The recipe with at most `count` documents to sample, under a name of its own: a trial never stands where the whole
+    build would. Its text says so, because a build keeps the text of its recipe."""
+    recipe = loaded.recipe
+    sample = recipe.sample.model_copy(update={"count": min(count, recipe.sample.count)})
+    name = f"{recipe.name[:80]}-limit-{count}"
+    text = f"# A trial: built with --limit {count}, so sample.count is {sample.count}.\n{loaded.text}"
+    return LoadedRecipe(
+        recipe=recipe.model_copy(update={"name": name, "sample": sample}),
+        path=loaded.path,
+        text=text,
+        sources=loaded.sources,
+    )
 
 
 def schema_json() -> str:

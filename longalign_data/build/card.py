@@ -100,6 +100,11 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         *(_source_line(source.card) for source in loaded.sources),
         *(_mix_line(placed.set) for placed in loaded.mix),
         "",
+        *(
+            f"`{source.card.id}` is gated; whoever built this acknowledged {source.card.license}: {source.card.gated.strip()}\n"
+            for source in loaded.sources
+            if source.card.gated is not None
+        ),
         *(_teacher(recipe, by_stage["generate"]) if "generate" in by_stage else ()),
         "## How it was made",
         "",

@@ -57,3 +57,9 @@ MaxUsdOption = Annotated[
         show_default=False,
     ),
 ]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", min=1, help="A trial: take at most this many documents, into a build of its own, NAME-limit-N."
+    ),
+]

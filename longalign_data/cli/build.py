@@ -13,6 +13,7 @@ from longalign_data.cli.arguments import (
     ConcurrencyOption,
     EngineName,
     EngineOption,
+    LimitOption,
     MaxUsdOption,
     OutputOption,
     PricesOption,
@@ -55,6 +56,7 @@ def build(
     teacher_url: UrlOption = None,
     max_usd: MaxUsdOption = None,
     prices: PricesOption = None,
+    limit: LimitOption = None,
     engine: EngineOption = EngineName.local,
     address: AddressOption = "auto",
 ) -> None:
@@ -64,7 +66,7 @@ def build(
     the data.
     """
     ray_address = address if engine is EngineName.ray else None
-    _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, None, ray_address)
+    _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, None, ray_address, limit)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -109,6 +111,7 @@ def _run(
     prices: Path | None,
     only: str | None,
     ray_address: str | None,
+    limit: int | None = None,
 ) -> None:
     import os
 
@@ -121,9 +124,11 @@ def _run(
     from longalign_data.cli.tables import print_cost, print_outcomes, print_sampling
     from longalign_data.engine import RunOptions
     from longalign_data.generation.budget import Spending
-    from longalign_data.recipe import load_recipe
+    from longalign_data.recipe import limited, load_recipe
 
     loaded = load_recipe(recipe)
+    if limit is not None:
+        loaded = limited(loaded, limit)
     spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
     run = RunOptions(
         workers=workers or os.cpu_count() or 1,

@@ -40,3 +40,55 @@ def catalog_show(source: Annotated[str, typer.Argument(help="The id of a source,
 
     _, path = load_card(source, relative_to=Path())
     typer.echo(read_text(path).rstrip())
+
+
+@catalog_app.command("check")
+def catalog_check(
+    source: Annotated[str, typer.Argument(help="The id of a source, or the path of a card.")],
+    path: Annotated[str | None, typer.Option("--path", help="Your copy of the corpus: a file, folder or glob.")] = None,
+    tokenizer: Annotated[str, typer.Option(help="Measures lengths, as in a recipe.")] = "qwen",
+    partitions: Annotated[int, typer.Option(min=1, help="How many partitions to read.")] = 2,
+    documents: Annotated[int, typer.Option(min=1, help="How many documents to read at most.")] = 2000,
+) -> None:
+    """Read the beginning of a corpus: is it what the card says, how fast, how long, and what is rejected."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from longalign_data.catalog import load_card
+    from longalign_data.errors import RecipeError
+    from longalign_data.recipe import PlacedSource
+    from longalign_data.sources.checking import check
+    from longalign_data.tokenizers import load_tokenizer
+
+    card, file = load_card(source, relative_to=Path())
+    place = path if path is not None else card.path
+    if place is not None and not place.startswith("python:"):
+        place = str((Path.cwd() if path is not None else file.resolve().parent) / Path(place).expanduser())
+    elif place is None and not (card.reader.kind == "hub" and card.reader.dataset):
+        raise RecipeError(f"{card.id}: --path is missing: where is your copy? {card.obtain or ''}".rstrip())
+    found = check(
+        PlacedSource(card=card, path=place),
+        load_tokenizer(tokenizer),
+        max_partitions=partitions,
+        max_documents=documents,
+    )
+    seconds = max(found.seconds, 1e-9)
+    names = ("least", "quarter", "median", "three quarters", "greatest")
+    rows = [
+        ("partitions", f"{found.num_partitions:,}, read the first {found.read_partitions:,}"),
+        ("documents", f"{found.num_documents:,} ({found.num_documents / seconds:,.0f}/s)"),
+        ("text", f"{found.num_bytes / 1e6:,.2f} MB ({found.num_bytes / 1e6 / seconds:,.2f} MB/s)"),
+        ("tokens", ", ".join(f"{n} {v:,}" for n, v in zip(names, found.lengths, strict=False)) or "no document"),
+        ("languages", ", ".join(f"{name} {count:,}" for name, count in found.languages.items())),
+        ("licences", ", ".join(f"{name} {count:,}" for name, count in found.licences.items())),
+        ("titles", "; ".join(title for title in found.titles if title)),
+        ("rejects", ", ".join(f"{name} {count:,}" for name, count in found.rejects.items()) or "none"),
+        *(("", f"{reject.reason}: {reject.detail[:300]}") for reject in found.examples),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, words in rows:
+        table.add_row(name, Text(words))
+    Console().print(table)

@@ -47,6 +47,14 @@ REASONS: dict[str, str] = {
     "contaminated": "shares too much with a benchmark (curate.decontaminate)",
     "truncated-archive": "a compressed file ends in the middle; what came before stands",
     "damaged-file": "a file cannot be read to its end; what came before stands",
+    "unpacks-too-large": "an archive or compressed file that unpacks to far more than text does",
+    "bad-archive": "an archive with names or members that cannot be trusted",
+    "bad-xml": "a record that is not well-formed XML",
+    "bad-html": "a page from which no text can be taken",
+    "bad-tex": "a TeX source without a document, or one that cannot be resolved",
+    "bad-record": "a record whose fields are not what its format states",
+    "unreadable-file": "a document of a known kind (PDF, DOCX, ...) that its library cannot read, or that is locked",
+    "licence-not-allowed": "a repository whose licence is not among the card's",
     "link-outside": "a symbolic link that leads out of the source folder",
 }
 """Every reason for which ingest rejects something."""

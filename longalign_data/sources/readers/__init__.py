@@ -8,7 +8,23 @@ from collections.abc import Iterator, Sequence
 from longalign_data.catalog import Card
 from longalign_data.errors import SourceError
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.readers import code, hub, jsonl, parquet, pydoc_topics, text
+from longalign_data.sources.readers import (
+    arxiv,
+    blocks,
+    books,
+    code,
+    files,
+    github,
+    hub,
+    json_array,
+    jsonl,
+    parquet,
+    pydoc_topics,
+    stackexchange,
+    text,
+    warc,
+    wikipedia,
+)
 from longalign_data.sources.reading import Partition, RawDocument, RawReject, Reader, settled
 
 READERS: dict[str, Reader] = {
@@ -18,6 +34,15 @@ READERS: dict[str, Reader] = {
     "code": code,
     "pydoc-topics": pydoc_topics,
     "hub": hub,
+    "wikipedia": wikipedia,
+    "files": files,
+    "stackexchange": stackexchange,
+    "github": github,
+    "arxiv": arxiv,
+    "warc": warc,
+    "books": books,
+    "blocks": blocks,
+    "json": json_array,
 }
 
 

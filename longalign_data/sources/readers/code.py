@@ -88,7 +88,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 
 def _source_text(path: Path, name: str) -> str | RawReject:
     data = path.read_bytes()
-    if b"\0" in data or _minified(name, data):
+    if b"\0" in data or minified(name, data):
         return ""
     try:
         return data.decode("utf-8").removeprefix("\ufeff").rstrip()
@@ -97,7 +97,8 @@ def _source_text(path: Path, name: str) -> str | RawReject:
         return RawReject(source_ref=name, reason="bad-utf8", detail=detail)
 
 
-def _minified(name: str, data: bytes) -> bool:
+def minified(name: str, data: bytes) -> bool:
+    """Whether a script or style sheet was made small by a tool."""
     lowered = name.lower()
     if not lowered.endswith(SCRIPT):
         return False
@@ -141,13 +142,13 @@ def _walk(root: Path, reader: CodeReader) -> Iterator[str]:
             if path.is_symlink() and path.is_dir():
                 continue
             if path.is_dir():
-                if not _foreign_folder(path):
+                if not foreign_folder(path):
                     pending.append(f"{relative}/")
             elif path.is_file():
                 yield relative
 
 
-def _foreign_folder(path: Path) -> bool:
+def foreign_folder(path: Path) -> bool:
     """Whether a folder holds what others wrote or a tool made: known names, virtual environments, and what is marked by
     the Cache Directory Tagging convention. A Python package may well be called `build` or `dist`."""
     if path.name in VENDORED or path.name.endswith((".egg-info", ".dist-info")):

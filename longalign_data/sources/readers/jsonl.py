@@ -6,21 +6,16 @@ A large plain file is cut into byte ranges; a line belongs to the range in which
 a whole, because they can only be read from the start.
 """
 
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.places import failed, listed, storable
 from longalign_data.sources.readers.fields import document_of
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from longalign_data.sources.unpacking import UnpackError, opened
 
 RANGE_BYTES = 64 << 20
 """Bytes of a plain file in one partition."""
@@ -51,19 +46,18 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     path, name = Path(partition.path), partition.units[0].name
     packed = _packed(name)
     number = 0
-    with _open(path) as file:
+    with opened(path) as file:
         lines = _lines(file, partition.start, partition.end)
         while True:
             try:
                 begin, end, line = next(lines)
             except StopIteration:
                 return
-            except (EOFError, zlib.error, gzip.BadGzipFile, _BadZstandardError) as error:
-                reason = "truncated-archive" if isinstance(error, EOFError) else "damaged-file"
+            except UnpackError as error:
                 detail = (
                     f"{name}: cannot be unpacked beyond line {number}: {error}; the lines before stand, fetch it again"
                 )
-                yield RawReject(source_ref=f"{name}#{number}", reason=reason, detail=detail)
+                yield RawReject(source_ref=f"{name}#{number}", reason=error.reason, detail=detail)
                 return
             ref = f"{name}#{number}" if packed else f"{name}:{begin}-{end}"
             # Only the first range knows its line numbers without reading all that comes before.
@@ -99,15 +93,6 @@ def _packed(file: str) -> bool:
     return file.lower().endswith((".gz", ".zst"))
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.open(path, "rb")
-    if suffix == ".zst":
-        return io.BufferedReader(_Zstandard(path), 1 << 20)
-    return io.BufferedReader(io.FileIO(path), 1 << 20)
-
-
 def _lines(file: io.BufferedIOBase, start: int, end: int | None) -> Iterator[tuple[int, int, bytes | None]]:
     """(first byte, end, line) of each line that begins in [start, end); None for a line beyond MAX_RECORD_BYTES."""
     position = start
@@ -135,53 +120,3 @@ def _rest_of_line(file: io.BufferedIOBase) -> int:
         if part.endswith(b"\n"):
             break
     return passed
-
-
-class _BadZstandardError(Exception):
-    pass
-
-
-class _Zstandard(io.RawIOBase):
-    """A .zst file of any number of frames, as a stream that raises EOFError where the file ends inside a frame (the
-    package's own stream ends there without a word)."""
-
-    # Four bytes can unpack to 128 KiB, and one call unpacks all that it is given: 64 MiB at most with this.
-    _CHUNK = 2048
-
-    def __init__(self, path: Path) -> None:
-        import zstandard
-
-        self._file = path.open("rb", buffering=1 << 20)
-        # 2 GiB: what `zstd --long=31` writes, as large public dumps are packed.
-        self._context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-        self._error: type[Exception] = zstandard.ZstdError
-        self._frame: Any = None
-        self._input = b""
-        self._output = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        while not self._output:
-            chunk = self._input or self._file.read(self._CHUNK)
-            self._input = b""
-            if not chunk:
-                if self._frame is not None:
-                    raise EOFError("the file ends inside a Zstandard frame")
-                return 0
-            try:
-                self._frame = self._frame or self._context.decompressobj()
-                self._output = memoryview(self._frame.decompress(chunk))
-                if self._frame.eof:
-                    self._input, self._frame = self._frame.unused_data, None
-            except self._error as error:
-                raise _BadZstandardError(str(error)) from error
-        into = memoryview(buffer).cast("B")
-        size = min(len(into), len(self._output))
-        into[:size], self._output = self._output[:size], self._output[size:]
-        return size
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

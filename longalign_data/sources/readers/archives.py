@@ -1,0 +1,61 @@
+"""Zip files read in memory, within bounds, and never to disk: what a name says is only ever a key.
+
+In: an EPUB, DOCX or PPTX, or a .zip of sources. Out: the members' bytes.
+"""
+
+import struct
+import zipfile
+import zlib
+from pathlib import PurePosixPath
+from typing import IO
+
+from longalign_data.sources.unpacking import FREE_BYTES, UnpackError
+
+MAX_MEMBERS = 100_000
+
+
+def checked_zip(file: IO[bytes]) -> zipfile.ZipFile:
+    """The archive, once its members together unpack to at most FREE_BYTES by its own word, which reading holds it to.
+    Raises UnpackError for what is no zip file, is locked, or is larger."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, struct.error, EOFError) as error:
+        raise UnpackError("damaged-file", str(error) or "no zip file") from None
+    members = archive.infolist()
+    size = sum(member.file_size for member in members)
+    if size > FREE_BYTES or len(members) > MAX_MEMBERS:
+        detail = f"{len(members)} members that unpack to {size} bytes; expected at most {MAX_MEMBERS} and {FREE_BYTES}"
+        raise UnpackError("unpacks-too-large", detail)
+    if any(member.flag_bits & 1 for member in members):
+        raise UnpackError("unreadable-file", "the archive is locked with a password")
+    return archive
+
+
+def member_bytes(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """The bytes of a member, at most `limit`. Raises UnpackError when it is not there, is larger or is damaged."""
+    try:
+        with archive.open(name) as file:
+            data = file.read(limit + 1)
+    except KeyError:
+        raise UnpackError("damaged-file", f"the archive lacks {name!r}") from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        raise UnpackError("damaged-file", f"{name!r}: {error}") from None
+    if len(data) > limit:
+        raise UnpackError("too-large", f"{name!r} has more than {limit} bytes")
+    return data
+
+
+def safe_name(name: str) -> str | None:
+    """The path of a member below its archive's top, with `/`; None for one that is absolute or climbs out."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
+        return None
+    return str(path)

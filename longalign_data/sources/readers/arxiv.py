@@ -1,0 +1,139 @@
+"""arXiv's bulk sources: tars such as `arXiv_src_2301_001.tar`, each submission in them gzipped by itself.
+
+    2301/2301.00001.gz    a gzipped .tex file, or a gzipped tar of several files
+    2301/2301.00002.pdf   a submission without sources: passed over
+
+A loose `.gz`, `.tar.gz` or `.tex` beside them is read as one submission. Everything happens in memory; a name in an
+archive is only ever a label. Format: https://info.arxiv.org/help/bulk_data_s3.html
+"""
+
+import io
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from longalign_data.recipe import PlacedSource
+from longalign_data.sources.extras import extra
+from longalign_data.sources.places import listed, storable
+from longalign_data.sources.readers.github import Problem, tar_members
+from longalign_data.sources.readers.tex import TexError, source_text
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.unpacking import UnpackError, gunzip, opened
+
+MAX_FILES = 5_000
+MAX_FILE_BYTES = 16 << 20
+SUFFIXES = [".tar", ".gz", ".tgz", ".tex"]
+TEX = (".tex", ".ltx", ".latex")
+
+
+def partitions(placed: PlacedSource) -> Sequence[Partition]:
+    """Each file by itself."""
+    _inline()
+    root, files = listed(placed, SUFFIXES)
+    units = [Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size) for file in files]
+    return [Partition(card=placed.card, root=str(root), key=unit.name, units=(unit,)) for unit in units]
+
+
+def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
+    """The submissions of a tar in its order. Those without TeX sources (PDF, PostScript) are left out without a word."""
+    name, path, inline = partition.units[0].name, Path(partition.path), _inline()
+    if not name.lower().endswith(".tar"):
+        with path.open("rb") as file:
+            data = file.read(MAX_RECORD_BYTES + 1)
+        yield from _submission(partition, name, name, data, inline)
+        return
+    problems: list[Problem] = []
+    try:
+        with opened(path) as file:
+            for member, data in tar_members(file, 1 << 20, MAX_RECORD_BYTES, problems):
+                yield from _told(name, problems)
+                if member.lower().endswith(".gz"):
+                    yield from _submission(partition, member, f"{name}#{member}", data, inline)
+    except UnpackError as error:
+        detail = f"{name}: cannot be read on: {error}; the submissions before stand, fetch it again"
+        yield RawReject(source_ref=name, reason=error.reason, detail=detail)
+    yield from _told(name, problems)
+
+
+def _told(name: str, problems: list[Problem]) -> Iterator[RawReject]:
+    for path, reason, detail in problems:
+        ref = f"{name}#{storable(path)}"
+        yield RawReject(source_ref=ref, reason=reason, detail=f"{ref}: {detail}")
+    problems.clear()
+
+
+def _submission(
+    partition: Partition, member: str, ref: str, data: bytes, inline: Callable[[str], str]
+) -> Iterator[RawDocument | RawReject]:
+    identifier = re.sub(r"(\.tar)?\.(gz|tgz|tex)$", "", PurePosixPath(member).name)
+    try:
+        if len(data) > MAX_RECORD_BYTES:
+            raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes")
+        if data[:2] == b"\x1f\x8b":
+            data = gunzip(data, MAX_RECORD_BYTES)
+        files = _files(data, PurePosixPath(member).name.removesuffix(".gz"))
+        if not files:
+            return
+        title, text = source_text(files, inline)
+    except UnpackError as error:
+        yield RawReject(source_ref=ref, reason=error.reason, detail=f"{ref}: {error}")
+        return
+    except (TexError, RecursionError) as error:
+        yield RawReject(source_ref=ref, reason="bad-tex", detail=f"{ref}: {error}")
+        return
+    card = partition.card
+    yield RawDocument(text=text, title=title or identifier, lang=card.lang, license=card.license, source_ref=ref)
+
+
+def _files(data: bytes, name: str) -> dict[str, str]:
+    """The TeX files of an unpacked submission by name; none for PDF, PostScript and the like."""
+    if data[257:262] != b"ustar" and not _old_tar(data):
+        head = data[:4096].lstrip()
+        if head.startswith((b"%PDF", b"%!PS", b"\x89PNG")) or b"\\" not in data:
+            return {}
+        return {name if name.endswith(TEX) else f"{name}.tex": _decoded(data)}
+    # Names that lead out are only keys that nothing asks for; what matters of a submission is its text.
+    members = tar_members(io.BytesIO(data), MAX_FILES, MAX_FILE_BYTES, [])
+    return {member: _decoded(content) for member, content in members if member.lower().endswith(TEX)}
+
+
+def _old_tar(data: bytes) -> bool:
+    """Whether this is a tar from before POSIX: its first header's checksum fits."""
+    if len(data) < 512:
+        return False
+    try:
+        tarfile.TarInfo.frombuf(data[:512], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _decoded(data: bytes) -> str:
+    """UTF-8, or Latin-1 as in the sources of earlier years, whose declarations TeX alone understands."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+
+
+def _inline() -> Callable[[str], str]:
+    module = extra("pylatexenc.latex2text", package="pylatexenc", extra="arxiv", purpose="reading TeX sources")
+    converter = module.LatexNodes2Text(math_mode="verbatim", strict_latex_spaces=False)
+    return partial(_converted, converter)
+
+
+def _converted(converter: Any, paragraph: str) -> str:
+    try:
+        text: str = converter.latex_to_text(paragraph[:MAX_PARAGRAPH], tolerant_parsing=True)
+    except (RecursionError, ValueError, IndexError, AttributeError, TypeError, KeyError):
+        # Deeply nested or hopelessly unbalanced: the words stay, the commands go.
+        return re.sub(r"\\[A-Za-z]+\*?|[{}]", " ", paragraph)
+    return text + paragraph[MAX_PARAGRAPH:]
+
+
+MAX_PARAGRAPH = 50_000
+"""Characters of a paragraph that are parsed; the parser's time grows faster than the text, and no paragraph is longer."""

@@ -1,0 +1,75 @@
+"""Books: one file a book (.txt, .epub), one record a line (.jsonl and its packed forms), or texts in a tar.
+
+    Bibliotik/A/A Study in Scarlet.epub.txt inside books.tar.gz  ->  RawDocument(title="A Study in Scarlet", ...)
+
+A card of books that are not free asks for an acknowledgement, without which no recipe loads (see `catalog.Card`).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from longalign_data.recipe import PlacedSource
+from longalign_data.sources.places import listed, storable
+from longalign_data.sources.readers import jsonl
+from longalign_data.sources.readers.files import document_of_file, library_for
+from longalign_data.sources.readers.github import Problem, tar_members
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
+from longalign_data.sources.unpacking import UnpackError, opened
+
+LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+SUFFIXES = [".txt", ".epub", *LINES, *TARS]
+
+
+def partitions(placed: PlacedSource) -> Sequence[Partition]:
+    """Groups of single books; each .jsonl and each tar by itself."""
+    root, files = listed(placed, SUFFIXES)
+    found: list[Partition] = []
+    single: list[Unit] = []
+    for file in files:
+        unit = Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size)
+        if file.lower().endswith((*LINES, *TARS)):
+            found += grouped(placed.card, str(root), single)
+            found.append(Partition(card=placed.card, root=str(root), key=unit.name, units=(unit,)))
+            single = []
+        else:
+            library_for(PurePosixPath(file).suffix.lower(), "books")
+            single.append(unit)
+    return found + grouped(placed.card, str(root), single)
+
+
+def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
+    """The books of a partition, in order."""
+    first = partition.units[0].name.lower()
+    if first.endswith(LINES):
+        yield from jsonl.read(partition)
+    elif first.endswith(TARS):
+        yield from _tar(partition)
+    else:
+        for unit in partition.units:
+            yield document_of_file(partition, unit, "books")
+
+
+def _tar(partition: Partition) -> Iterator[RawDocument | RawReject]:
+    name, card = partition.units[0].name, partition.card
+    problems: list[Problem] = []
+    try:
+        with opened(Path(partition.path)) as file:
+            for member, data in tar_members(file, 1 << 20, MAX_RECORD_BYTES, problems):
+                ref = f"{name}#{storable(member)}"
+                if not member.lower().endswith(".txt"):
+                    continue
+                try:
+                    text = data.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    detail = f"{ref}: not UTF-8 at byte {error.start}; expected UTF-8"
+                    yield RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
+                    continue
+                title = storable(PurePosixPath(member).name).removesuffix(".txt").removesuffix(".epub")
+                yield RawDocument(text=text, title=title, lang=card.lang, license=card.license, source_ref=ref)
+    except UnpackError as error:
+        detail = f"{name}: cannot be read on: {error}; the books before stand, fetch it again"
+        yield RawReject(source_ref=name, reason=error.reason, detail=detail)
+    for path, reason, detail in problems:
+        ref = f"{name}#{storable(path)}"
+        yield RawReject(source_ref=ref, reason=reason, detail=f"{ref}: {detail}")

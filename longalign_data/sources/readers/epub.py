@@ -1,0 +1,79 @@
+"""EPUB books: a zip of XHTML pages, read in the order of the package's spine.
+
+META-INF/container.xml -> the package (.opf) -> manifest and spine -> pages. Format: https://www.w3.org/TR/epub-33/
+"""
+
+import posixpath
+import re
+from typing import IO, Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+from longalign_data.sources.markup import MarkupError, html_text
+from longalign_data.sources.readers.archives import checked_zip, member_bytes
+from longalign_data.sources.reading import MAX_RECORD_BYTES
+from longalign_data.sources.unpacking import UnpackError
+
+CONTAINER = "META-INF/container.xml"
+MAX_XML = 8 << 20
+
+
+def epub_text(file: IO[bytes], html: Any) -> tuple[str, str]:
+    """(title, text) of a book; the title may be empty. Raises UnpackError with a reason."""
+    archive = checked_zip(file)
+    container = _xml(member_bytes(archive, CONTAINER, MAX_XML), CONTAINER)
+    package_name = next((e.get("full-path", "") for e in container.iter() if _local(e) == "rootfile"), "")
+    package = _xml(member_bytes(archive, package_name, MAX_XML), package_name)
+    base = posixpath.dirname(package_name)
+    title = next((e.text or "" for e in package.iter() if _local(e) == "title"), "")
+    items = {e.get("id"): e for e in package.iter() if _local(e) == "item"}
+    parts: list[str] = []
+    size = 0
+    for reference in (e.get("idref") for e in package.iter() if _local(e) == "itemref"):
+        item = items.get(reference)
+        if item is None or "html" not in item.get("media-type", "html"):
+            continue
+        name = posixpath.normpath(posixpath.join(base, unquote(item.get("href", ""))))
+        data = member_bytes(archive, name, MAX_RECORD_BYTES)
+        size += len(data)
+        if size > MAX_RECORD_BYTES:
+            raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of pages")
+        try:
+            text = html_text(decoded(data), html)
+        except MarkupError as error:
+            raise UnpackError("bad-html", f"{name!r}: {error}") from None
+        if text:
+            parts.append(text)
+    if not parts:
+        raise UnpackError("unreadable-file", "no page of the book's spine holds text")
+    return title, "\n\n".join(parts)
+
+
+def decoded(data: bytes) -> str:
+    """A page's characters: UTF-8, or what its byte order mark or declaration says; bytes outside become U+FFFD, as in
+    every browser."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
+    match = re.search(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", data[:2048])
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        name = match[1].decode("ascii") if match else "utf-8"
+    try:
+        return data.decode(name, "replace")
+    except (LookupError, ValueError):
+        return data.decode("utf-8", "replace")
+
+
+def _xml(data: bytes, name: str) -> ElementTree.Element:
+    # Entities declared in a document type could grow without end; in UTF-16 their mark has a NUL between any two letters.
+    if b"!ENTITY" in data.replace(b"\0", b""):
+        raise UnpackError("bad-xml", f"{name!r} declares entities; expected plain XML")
+    try:
+        return ElementTree.fromstring(data)  # noqa: S314 - no entity is declared
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UnpackError("bad-xml", f"{name!r}: {error}") from None
+
+
+def _local(element: ElementTree.Element) -> str:
+    return str(element.tag).rpartition("}")[2]

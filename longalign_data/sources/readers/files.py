@@ -1,0 +1,198 @@
+"""A folder of files as people keep them: PDF, DOCX, PPTX, HTML, EPUB, Markdown, text; one file a document.
+
+    manuals/pump.pdf  ->  RawDocument(text="1 Safety ...", title="Pump manual", source_ref="manuals/pump.pdf")
+
+Scanned pages hold no text; a file without any is a reject, never an empty document.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from longalign_data.catalog import FilesReader
+from longalign_data.recipe import PlacedSource
+from longalign_data.sources.extras import extra
+from longalign_data.sources.markup import MarkupError, html_library, html_text
+from longalign_data.sources.places import leads_outside, listed, storable
+from longalign_data.sources.readers.archives import checked_zip
+from longalign_data.sources.readers.epub import decoded, epub_text
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
+from longalign_data.sources.unpacking import UnpackError
+
+MAX_PAGES = 20_000
+TextOf = Callable[[bytes, Any], tuple[str, str]]
+"""(bytes, library) -> (title or nothing, text). Raises UnpackError."""
+
+
+def partitions(placed: PlacedSource) -> Sequence[Partition]:
+    """Groups of files. Raises MissingExtraError when a file there needs a package that is absent."""
+    options = placed.card.reader
+    assert isinstance(options, FilesReader)
+    root, files = listed(placed, options.extensions)
+    for suffix in sorted({PurePosixPath(file).suffix.lower() for file in files}):
+        library_for(suffix, "files")
+    units = (Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size) for file in files)
+    return grouped(placed.card, str(root), units)
+
+
+def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
+    """Each file as a document."""
+    for unit in partition.units:
+        yield document_of_file(partition, unit, "files")
+
+
+def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDocument | RawReject:
+    """One file as a document, by its suffix."""
+    (file,) = unit.files
+    name = unit.name
+    if leads_outside(Path(partition.root), file):
+        detail = f"{name}: a link that leads out of the folder; put the file itself there"
+        return RawReject(source_ref=name, reason="link-outside", detail=detail)
+    with Path(partition.root, file).open("rb") as opened:
+        data = opened.read(MAX_RECORD_BYTES + 1)
+    if len(data) > MAX_RECORD_BYTES:
+        detail = f"{name}: more than {MAX_RECORD_BYTES} bytes; expected a file of the size of a document"
+        return RawReject(source_ref=name, reason="too-large", detail=detail)
+    suffix = PurePosixPath(name).suffix.lower()
+    try:
+        title, text = TEXT_OF.get(suffix, _plain)(data, library_for(suffix, extra_name))
+    except UnpackError as error:
+        return RawReject(source_ref=name, reason=error.reason, detail=f"{name}: {error}")
+    return RawDocument(
+        text=text,
+        title=title.strip() or str(PurePosixPath(name).with_suffix("")),
+        lang=partition.card.lang,
+        license=partition.card.license,
+        source_ref=name,
+    )
+
+
+def library_for(suffix: str, extra_name: str) -> Any:
+    """The library that reads files with this suffix, None where none is needed. Raises MissingExtraError."""
+    if suffix == ".pdf":
+        return extra("pypdf", package="pypdf", extra=extra_name, purpose="reading PDF files")
+    if suffix == ".docx":
+        return extra("docx", package="python-docx", extra=extra_name, purpose="reading DOCX files")
+    if suffix == ".pptx":
+        return extra("pptx", package="python-pptx", extra=extra_name, purpose="reading PPTX files")
+    if suffix in (".html", ".htm", ".xhtml", ".epub"):
+        return html_library(extra_name)
+    return None
+
+
+def _plain(data: bytes, library: Any) -> tuple[str, str]:
+    del library
+    try:
+        return "", data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnpackError("bad-utf8", f"not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+
+
+def _html(data: bytes, library: Any) -> tuple[str, str]:
+    try:
+        return "", html_text(decoded(data), library)
+    except MarkupError as error:
+        raise UnpackError("bad-html", str(error)) from None
+
+
+def _epub(data: bytes, library: Any) -> tuple[str, str]:
+    return epub_text(io.BytesIO(data), library)
+
+
+def _pdf(data: bytes, pypdf: Any) -> tuple[str, str]:
+    def extract() -> tuple[str, str]:
+        reader = pypdf.PdfReader(io.BytesIO(data))
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise UnpackError("unreadable-file", "the PDF is locked with a password")
+        if len(reader.pages) > MAX_PAGES:
+            raise UnpackError("too-large", f"{len(reader.pages)} pages; expected at most {MAX_PAGES}")
+        title = reader.metadata.title if reader.metadata is not None else None
+        parts, size = [], 0
+        for page in reader.pages:
+            text = page.extract_text()
+            size += len(text)
+            if size > MAX_RECORD_BYTES:
+                raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} characters of text")
+            parts.append(text.strip())
+        return str(title or ""), "\n\n".join(part for part in parts if part)
+
+    return _guarded(extract, "no PDF that can be read")
+
+
+def _docx(data: bytes, docx: Any) -> tuple[str, str]:
+    checked_zip(io.BytesIO(data)).close()
+
+    def extract() -> tuple[str, str]:
+        document = docx.Document(io.BytesIO(data))
+        parts = []
+        for block in document.iter_inner_content():
+            if hasattr(block, "rows"):
+                parts.append("\n".join(" | ".join(_one_line(c.text) for c in row.cells) for row in block.rows))
+                continue
+            style = (block.style.name or "") if block.style is not None else ""
+            level = int(style[8:]) if style.startswith("Heading ") and style[8:].isdigit() else 0
+            bullet = "- " if style.startswith("List") else ""
+            text = block.text.strip()
+            if text:
+                parts.append(f"{'#' * min(level, 6)} {text}" if level else f"{bullet}{text}")
+        return document.core_properties.title or "", "\n\n".join(parts)
+
+    return _guarded(extract, "no DOCX that can be read")
+
+
+def _pptx(data: bytes, pptx: Any) -> tuple[str, str]:
+    checked_zip(io.BytesIO(data)).close()
+
+    def extract() -> tuple[str, str]:
+        deck = pptx.Presentation(io.BytesIO(data))
+        parts = []
+        for slide in deck.slides:
+            lines = [line for shape in slide.shapes for line in _shape(shape, 0)]
+            if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
+                lines.append(slide.notes_slide.notes_text_frame.text)
+            parts.append("\n".join(line for line in lines if line.strip()))
+        return deck.core_properties.title or "", "\n\n".join(part for part in parts if part)
+
+    return _guarded(extract, "no PPTX that can be read")
+
+
+def _shape(shape: Any, depth: int) -> list[str]:
+    if shape.has_text_frame:
+        return [shape.text_frame.text]
+    if getattr(shape, "has_table", False):
+        return [" | ".join(_one_line(cell.text) for cell in row.cells) for row in shape.table.rows]
+    if depth < 8 and hasattr(shape, "shapes"):
+        return [line for inner in shape.shapes for line in _shape(inner, depth + 1)]
+    return []
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _guarded(extract: Callable[[], tuple[str, str]], what: str) -> tuple[str, str]:
+    """The result of a library that reads files from outside; whatever else it raises says that this file is not one it
+    can read."""
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return extract()
+    except UnpackError:
+        raise
+    except Exception as error:  # noqa: BLE001 - these libraries raise KeyError, TypeError and more on broken files
+        raise UnpackError("unreadable-file", f"{what}: {type(error).__name__}: {error}") from None
+
+
+TEXT_OF: dict[str, TextOf] = {
+    ".pdf": _pdf,
+    ".docx": _docx,
+    ".pptx": _pptx,
+    ".html": _html,
+    ".htm": _html,
+    ".xhtml": _html,
+    ".epub": _epub,
+}
+"""How text is taken from a file, by suffix; every other is text as it is."""

@@ -1,0 +1,322 @@
+"""TeX sources as text for a reader: files merged, comments gone, macros resolved, mathematics left as it is written.
+
+    \\newcommand{\\R}{\\mathbb{R}} ... \\section{Intro} Let $x \\in \\R$.   ->   ## Intro   Let $x \\in \\mathbb{R}$.
+
+In: the files of one submission by name. Out: its text. TeX is a programming language; what is resolved here are files,
+`\\newcommand`, `\\def` with plain parameters and `\\DeclareMathOperator`. Nothing is run, and all growth is bounded.
+"""
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+
+MAX_CHARS = 16 << 20
+MAX_EXPANSIONS = 200_000
+MAX_ARGUMENT = 100_000
+"""Characters of a macro's argument or of a caption."""
+
+MAX_UNCLOSED = 20
+"""Braces that nothing closes, after which no more are looked for: each costs a search through MAX_ARGUMENT characters."""
+
+_COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%[^\n]*(?:\n[ \t]*)?")
+_VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:verbatim|lstlisting|minted)\*?\})")
+_INCLUDE = re.compile(
+    r"\\(?:input|include|subfile|subimport|import)\b\s*(?:\{([^{}]{0,300})\}\s*(?:\{([^{}]{0,300})\})?|([\w./-]{1,300}))"
+)
+_DOCUMENT = re.compile(r"\\document(?:class|style)\b")
+_MACRO = re.compile(
+    r"\\(?:(?:re|provide)?newcommand|providecommand|renewcommand)\*?\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?:\[(\d)\])?\s*(?:\[([^\]]{0,500})\])?\s*(?=\{)"
+)
+_DEF = re.compile(r"\\(?:e|g|x)?def\s*\\([A-Za-z]+)\s*((?:#\d)*)\s*(?=\{)")
+_OPERATOR = re.compile(r"\\DeclareMathOperator(\*?)\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?=\{)")
+_NAME = re.compile(r"\\([A-Za-z]+)")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_MATH_NAMES = "equation|align|alignat|gather|multline|eqnarray|displaymath|math|flalign|dmath"
+_MATH = re.compile(
+    rf"\\\\|\\[$%&]|\$\$|\$|\\\[|\\\]|\\\(|\\\)|\\begin\{{((?:{_MATH_NAMES})\*?)\}}|\\end\{{((?:{_MATH_NAMES})\*?)\}}|\n[ \t]*\n"
+)
+_CLOSING = {"$$": "$$", "$": "$", r"\[": r"\]", r"\(": r"\)"}
+_FLOAT = re.compile(r"\\(begin|end)\{(figure|wrapfigure|thebibliography|tikzpicture|filecontents|comment|CCSXML)\*?\}")
+_HEADING = re.compile(
+    r"\\(part|chapter|section|subsection|subsubsection|paragraph)\*?\s*(?:\[[^\]]{0,500}\])?\s*(?=\{)"
+)
+_LEVEL = {
+    "part": "#",
+    "chapter": "#",
+    "section": "##",
+    "subsection": "###",
+    "subsubsection": "####",
+    "paragraph": "#####",
+}
+_CITE = re.compile(r"~?\\(?:no)?[cC]ite[a-zA-Z]*\*?\s*(?:\[[^\]]{0,300}\]\s*){0,2}\{([^{}]{0,2000})\}")
+_REFERENCE = re.compile(r"\\(?:eq|auto|c|C|page|v|name)?ref\*?\{([^{}]{0,300})\}")
+_DROPPED = re.compile(
+    r"\\(?:label|vspace|hspace|bibliography|bibliographystyle|includegraphics|input|include|pagestyle|thispagestyle|setlength|addtolength|"
+    r"setcounter|usepackage|addcontentsline|markboth|vskip|hskip|graphicspath)\*?\s*(?:\[[^\]]{0,300}\])?(?:\{[^{}]{0,300}\}){0,2}"
+    r"|\\(?:maketitle|centering|noindent|newpage|clearpage|tableofcontents|appendix|small|footnotesize|normalsize|large|hline|toprule|midrule|"
+    r"bottomrule|smallskip|medskip|bigskip|hfill|vfill|balance|printbibliography|par)(?![A-Za-z])"
+)
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]{0,60}\}(?:\[[^\]]{0,200}\])?(?:\{[lcrpXmb|@!>< .\d{}\\*]{0,200}\})?")
+_SPECIAL = re.compile(r"[\\{}~$&^_]|``|''|---?")
+
+
+class TexError(Exception):
+    """A source without a document, or one that grows without end."""
+
+
+def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple[str, str]:
+    """(title, text) of a submission; `inline` turns one paragraph of TeX into text. Raises TexError."""
+    main = _main_file(files)
+    if main is None:
+        raise TexError(f"no file has \\documentclass; there are: {', '.join(sorted(files)[:8]) or 'none'}")
+    merged = _merged(main, files)
+    merged = _expanded(merged)
+    preamble, begin, body = merged.partition(r"\begin{document}")
+    if not begin:
+        preamble, body = "", merged
+    body = body.partition(r"\end{document}")[0]
+    title = _argument_of(r"\title", preamble) or _argument_of(r"\title", body)
+    abstract = _argument_of(r"\abstract", preamble)
+    title_text = " ".join(_paragraphs(title, inline).split()) if title else ""
+    text = _paragraphs(f"{abstract}\n\n{body}" if abstract else body, inline)
+    return title_text, f"# {title_text}\n\n{text}" if title_text and text else text
+
+
+def _main_file(files: Mapping[str, str]) -> str | None:
+    candidates = [name for name, text in files.items() if _DOCUMENT.search(text)]
+    whole = [name for name in candidates if r"\begin{document}" in files[name]] or candidates
+    included = {match[1] or match[3] for text in files.values() for match in _INCLUDE.finditer(text)}
+    tops = [name for name in whole if name not in included and name.removesuffix(".tex") not in included] or whole
+    likely = ("main.tex", "ms.tex", "paper.tex", "article.tex")
+    return min(
+        tops, key=lambda name: (name.count("/"), name.lower() not in likely, -len(files[name]), name), default=None
+    )
+
+
+def without_comments(text: str) -> str:
+    """TeX without comments; a `\\%` and what stands in verbatim environments stay."""
+    parts = _VERBATIM.split(text)
+    inside = False
+    for index, part in enumerate(parts):
+        if index % 2:
+            inside = part.startswith("\\begin")
+        elif not inside:
+            parts[index] = _COMMENT.sub(r"\1", part)
+    return "".join(parts)
+
+
+def _merged(main: str, files: Mapping[str, str]) -> str:
+    size = 0
+
+    def merge(name: str, above: tuple[str, ...]) -> str:
+        nonlocal size
+        text = without_comments(files[name])
+        size += len(text)
+        if size > MAX_CHARS:
+            raise TexError(f"included files grow to more than {MAX_CHARS} characters")
+
+        def include(match: "re.Match[str]") -> str:
+            wanted = (f"{match[1]}/{match[2]}" if match[2] else match[1]) or match[3]
+            found = _resolve(wanted.strip(), posixpath.dirname(main), files)
+            if found is None or found in above or len(above) > 20:
+                return ""
+            return f"\n{merge(found, (*above, found))}\n"
+
+        return _INCLUDE.sub(include, text)
+
+    return merge(main, (main,))
+
+
+def _resolve(wanted: str, folder: str, files: Mapping[str, str]) -> str | None:
+    for base in (folder, ""):
+        name = posixpath.normpath(posixpath.join(base, wanted))
+        for option in (name, f"{name}.tex"):
+            if option in files:
+                return option
+    return None
+
+
+def _closing(text: str, opening: int) -> int | None:
+    """The place behind the brace that closes the one at `opening`; None beyond MAX_ARGUMENT characters."""
+    depth = 0
+    for match in _BRACE.finditer(text, opening, opening + MAX_ARGUMENT):
+        if match[0] == "{":
+            depth += 1
+        elif match[0] == "}":
+            depth -= 1
+            if depth == 0:
+                return match.end()
+    return None
+
+
+def _argument_of(command: str, text: str) -> str:
+    match = re.search(rf"{re.escape(command)}\b\s*(?:\[[^\]]{{0,300}}\])?\s*(?=\{{)", text)
+    end = _closing(text, match.end()) if match else None
+    return text[match.end() + 1 : end - 1] if match and end else ""
+
+
+def _expanded(text: str) -> str:
+    macros: dict[str, tuple[int, str | None, str]] = {}
+    kept: list[str] = []
+    position, unclosed = 0, 0
+    definitions = re.compile(f"{_MACRO.pattern}|{_DEF.pattern}|{_OPERATOR.pattern}")
+    for match in definitions.finditer(text):
+        if match.start() < position:
+            continue
+        end = _closing(text, match.end())
+        if end is None:
+            unclosed += 1
+            if unclosed > MAX_UNCLOSED:
+                break
+            continue
+        body = text[match.end() + 1 : end - 1]
+        if match[1]:
+            macros[match[1]] = (int(match[2] or 0), match[3], body)
+        elif match[4]:
+            macros[match[4]] = (len(match[5]) // 2, None, body)
+        else:
+            macros[match[7]] = (0, None, rf"\operatorname{match[6]}{{{body}}}")
+        kept.append(text[position : match.start()])
+        position = end
+    kept.append(text[position:])
+    text = "".join(kept)
+    # A macro that is there for its side effects, or redefines a command of TeX's own, is left to the converter.
+    macros = {
+        name: macro for name, macro in macros.items() if not macro[2].lstrip().startswith(r"\@") and name not in _LEVEL
+    }
+    budget = MAX_EXPANSIONS
+    for _ in range(12):
+        text, count = _expand_once(text, macros)
+        budget -= count
+        if not count:
+            break
+        if budget < 0 or len(text) > MAX_CHARS:
+            raise TexError(f"macros grow beyond {MAX_CHARS} characters or {MAX_EXPANSIONS} expansions")
+    return text
+
+
+def _expand_once(text: str, macros: Mapping[str, tuple[int, str | None, str]]) -> tuple[str, int]:
+    if not macros:
+        return text, 0
+    pieces: list[str] = []
+    position, count, size, unclosed = 0, 0, 0, 0
+    for match in _NAME.finditer(text):
+        macro = macros.get(match[1])
+        if macro is None or match.start() < position:
+            continue
+        num_arguments, default, body = macro
+        at, arguments = match.end(), list[str]()
+        if default is not None and num_arguments:
+            if text[at : at + 1] == "[" and (close := text.find("]", at, at + MAX_ARGUMENT)) >= 0:
+                arguments.append(text[at + 1 : close])
+                at = close + 1
+            else:
+                arguments.append(default)
+        while len(arguments) < num_arguments:
+            while at < len(text) and text[at] in " \t\n":
+                at += 1
+            end = _closing(text, at) if text[at : at + 1] == "{" else at + 1
+            if end is None or at >= len(text):
+                break
+            arguments.append(text[at + 1 : end - 1] if text[at] == "{" else text[at])
+            at = end
+        if len(arguments) < num_arguments:
+            unclosed += 1
+            if unclosed > MAX_UNCLOSED:
+                break
+            continue
+        for number, argument in enumerate(arguments, start=1):
+            body = body.replace(f"#{number}", argument)
+        # A control word swallows the blank behind it; what follows must not grow into a longer name.
+        joined = body[-1:].isalpha() and text[at : at + 1].isalpha()
+        pieces += [text[position : match.start()], body, " " if joined else ""]
+        size += len(body) + match.start() - position
+        position, count = at, count + 1
+        if size > MAX_CHARS or count > MAX_EXPANSIONS:
+            raise TexError(f"macros grow beyond {MAX_CHARS} characters or {MAX_EXPANSIONS} expansions")
+    pieces.append(text[position:])
+    return "".join(pieces), count
+
+
+def _paragraphs(text: str, inline: Callable[[str], str]) -> str:
+    text, formulas = _without_math(_without_floats(text))
+    text = _with_headings(text)
+    text = _CITE.sub(lambda match: f" [{', '.join(key.strip() for key in match[1].split(','))}]", text)
+    text = _REFERENCE.sub(lambda match: match[1], text)
+    text = _DROPPED.sub("", text)
+    text = text.replace(r"\begin{abstract}", "\n\n\ue002## Abstract\n\n")
+    if "\\begin{tab" in text or "\\begin{longtab" in text:
+        text = re.sub(r"(?<!\\)&", " | ", text)
+    text = _ENVIRONMENT.sub("\n", text)
+    text = re.sub(r"\\item\b\s*(?:\[([^\]]{0,300})\])?", lambda match: f"\n- {match[1] or ''}", text)
+    text = text.replace(r"\\", "\n")
+    done = []
+    for paragraph in re.split(r"\n[ \t]*\n\s*", text):
+        plain = inline(paragraph) if _SPECIAL.search(paragraph) else paragraph
+        plain = re.sub(r"[ \t]+", " ", plain).strip()
+        if not plain:
+            continue
+        done.append(" ".join(plain.split()) if plain.startswith("\ue002") else plain)
+    return re.sub(r"\ue000(\d+)\ue001", lambda match: formulas[int(match[1])], "\n\n".join(done)).replace("\ue002", "")
+
+
+def _with_headings(text: str) -> str:
+    pieces: list[str] = []
+    position, unclosed = 0, 0
+    for match in _HEADING.finditer(text):
+        end = _closing(text, match.end())
+        if end is None:
+            unclosed += 1
+            if unclosed > MAX_UNCLOSED:
+                break
+        elif match.start() >= position:
+            pieces += [
+                text[position : match.start()],
+                f"\n\n\ue002{_LEVEL[match[1]]} {text[match.end() + 1 : end - 1]}\n\n",
+            ]
+            position = end
+    return "".join(pieces) + text[position:]
+
+
+def _without_math(text: str) -> tuple[str, list[str]]:
+    """The text with each formula as a mark that no converter touches, and the formulas as they are written."""
+    # The marks are characters of private use; a source has no business with them.
+    text = re.sub("[\ue000-\ue002]", "", text)
+    formulas: list[str] = []
+    pieces: list[str] = []
+    position, opened, start = 0, "", 0
+    for match in _MATH.finditer(text):
+        token = match[0]
+        if opened:
+            if token.isspace():
+                if opened in ("$", r"\("):
+                    opened = ""  # a formula in a line does not go on into the next paragraph: this was a stray sign
+            elif token == _CLOSING.get(opened) or (match[2] is not None and match[2] == opened):
+                formula = re.sub(r"\\label\{[^{}]{0,200}\}", "", text[start : match.end()])
+                pieces += [text[position:start], f"\ue000{len(formulas)}\ue001"]
+                formulas.append(re.sub(r"\s*\n\s*", "\n", formula))
+                position, opened = match.end(), ""
+        elif match[1] is not None:
+            opened, start = match[1], match.start()
+        elif token in _CLOSING:
+            opened, start = token, match.start()
+    pieces.append(text[position:])
+    return "".join(pieces), formulas
+
+
+def _without_floats(text: str) -> str:
+    """Figures become their captions; bibliographies, drawings and data vanish."""
+    pieces: list[str] = []
+    position, inside, start = 0, "", 0
+    for match in _FLOAT.finditer(text):
+        if match[1] == "begin" and not inside:
+            inside, start = match[2], match.end()
+            pieces.append(text[position : match.start()])
+        elif match[1] == "end" and match[2] == inside:
+            if inside in ("figure", "wrapfigure"):
+                caption = _argument_of(r"\caption", text[start : match.start()])
+                pieces.append(f"\n\nFigure: {caption}\n\n" if caption else "\n\n")
+            position, inside = match.end(), ""
+    if not inside:
+        pieces.append(text[position:])
+    return "".join(pieces)

@@ -1,0 +1,352 @@
+"""Wikitext as text for a reader: headings, lists and tables keep a plain form, markup and furniture go.
+
+    '''Anarchism''' is a [[political philosophy]].<ref>x</ref>   ->   Anarchism is a political philosophy.
+    == History ==                                                ->   ## History
+    {| ... | 1 || 2 |}                                           ->   1 | 2
+
+Templates are programs that only a wiki can run: the few that stand for their own argument are kept, all others are left
+out. Nothing is expanded.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+DROPPED_TAGS = frozenset(
+    (
+        "ref",
+        "references",
+        "gallery",
+        "timeline",
+        "score",
+        "imagemap",
+        "style",
+        "script",
+        "hr",
+        "graph",
+        "mapframe",
+        "maplink",
+        "templatestyles",
+        "indicator",
+        "section",
+        "categorytree",
+        "inputbox",
+        "chem",
+    )
+)
+BLOCK_TAGS = frozenset(
+    ("p", "div", "blockquote", "center", "pre", "syntaxhighlight", "source", "poem", "dl", "ul", "ol")
+)
+FURNITURE = frozenset(
+    (
+        "file",
+        "image",
+        "category",
+        "media",
+        "wikt",
+        "wiktionary",
+        "commons",
+        "s",
+        "wikisource",
+        "d",
+        "species",
+        "文件",
+        "檔案",
+        "档案",
+        "图像",
+        "圖像",
+        "分类",
+        "分類",
+        "媒体",
+    )
+)
+INTERWIKI = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$|^simple$")
+FIRST_ARGUMENT = frozenset(
+    (
+        "nowrap",
+        "nobold",
+        "small",
+        "smaller",
+        "big",
+        "larger",
+        "var",
+        "mvar",
+        "math",
+        "em",
+        "strong",
+        "abbr",
+        "code",
+        "mono",
+        "sc",
+        "smallcaps",
+        "angbr",
+        "unicode",
+        "script",
+        "noitalic",
+        "lang-en",
+        "le",
+        "link-en",
+        "internal link helper",
+        "quote",
+        "quotation",
+        "cquote",
+        "blockquote",
+        "bq",
+        "ill",
+        "interlanguage link",
+        "tsl",
+        "as of",
+        "date",
+        "tooltip",
+    )
+)
+SECOND_ARGUMENT = frozenset(("lang", "transl", "transliteration", "color", "colour", "rtl-lang"))
+SIGNS = {
+    "nbsp": " ",
+    "spaces": " ",
+    "ndash": "–",
+    "mdash": "—",
+    "snd": " – ",
+    "spnd": " – ",
+    "spaced ndash": " – ",
+    "!": "|",
+    "=": "=",
+}
+DISAMBIGUATION = re.compile(
+    r"\{\{\s*(?:disambig(?:uation)?|dab|hndis|geodis|disamb|human name disambiguation|place name disambiguation|"
+    r"letter-number combination disambiguation|mil-unit-dis|hospital disambiguation|airport disambiguation|"
+    r"消歧义|消歧義|消歧义页|消歧義頁|disambig-cleanup|人名消歧义|人名消歧義|地名消歧义|地名消歧義)\s*(?:\||\}\})",
+    re.IGNORECASE,
+)
+DISAMBIGUATION_TITLE = re.compile(r"\((?:disambiguation|消歧义|消歧義)\)$")
+VARIANT = re.compile(r"-\{(?!\{)((?:(?!-\{|\}-).)*)\}-", re.DOTALL)
+FALLBACK = {
+    "zh-cn": ("zh-cn", "zh-hans", "zh-sg", "zh-my", "zh"),
+    "zh-sg": ("zh-sg", "zh-my", "zh-hans", "zh-cn", "zh"),
+    "zh-tw": ("zh-tw", "zh-hant", "zh-hk", "zh-mo", "zh"),
+    "zh-hk": ("zh-hk", "zh-mo", "zh-hant", "zh-tw", "zh"),
+}
+
+
+def is_disambiguation(title: str, wikitext: str) -> bool:
+    """Whether a page lists the meanings of its title instead of being about one."""
+    return bool(DISAMBIGUATION_TITLE.search(title) or DISAMBIGUATION.search(wikitext))
+
+
+def choose_variant(wikitext: str, variant: str) -> str:
+    """Chinese text with each `-{...}-` marker replaced by the form for `variant`; hidden rules and titles vanish."""
+
+    def chosen(match: "re.Match[str]") -> str:
+        body = match[1]
+        flags, bar, rest = body.partition("|")
+        if bar and re.fullmatch(r"[A-Za-z;\- ]{0,20}", flags):
+            if set(flags.upper().replace(" ", "").split(";")) & {"H", "T", "-", "D"}:
+                return ""
+            body = rest
+        forms = {}
+        for part in body.split(";"):
+            name, colon, value = part.partition(":")
+            if colon and name.strip().lower().startswith("zh"):
+                forms[name.strip().lower()] = value.strip()
+        if not forms:
+            return body
+        return next((forms[name] for name in FALLBACK[variant] if name in forms), next(iter(forms.values())))
+
+    for _ in range(4):
+        # Markers may stand in one another; the inner ones are replaced first.
+        wikitext, count = VARIANT.subn(chosen, wikitext)
+        if not count:
+            break
+    return wikitext
+
+
+def plain_text(wikitext: str, parse: Callable[[str], Any]) -> str:
+    """The text of a page; `parse` is `mwparserfromhell.parse`."""
+    pieces: list[str] = []
+    _render(parse(without_references(wikitext)).nodes, pieces, 0)
+    text = "".join(pieces)
+    text = re.sub(r"__[A-Z]{4,}__|[ \t]+(?=\n)|\u200b", "", text)
+    text = re.sub(r"^( *)- +", r"\1- ", _without_broken_tables(text), flags=re.MULTILINE)
+    # What a dropped template leaves behind: "( ; )", "(, born 1900)".
+    text = re.sub(r"[ ]?[(（][\s,;:，；：、]*[)）]", "", text)
+    text = re.sub(r"([(（])[\s,;，；]+", r"\1", text)
+    text = re.sub(r"\n{3,}", "\n\n", text)
+    return _without_empty_sections(text).strip()
+
+
+REFERENCE = re.compile(r"(<ref\b[^<>]*>|</ref\s*>)", re.IGNORECASE)
+
+
+def without_references(wikitext: str) -> str:
+    """The page without its footnotes. Half of the markup of an article stands in them, and the parser would build every
+    node of it only to be thrown away. A footnote that is not closed stays for the parser to judge."""
+    parts = REFERENCE.split(wikitext)
+    kept = [parts[0]]
+    opening = -1
+    for index in range(1, len(parts), 2):
+        tag, text = parts[index], parts[index + 1]
+        if tag.startswith("</"):
+            kept.append(text if opening >= 0 else tag + text)
+            opening = -1
+        elif opening >= 0:
+            # A footnote in a footnote: the outer one was never closed.
+            kept += parts[opening:index] if not tag.endswith("/>") else ()
+            opening = index if not tag.endswith("/>") else opening
+        elif tag.endswith("/>"):
+            kept.append(text)
+        else:
+            opening = index
+    if opening >= 0:
+        kept += parts[opening:]
+    return "".join(kept)
+
+
+def _render(nodes: Sequence[Any], pieces: list[str], depth: int) -> None:
+    for node in nodes:
+        kind = type(node).__name__
+        if kind == "Text":
+            pieces.append(str(node.value))
+        elif kind == "Heading":
+            title = _inside(node.title, depth).strip()
+            pieces.append(f"\n{'#' * node.level} {title}\n" if title else "\n")
+        elif kind == "Wikilink":
+            pieces.append(_link(node, depth))
+        elif kind == "ExternalLink":
+            if node.title is not None:
+                pieces.append(_inside(node.title, depth))
+            elif not node.brackets:
+                pieces.append(str(node.url))
+        elif kind == "Template":
+            pieces.append(_template(node, depth))
+        elif kind == "HTMLEntity":
+            try:
+                pieces.append(node.normalize().replace("\xa0", " "))
+            except (ValueError, OverflowError):
+                pieces.append(str(node))
+        elif kind == "Tag":
+            _tag(node, pieces, depth)
+        # Arguments ({{{1}}}) and comments are left out.
+
+
+def _inside(code: Any, depth: int) -> str:
+    if code is None or depth > 30:
+        return ""
+    pieces: list[str] = []
+    _render(code.nodes, pieces, depth + 1)
+    return "".join(pieces)
+
+
+def _tag(node: Any, pieces: list[str], depth: int) -> None:
+    name = str(node.tag).strip().lower()
+    if name in DROPPED_TAGS:
+        return
+    if name in ("li", "dt", "dd") and node.wiki_markup:
+        indent = "" if not pieces or not pieces[-1].endswith(("- ", "  ")) else pieces.pop().replace("- ", "  ")
+        pieces.append(f"{indent}- " if name == "li" else f"{indent}  " if name == "dd" else "")
+    elif name == "br":
+        pieces.append("\n")
+    elif name == "table":
+        pieces.append(f"\n{_table(node, depth)}\n")
+    elif name == "math":
+        pieces.append(f"${str(node.contents).strip()}$")
+    elif name in ("nowiki", "code", "tt", "kbd", "samp"):
+        pieces.append(str(node.contents) if name == "nowiki" else _inside(node.contents, depth))
+    elif name in ("pre", "syntaxhighlight", "source"):
+        pieces.append(f"\n{str(node.contents).strip(chr(10))}\n")
+    elif name in BLOCK_TAGS:
+        pieces.append(f"\n{_inside(node.contents, depth)}\n")
+    elif name in ("sub", "sup"):
+        pieces.append(f"{'_' if name == 'sub' else '^'}{_inside(node.contents, depth)}")
+    else:
+        pieces.append(_inside(node.contents, depth))
+
+
+def _table(table: Any, depth: int) -> str:
+    rows: list[list[str]] = [[]]
+    for node in table.contents.nodes:
+        name = str(node.tag).strip().lower() if type(node).__name__ == "Tag" else ""
+        if name == "tr":
+            rows.append(_cells(node, depth))
+        elif name in ("td", "th"):
+            rows[0].append(_cell(node, depth))
+    return "\n".join(" | ".join(row) for row in rows if any(row))
+
+
+def _cells(row: Any, depth: int) -> list[str]:
+    nodes = row.contents.nodes
+    return [
+        _cell(node, depth) for node in nodes if type(node).__name__ == "Tag" and str(node.tag).strip() in ("td", "th")
+    ]
+
+
+def _cell(node: Any, depth: int) -> str:
+    # The caption of a table reaches here as a cell that begins with the "+" of "|+".
+    return " ".join(_inside(node.contents, depth).split()).removeprefix("+ ")
+
+
+def _link(node: Any, depth: int) -> str:
+    title = str(node.title)
+    prefix, colon, rest = title.partition(":")
+    if title.startswith(":"):
+        return _inside(node.text, depth) if node.text is not None else title[1:]
+    space = prefix.strip().lower()
+    if colon and (space in FURNITURE or (INTERWIKI.match(space) and node.text is None)):
+        return ""
+    if node.text is not None:
+        return _inside(node.text, depth) or rest or title
+    return title.split("#")[0] or title
+
+
+def _template(node: Any, depth: int) -> str:
+    name = " ".join(str(node.name).replace("_", " ").split()).lower()
+    if name in SIGNS:
+        return SIGNS[name]
+    if name.startswith("formatnum:"):
+        return name.partition(":")[2]
+    values = [_inside(param.value, depth).strip() for param in node.params[:4] if not param.showkey]
+    if name in ("convert", "cvt") and len(values) >= 2:
+        return f"{values[0]} {values[1]}"
+    if name in SECOND_ARGUMENT and len(values) >= 2:
+        return values[-1] if name != "lang" else values[1]
+    if (name in FIRST_ARGUMENT or name.startswith("lang-")) and values:
+        return values[0]
+    if name in ("frac", "sfrac") and len(values) >= 2:
+        return "/".join(values[-2:])
+    if name in ("circa", "c.") and values:
+        return f"c. {values[0]}"
+    return ""
+
+
+def _without_broken_tables(text: str) -> str:
+    """Tables whose markup is too broken for the parser stay in its text as they were typed: their cells are kept."""
+    if "{|" not in text:
+        return text
+    lines, inside = [], False
+    for line in text.split("\n"):
+        start = line.lstrip(" :*")
+        if start.startswith("{|"):
+            inside = True
+        elif inside and start.startswith("|}"):
+            inside = False
+        elif inside and start.startswith(("|-", "|+")):
+            continue
+        elif inside and start.startswith(("|", "!")):
+            cells = (cell.rpartition("|")[2].strip() for cell in re.split(r"\|\||!!", start[1:]))
+            lines.append(" | ".join(cells))
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _without_empty_sections(text: str) -> str:
+    """Sections that held only references, links or templates: a heading before another of its rank, or at the end."""
+    parts = re.split(r"^(#{1,6} .+)$", text, flags=re.MULTILINE)
+    kept: list[str] = []
+    following = 0
+    for index in range(len(parts) - 2, 0, -2):
+        heading, body = parts[index], parts[index + 1]
+        level = len(heading) - len(heading.lstrip("#"))
+        if body.strip() or following > level:
+            kept += [body, heading]
+            following = level
+    return parts[0] + "".join(reversed(kept))

@@ -1,0 +1,152 @@
+"""Compressed files as streams that can be trusted: what is damaged or unpacks without end raises `UnpackError`, and an
+error of the disk stays an OSError.
+
+    with opened(Path("pages.xml.bz2")) as file:
+        file.readline()
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAX_RATIO = 300
+FREE_BYTES = 256 << 20
+"""A stream may unpack to FREE_BYTES and MAX_RATIO bytes for each packed byte; text packs to a fifth, logs to a
+hundredth. What goes beyond was made to fill memory or disk."""
+
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+
+
+class UnpackError(Exception):
+    """A packed file that cannot be read on. `reason` is one of `reading.REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def opened(path: Path) -> io.BufferedReader:
+    """The unpacked bytes of a file, by its suffix (PACKED or .tgz; any other is read as it is). Reading raises
+    UnpackError."""
+    suffix = path.suffix.lower().replace(".tgz", ".gz")
+    if suffix in PACKED:
+        return io.BufferedReader(_Unpacked(path, suffix), 1 << 20)
+    return io.BufferedReader(io.FileIO(path), 1 << 20)
+
+
+def gunzip(data: bytes, limit: int) -> bytes:
+    """The unpacked bytes of a gzip file in memory, of at most `limit` bytes. Raises UnpackError."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            unpacked = file.read(limit + 1)
+    except EOFError as error:
+        raise UnpackError("truncated-archive", str(error)) from None
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise UnpackError("damaged-file", str(error)) from None
+    if len(unpacked) > limit:
+        raise UnpackError("unpacks-too-large", f"unpacks to more than {limit} bytes")
+    return unpacked
+
+
+class _Unpacked(io.RawIOBase):
+    def __init__(self, path: Path, suffix: str) -> None:
+        self._packed = io.FileIO(path)
+        self._given = 0
+        self._size = path.stat().st_size
+        self._file: Any
+        if suffix == ".zst":
+            self._file = io.BufferedReader(_Zstandard(path), 1 << 16)
+        elif suffix == ".gz":
+            self._file = gzip.GzipFile(fileobj=self._packed)
+        elif suffix == ".bz2":
+            self._file = bz2.BZ2File(self._packed)
+        else:
+            self._file = lzma.LZMAFile(self._packed)  # noqa: SIM115 - closed in close()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        into = memoryview(buffer).cast("B")
+        try:
+            # One step at a time: a longer read that meets the damage would lose the good bytes before it.
+            data: bytes = self._file.read1(min(len(into), 1 << 16))
+        except EOFError as error:
+            raise UnpackError("truncated-archive", str(error)) from None
+        except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BadZstandardError) as error:
+            raise UnpackError("damaged-file", str(error)) from None
+        except OSError as error:
+            # bz2 reports damage as an OSError without a number; the system's own errors have one.
+            if error.errno is not None:
+                raise
+            raise UnpackError("damaged-file", str(error)) from None
+        into[: len(data)] = data
+        self._given += len(data)
+        if self._given > FREE_BYTES + MAX_RATIO * self._size:
+            raise UnpackError(
+                "unpacks-too-large", f"{self._size} bytes unpack to more than {self._given}; expected text"
+            )
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+            self._packed.close()
+        super().close()
+
+
+class _BadZstandardError(Exception):
+    pass
+
+
+class _Zstandard(io.RawIOBase):
+    """A .zst file of any number of frames, as a stream that raises EOFError where the file ends inside a frame (the
+    package's own stream ends there without a word)."""
+
+    # Four bytes can unpack to 128 KiB, and one call unpacks all that it is given: 64 MiB at most with this.
+    _CHUNK = 2048
+
+    def __init__(self, path: Path) -> None:
+        import zstandard
+
+        self._file = path.open("rb", buffering=1 << 20)
+        # 2 GiB: what `zstd --long=31` writes, as large public dumps are packed.
+        self._context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._error: type[Exception] = zstandard.ZstdError
+        self._frame: Any = None
+        self._input = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        while not self._output:
+            chunk = self._input or self._file.read(self._CHUNK)
+            self._input = b""
+            if not chunk:
+                if self._frame is not None:
+                    raise EOFError("the file ends inside a Zstandard frame")
+                return 0
+            try:
+                self._frame = self._frame or self._context.decompressobj()
+                self._output = memoryview(self._frame.decompress(chunk))
+                if self._frame.eof:
+                    self._input, self._frame = self._frame.unused_data, None
+            except self._error as error:
+                raise _BadZstandardError(str(error)) from error
+        into = memoryview(buffer).cast("B")
+        size = min(len(into), len(self._output))
+        into[:size], self._output = self._output[:size], self._output[size:]
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,0 +1,473 @@
+"""Every source in the format in which it is distributed: what is read, what is left out, and what no fault can do."""
+
+import gzip
+import io
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from longalign_data.catalog import Card, builtin_cards, load_card
+from longalign_data.errors import RecipeError, SourceError
+from longalign_data.recipe import PlacedSource, load_recipe
+from longalign_data.sources.readers import READERS, blocks, partitions, read, wikipedia
+from longalign_data.sources.readers.licences import detect_licence
+from longalign_data.sources.readers.tex import TexError, source_text
+from longalign_data.sources.readers.wikitext import choose_variant, plain_text
+from longalign_data.sources.reading import REASONS, RawDocument, RawReject
+from tests.fixtures import corpora
+
+OPTIONS: dict[str, dict[str, str]] = {"json": {"text": "content", "title": "title"}}
+FORMATS = sorted(set(READERS) - {"text", "code", "parquet", "hub", "pydoc-topics"})
+
+
+def placed(path: Path, kind: str, lang: str = "en", **reader: Any) -> PlacedSource:
+    options = {"kind": kind, **OPTIONS.get(kind, {}), **reader}
+    card = Card.model_validate({"id": "s", "title": "S", "lang": lang, "license": "CC0-1.0", "reader": options})
+    return PlacedSource(card=card, path=str(path))
+
+
+def everything(source: PlacedSource) -> list[RawDocument | RawReject]:
+    found = [raw for partition in partitions(source) for raw in read(partition)]
+    assert {raw.reason for raw in found if isinstance(raw, RawReject)} <= set(REASONS)
+    return found
+
+
+def docs(found: list[RawDocument | RawReject]) -> list[RawDocument]:
+    return [raw for raw in found if isinstance(raw, RawDocument)]
+
+
+def reasons(found: list[RawDocument | RawReject]) -> list[str]:
+    return [raw.reason for raw in found if isinstance(raw, RawReject)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus in each format, in folders named like the readers."""
+    root = tmp_path_factory.mktemp("corpora")
+    texts = [(title, text[:12_000]) for title, text in corpora.topics()[:6]]
+    for kind in FORMATS:
+        corpora.write_corpus(kind, root / kind, texts)
+    return root
+
+
+# Over the tables: every reader and every card
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_read_without_a_reject_and_keeps_its_words(corpus: Path, kind: str) -> None:
+    found = everything(placed(corpus / kind, kind))
+    assert reasons(found) == []
+    assert len(docs(found)) >= 6
+    assert len({raw.source_ref for raw in found}) == len(found)
+    words = "".join("".join(raw.text.split()) for raw in docs(found))
+    assert "specialmethodnames" in words.lower()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_reading_again_or_elsewhere_gives_the_same_documents(corpus: Path, kind: str, tmp_path: Path) -> None:
+    shutil.copytree(corpus / kind, tmp_path / "copy")
+    assert everything(placed(tmp_path / "copy", kind)) == everything(placed(corpus / kind, kind))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_damage_is_a_reject_or_a_clear_error(corpus: Path, kind: str, tmp_path: Path) -> None:
+    """Each file of each corpus cut off, with bytes changed, emptied, and with bytes of no format, by a fixed seed."""
+    draw = random.Random(f"damage {kind}")
+    for source in sorted(path for path in (corpus / kind).rglob("*") if path.is_file()):
+        data = source.read_bytes()
+        spoiled = [b"", data[: len(data) // 3], data[:-20], draw.randbytes(3000), b"\xff\xfe" + data, b"[" * 9000]
+        for _ in range(4):
+            changed = bytearray(data)
+            for _ in range(max(1, len(changed) // 4000)):
+                changed[draw.randrange(len(changed))] = draw.randrange(256)
+            spoiled.append(bytes(changed))
+        for bad in spoiled:
+            folder = tmp_path / "bad"
+            shutil.rmtree(folder, ignore_errors=True)
+            place = folder / "repo" / source.name if kind == "github" else folder / source.name
+            place.parent.mkdir(parents=True)
+            place.write_bytes(bad)
+            with suppress(SourceError):
+                everything(placed(folder, kind))
+
+
+def test_every_card_says_how_its_corpus_is_had_and_under_which_terms() -> None:
+    kinds = set()
+    for name in builtin_cards():
+        card, _ = load_card(name, relative_to=Path())
+        kinds.add(card.reader.kind)
+        assert card.obtain, name
+        assert card.notes, name
+    assert set(FORMATS) <= kinds
+
+
+# Wikipedia
+
+
+def test_the_real_dump_gives_its_articles_and_nothing_else() -> None:
+    source = placed(corpora.english_dump(), "wikipedia")
+    (partition,) = partitions(source)
+    found = []
+    for raw in read(partition):
+        found.append(raw)
+        if len(found) == 12:
+            break
+    assert reasons(found) == []
+    anarchism = docs(found)[0]
+    assert anarchism.title == "Anarchism"
+    assert anarchism.source_ref.split("#")[1].startswith("12@")
+    assert anarchism.text.startswith("# Anarchism\n\nAnarchism is ")
+    assert "\n## " in anarchism.text
+    # Some articles hold markup that is broken, and is shown as it is by the wiki too.
+    left = sum(raw.text.count(markup) for raw in docs(found) for markup in ("[[", "{{", "<ref", "{|"))
+    assert left <= 3
+    assert not any(raw.text.lower().startswith("#redirect") for raw in docs(found))
+
+
+def test_only_articles_are_read(tmp_path: Path) -> None:
+    page = corpora.mediawiki_page
+    path = corpora.write_mediawiki(
+        tmp_path / "wiki.xml",
+        [
+            page(1, "A", "An '''article'''."),
+            page(2, "B", "#REDIRECT [[A]]", redirect="A"),
+            page(3, "Talk:A", "talk", ns=1),
+            page(4, "C", "C may be:\n* [[A]]\n{{disambiguation}}"),
+            page(5, "D (disambiguation)", "x"),
+            page(6, "丙", "丙可以指：\n{{消歧义}}"),
+            page(7, "Z & <Q>", "last &nbsp; &amp; text"),
+        ],
+    )
+    assert [raw.title for raw in docs(everything(placed(path, "wikipedia")))] == ["A", "Z & <Q>"]
+
+
+@pytest.mark.parametrize("multistream", [0, 3])
+def test_a_dump_cut_into_ranges_gives_each_page_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multistream: int
+) -> None:
+    pages = [corpora.mediawiki_page(n, f"Page {n}", f"Text of {n}. " * (n % 7 * 40 + 1)) for n in range(60)]
+    name = "w.xml.bz2" if multistream else "w.xml"
+    path = corpora.write_mediawiki(tmp_path / name, pages, multistream=multistream)
+    whole = everything(placed(path, "wikipedia"))
+    assert [raw.title for raw in docs(whole)] == [f"Page {n}" for n in range(60)]
+    for size in (37, 500, 4001):
+        monkeypatch.setattr(wikipedia, "RANGE_BYTES", size)
+        assert len(partitions(placed(path, "wikipedia"))) > 2 or size > path.stat().st_size / 2
+        assert everything(placed(path, "wikipedia")) == whole
+
+
+def test_entities_are_not_expanded_and_a_bad_page_leaves_its_neighbours(tmp_path: Path) -> None:
+    bomb = '<!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>\n'
+    good = corpora.mediawiki_page(1, "Good", "fine")
+    bad = corpora.mediawiki_page(2, "Bad", "x").replace(">x<", ">&b;<")
+    broken = corpora.mediawiki_page(3, "Broken", "x").replace("</title>", "")
+    path = tmp_path / "w.xml"
+    path.write_bytes(
+        f"{bomb}{corpora.MEDIAWIKI_HEAD}{good}{bad}{broken}{good.replace('Good', 'Last')}</mediawiki>".encode()
+    )
+    found = everything(placed(path, "wikipedia"))
+    assert [raw.title for raw in docs(found)] == ["Good", "Last"]
+    assert reasons(found) == ["bad-xml", "bad-xml"]
+
+
+def test_another_xml_file_is_no_dump(tmp_path: Path) -> None:
+    (tmp_path / "w.xml").write_text("<html></html>")
+    with pytest.raises(SourceError, match="no MediaWiki dump"):
+        partitions(placed(tmp_path, "wikipedia"))
+
+
+def test_lists_tables_and_templates_keep_a_readable_form() -> None:
+    import mwparserfromhell
+
+    text = plain_text(
+        "Lead{{ref|x}} of {{convert|5|km|mi}}, {{lang|fr|oui}} ({{IPA|x}}).<ref name=a>cite {{x}}</ref>\n"
+        "* one [[b|two]]\n** deep\n# first\n{| class=w\n! A !! B\n|-\n| 1 || [[C]]\n|}\n"
+        "== Empty ==\n{{reflist}}\n== Code ==\n<syntaxhighlight lang=c>\nint x;\n</syntaxhighlight>\n[[File:x.png|thumb|cap [[y]]]][[fr:Z]]\n",
+        mwparserfromhell.parse,
+    )
+    assert text == "Lead of 5 km, oui.\n- one two\n  - deep\n- first\n\nA | B\n1 | C\n\n## Code\n\nint x;"
+
+
+def test_chinese_variants_are_chosen() -> None:
+    text = "-{zh-hans:计算机;zh-hant:電腦}-与-{A|zh-cn:软件;zh-tw:軟體;}-。-{H|zh-cn:隐藏}--{原样}-"
+    assert choose_variant(text, "zh-cn") == "计算机与软件。原样"
+    assert choose_variant(text, "zh-tw") == "電腦与軟體。原样"
+
+
+# Stack Exchange
+
+
+def test_a_thread_is_its_question_and_the_answers_by_score(tmp_path: Path) -> None:
+    row = corpora.post_row
+    rows = [
+        row(1, 1, "<p>How &amp; why?</p><pre><code>if a &lt; b:\n    pass</code></pre>", Title="T", Score=4, AcceptedAnswerId=5, Tags="<c++><a>"),
+        row(2, 2, "<p>low</p>", ParentId=1, Score=-3),
+        row(3, 4, "<p>a tag wiki</p>", Score=0),
+        row(4, 2, "<p>high</p>", ParentId=1, Score=9),
+        row(5, 2, "<p>mine</p>", ParentId=1, Score=1),
+        row(6, 2, "<p>orphan</p>", ParentId=77, Score=1),
+    ]  # fmt: skip
+    (tmp_path / "Posts.xml").write_bytes(corpora.posts_xml(rows))
+    (thread,) = docs(everything(placed(tmp_path, "stackexchange", min_score=0)))
+    assert thread.text == (
+        "# T\n\nTags: c++, a\n\nHow & why?\n\nif a < b:\n    pass\n\n## Answer (score 9)\n\nhigh\n\n## Answer (score 1, accepted)\n\nmine"
+    )
+    assert thread.source_ref == "Posts.xml#1"
+
+
+def test_bad_rows_are_rejects_and_the_rest_stands(tmp_path: Path) -> None:
+    good = corpora.post_row(1, 1, "<p>q</p>", Title="T", Score=1)
+    rows = [
+        good,
+        '  <row Id="2" PostTypeId="1" Body="&lol;" />\n',
+        '  <row Id="x" PostTypeId="1" Body="b" />\n',
+        '  <row Id="3"\n',
+    ]
+    (tmp_path / "Posts.xml").write_bytes(corpora.posts_xml(rows))
+    found = everything(placed(tmp_path, "stackexchange"))
+    assert [raw.title for raw in docs(found)] == ["T"]
+    assert sorted(reasons(found)) == ["bad-record", "bad-xml", "bad-xml"]
+
+
+# GitHub
+
+
+def test_repositories_are_read_from_folders_archives_and_parquet_alike(tmp_path: Path) -> None:
+    files = {
+        "src/a.py": b"print('a')\n",
+        "LICENSE": corpora.MIT.encode(),
+        "vendor/v.py": b"print('v')\n",
+        "gen.py": b"# @generated by a tool\n",
+        "app.min.js": b"x" * 2000,
+        "bin.py": b"a\0b",
+    }
+    for name, data in files.items():
+        path = tmp_path / "folder" / "repo" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    for kind in ("tar", "zip", "parquet"):
+        (tmp_path / kind).mkdir()
+    members = [(f"repo-main/{name}", data) for name, data in files.items()]
+    (tmp_path / "tar" / "repo.tar.gz").write_bytes(corpora.tar_bytes(members, "w:gz"))
+    with zipfile.ZipFile(tmp_path / "zip" / "repo.zip", "w") as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    rows = [(name, data.decode()) for name, data in files.items() if b"\0" not in data]
+    table = {
+        "repo_name": ["o/repo"] * len(rows),
+        "path": [r[0] for r in rows],
+        "content": [r[1] for r in rows],
+        "license": [["MIT"]] * len(rows),
+    }
+    pq.write_table(pa.table(table), tmp_path / "parquet" / "a.parquet")
+    for kind in ("folder", "tar", "zip", "parquet"):
+        (document,) = docs(everything(placed(tmp_path / kind, "github", licenses=["MIT"])))
+        assert document.text == "==> src/a.py <==\nprint('a')\n", kind
+        assert document.license == "MIT"
+        assert reasons(everything(placed(tmp_path / kind, "github", licenses=["ISC"]))) == ["licence-not-allowed"]
+
+
+def test_archives_cannot_reach_outside(tmp_path: Path) -> None:
+    (tmp_path / "secret.py").write_text("secret")
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in ("../../climb.py", "/etc/absolute.py", "repo/good.py"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"x=1\n"))
+        link = tarfile.TarInfo("repo/link.py")
+        link.type, link.linkname = tarfile.SYMTYPE, "../../secret.py"
+        archive.addfile(link)
+    (folder / "a.tar.gz").write_bytes(buffer.getvalue())
+    (folder / "repo").mkdir()
+    (folder / "repo" / "link.py").symlink_to(tmp_path / "secret.py")
+    (folder / "repo" / "own.py").write_text("own")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    found = everything(placed(folder, "github"))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert reasons(found) == ["bad-archive", "bad-archive"]
+    assert "secret" not in "".join(raw.text for raw in docs(found))
+    assert [raw.title for raw in docs(found)] == ["a.tar.gz", "repo"]
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"LICENSE": corpora.MIT}, "MIT"),
+        ({"COPYING": "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"}, "GPL-3.0-only"),
+        ({"LICENSE.txt": "Apache License\n Version 2.0, January 2004"}, "Apache-2.0"),
+        ({"pyproject.toml": '[project]\nlicense = "BSD-3-Clause"\n'}, "BSD-3-Clause"),
+        ({"a.c": "/* SPDX-License-Identifier: GPL-2.0-only */\nint x;"}, "GPL-2.0-only"),
+        ({"a.c": "// SPDX-License-Identifier: MIT\n", "b.c": "// SPDX-License-Identifier: ISC\n"}, None),
+        ({"LICENSE": "You may not use this."}, None),
+    ],
+)  # fmt: skip
+def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licence: str | None) -> None:
+    assert detect_licence(files) == licence
+
+
+# arXiv
+
+
+def same(paragraph: str) -> str:
+    return paragraph
+
+
+def test_files_are_merged_and_macros_and_comments_resolved() -> None:
+    files = {
+        "main.tex": "\\documentclass{a}\\newcommand{\\R}{\\mathbb{R}}\\newcommand{\\n}[2][d]{#1-#2}\\def\\p#1{(#1)}\\title{T}\n"
+        "\\begin{document}\\input{a}\\include{sub/b}\nSee~\\cite{x, y}. 5\\% % gone\n\\end{document}",
+        "a.tex": "\\section{One} $x \\in \\R$ and \\n{q} \\n[w]{q}",
+        "sub/b.tex": "\\p{z} \\input{a}",
+        "other.tex": "\\documentclass{a} not main",
+    }
+    title, text = source_text(files, same)
+    assert title == "T"
+    assert "## One" in text
+    assert "$x \\in \\mathbb{R}$" in text
+    assert "d-q w-q" in text
+    assert "(z)" in text
+    assert "[x, y]" in text
+    assert "gone" not in text
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        r"\def\a{\b\b\b\b}\def\b{\c\c\c\c}\def\c{\d\d\d\d}\def\d{\e\e\e\e}\def\e{\f\f\f\f}\def\f{\g\g\g\g}\def\g{\h\h\h\h}"
+        r"\def\h{\i\i\i\i}\def\i{\j\j\j\j}\def\j{\k\k\k\k}\def\k{xxxxxxxxx}\a",
+        r"\def\a{\a\a\a\a\a\a\a\a}\a",
+        r"\input{main}\input{main}",
+        "$" * 200_000,
+        r"\begin{figure}" * 30_000,
+        r"\section{" * 5_000,
+        r"\newcommand{\x}[9]{" * 3_000,
+    ],
+)
+def test_tex_that_grows_or_nests_without_end_is_bounded(source: str) -> None:
+    files = {"main.tex": "\\documentclass{a}\\begin{document}" + source + "\\end{document}"}
+    with suppress(TexError):
+        assert len(source_text(files, same)[1]) < 17 << 20
+
+
+# WARC, files, books, blocks, JSON
+
+
+def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_path: Path) -> None:
+    record, response = corpora.warc_record, corpora.html_response
+    corpora.write_warc(
+        tmp_path / "a.warc.gz",
+        [
+            record("request", "https://e.org/", b"GET / HTTP/1.1\r\n\r\n"),
+            record("response", "https://e.org/404", response("No", "gone", status="404 Not Found")),
+            record("response", "https://e.org/png", response("No", "x", kind="image/png")),
+            record("response", "https://e.org/latin", b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=iso-8859-1\r\n\r\n<p>caf\xe9</p>"),
+            record("response", "https://e.org/chunks", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
+                   b"7\r\n<p>ab</\r\n2\r\np>\r\n0\r\n\r\n"),
+            record("response", "https://e.org/deep", response("D", "").replace(b"<main>", b"<div>" * 5000)),
+        ],
+    )  # fmt: skip
+    corpora.write_warc(
+        tmp_path / "a.warc.wet",
+        [record("conversion", "u", "正文".encode(), WARC_Identified_Content_Language="zho,eng")],
+    )
+    found = everything(placed(tmp_path, "warc", main_content=False))
+    assert [(raw.text, raw.lang) for raw in docs(found)] == [("café", "en"), ("ab", "en"), ("正文", "zh")]
+    assert reasons(found) == ["bad-html"]
+
+
+def test_bombs_are_rejects(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "a.docx", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("word/document.xml", "w", force_zip64=True) as member,
+    ):
+        for _ in range(300):
+            member.write(b"\0" * (1 << 20))
+    lol = '<!DOCTYPE p [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><package>&b;</package>'
+    with zipfile.ZipFile(tmp_path / "b.epub", "w") as archive:
+        archive.writestr("META-INF/container.xml", '<container><rootfile full-path="p.opf"/></container>')
+        archive.writestr("p.opf", lol)
+    found = everything(placed(tmp_path, "files"))
+    assert reasons(found) == ["unpacks-too-large", "bad-xml"]
+    papers = corpora.tar_bytes([("2301/2301.00001.gz", gzip.compress(b"\0" * (80 << 20)))])
+    (tmp_path / "x.tar").write_bytes(papers)
+    assert reasons(everything(placed(tmp_path / "x.tar", "arxiv"))) == ["unpacks-too-large"]
+
+
+def test_gated_books_need_the_acknowledgement(tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "a.txt").write_text("text")
+    recipe = "name: b\nversion: 1.0.0\nsources:\n  - {card: books, path: books%s}\nsample: {count: 1}\n"
+    path = tmp_path / "r.yaml"
+    for given_ in ("", ", acknowledge: yes please"):
+        path.write_text(recipe % given_)
+        with pytest.raises(RecipeError, match=r"r\.yaml:4: .*gated.*acknowledge: LicenseRef-Books-all-rights-reserved"):
+            load_recipe(path)
+    path.write_text(recipe % ", acknowledge: LicenseRef-Books-all-rights-reserved")
+    assert load_recipe(path).sources[0].card.id == "books"
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(st.sampled_from(["", " ", "ab", "€uro", "x\r", "字"]), max_size=24), size=st.integers(1, 30))
+def test_every_block_is_read_once_however_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], size: int
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\n".join(lines).encode())
+    monkeypatch.setattr(blocks, "RANGE_BYTES", 1 << 30)
+    whole = everything(placed(path, "blocks"))
+    monkeypatch.setattr(blocks, "RANGE_BYTES", size)
+    assert everything(placed(path, "blocks")) == whole
+    kept = "".join(line.strip() for line in lines)
+    assert "".join("".join(raw.text.split()) for raw in docs(whole)) == kept
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=400), where=st.integers(0, 300))
+def test_no_bytes_inside_a_json_array_stop_the_reader(tmp_path: Path, data: bytes, where: int) -> None:
+    whole = b'[{"content": "one [x] \\" {", "title": "a"}, {"content": "two"}]'
+    path = tmp_path / "a.json"
+    path.write_bytes(whole[:where] + data + whole[where:])
+    everything(placed(path, "json"))
+
+
+def test_a_giant_line_and_a_giant_book_stay_below_a_gigabyte(tmp_path: Path) -> None:
+    """A one-line JSON array of 300 MB and a book of 200 MB, in a process of their own."""
+    with (tmp_path / "a.json").open("wb") as file:
+        file.write(b'[{"content": "')
+        for _ in range(300):
+            file.write(b"x" * (1 << 20))
+        file.write(b'"}]')
+    with (tmp_path / "b.txt").open("wb") as file:
+        for _ in range(200):
+            file.write(b"word " * (1 << 18))
+    program = (
+        "import resource, sys\nfrom pathlib import Path\n"
+        "from longalign_data.catalog import Card\nfrom longalign_data.recipe import PlacedSource\n"
+        "from longalign_data.sources.readers import partitions, read\n"
+        "for kind, name in (('json', 'a.json'), ('books', 'b.txt')):\n"
+        "    card = Card.model_validate({'id': 's', 'title': 'S', 'lang': 'en', 'license': 'x', 'reader': {'kind': kind}})\n"
+        "    placed = PlacedSource(card=card, path=str(Path(sys.argv[1]) / name))\n"
+        "    print([raw.reason for p in partitions(placed) for raw in read(p)])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120, check=True
+    )
+    first, second, peak = done.stdout.splitlines()
+    assert (first, second) == ("['too-large']", "['too-large']")
+    assert int(peak) < 1 << 20
