@@ -91,6 +91,7 @@ def test_rejects_and_what_was_left_out_are_counted_by_stage_and_reason(build: Bu
     rows = [(row.stage, row.kind, row.reason, row.count) for row in stats.collect(build).set_aside]
     assert rows == [
         ("ingest", "rejected", "broken-json", 1),
+        ("ingest", "rejected", "duplicate", 1),
         ("ingest", "left out", "too-short", 3),
         ("sample", "left out", "not-drawn", 4),
         ("generate", "rejected", "refused", 2),
