@@ -1,6 +1,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -116,9 +118,13 @@ def test_targets_packs_truncation_and_spending(build: BuildFolder) -> None:
     assert (spent.samples, spent.cost_usd) == (18, pytest.approx(9 * 0.25))
 
 
-def test_statistics_are_plain_enough_for_json(build: BuildFolder) -> None:
-    found = stats.collect(build)
-    assert json.loads(json.dumps(found.to_json()))["lengths"][0]["of"] == "documents"
+def test_the_command_prints_all_figures_as_json(build: BuildFolder) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "longalign_data", "stats", str(build.root), "--json"],
+        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == stats.collect(build).to_json()
 
 
 def test_statistics_need_no_more_than_what_stands(build: BuildFolder, tmp_path: Path) -> None:
