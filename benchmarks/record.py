@@ -41,6 +41,7 @@ def store(name: str, rows: list[dict[str, Any]], *, packages: tuple[str, ...]) -
     """Prints the rows and writes `results/<name>.json`."""
     versions = {package: importlib.metadata.version(package) for package in packages}
     path = RESULTS / f"{name}.json"
+    RESULTS.mkdir(exist_ok=True)
     path.write_text(
         json.dumps({"machine": machine(), "versions": versions, "rows": rows}, indent=2) + "\n", encoding="utf-8"
     )

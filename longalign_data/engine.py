@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from longalign_data.errors import BuildError
 
@@ -45,11 +45,14 @@ class Silent:
 class RunOptions:
     """How a build is run. Nothing in here is identity: any two values give the same rows in the same order.
 
+    `schedule` says how the teacher is asked: `live`, one call after the other for each document, or `batch`, through the
+    provider's batch API. `concurrency` is the most documents that are asked about at once; the level below it is found.
     `shard_bytes` and `row_group_bytes` are uncompressed Arrow bytes at which a file or a row group is closed.
     """
 
     workers: int = 1
-    concurrency: int = 8
+    concurrency: int = 64
+    schedule: Literal["live", "batch"] = "live"
     shard_bytes: int = 256 << 20
     row_group_bytes: int = 4 << 20
 

@@ -6,6 +6,7 @@
         SourceError                   a corpus that cannot be opened or read at all
         TokenizerError                a tokenizer specification that names nothing usable
         BuildError                    a build folder that is locked, foreign, torn or not far enough
+        BudgetError                   the money that a run may spend is used up
       TeacherError                    a teacher call that failed for good; carries the provider's own words
       MissingExtraError               an optional package is absent; carries the line that installs it
 
@@ -35,6 +36,10 @@ class TokenizerError(UserError):
 
 class BuildError(UserError):
     """A build folder is in use, belongs to another recipe, is torn, or has not reached the stage that is asked for."""
+
+
+class BudgetError(UserError):
+    """The money that a run may spend is used up. What was received is kept, and a larger budget goes on from there."""
 
 
 class TeacherError(LongAlignError):

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from longalign_data import yamlfile
-from longalign_data.catalog import Card, builtin_cards, load_card
+from longalign_data.catalog import Card, SourceId, builtin_cards, load_card
 from longalign_data.errors import RecipeError
 from longalign_data.yamlfile import Strict
 
@@ -118,9 +118,33 @@ class TeacherChoice(Strict):
     terms: str | None = None
 
 
+class ReplyChecks(Strict):
+    """Checks of every answer that need no teacher. `run` names those that are made; their scores and evidence go into the
+    samples. A fault named in `reject` makes a reject of the sample. Answers with three or more numbers, names and
+    quotations of which a smaller share than `min_grounding` stands in the document are rejected too."""
+
+    run: list[Literal["wording", "form", "language", "copying", "grounding", "duplicates"]] = [
+        "wording",
+        "form",
+        "language",
+        "copying",
+        "grounding",
+        "duplicates",
+    ]
+    reject: list[Literal["refusal-text", "repeated-text", "wrong-language", "question-echo", "document-copied"]] = [
+        "refusal-text",
+        "repeated-text",
+        "wrong-language",
+        "question-echo",
+        "document-copied",
+    ]
+    min_grounding: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 class Generate(Strict):
     """Task types with their shares, the prompt files, and the teacher. `templates` are prompt files of your own, relative
-    to the recipe; a task they name replaces or joins the built-in ones."""
+    to the recipe; a task they name replaces or joins the built-in ones. `answers_per_document` of the five questions are
+    drawn and answered, each a sample of its own (1: LongAlign's own way; more are cheaper, and more alike)."""
 
     tasks: Annotated[dict[str, Share], Field(min_length=1)] = {
         "general": 1.0,
@@ -129,7 +153,9 @@ class Generate(Strict):
         "extraction": 1.0,
     }
     templates: list[str] = []
+    answers_per_document: Annotated[int, Field(ge=1, le=5)] = 1
     teacher: TeacherChoice = TeacherChoice()
+    checks: ReplyChecks = ReplyChecks()
 
     @model_validator(mode="after")
     def _some_task(self) -> "Generate":
@@ -141,37 +167,131 @@ class Generate(Strict):
 class Encode(Strict):
     """The trainee's tokenizer (the recipe's own when none is given) and chat template; `tokenizer` as the template takes
     the one that a Hugging Face tokenizer carries. Samples longer than `max_tokens` lose the middle of their document
-    (`cut-document`), or are rejected (`reject`)."""
+    (`cut-document`), or are rejected (`reject`).
 
+    `mode: pretrain` is for continual pre-training: the selected documents themselves become sequences, every token a
+    target, long ones cut into windows of `max_tokens`; no teacher, no template."""
+
+    mode: Literal["chat", "pretrain"] = "chat"
     tokenizer: str | None = None
     template: str = "chatml"
-    max_tokens: Positive = 65_536
+    max_tokens: Annotated[int, Field(ge=2)] = 65_536
     overlong: Literal["cut-document", "reject"] = "cut-document"
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> "Encode":
+        for name in ("template", "overlong"):
+            if self.mode == "pretrain" and name in self.model_fields_set:
+                raise ValueError(f"{name} says how conversations are encoded; with mode: pretrain there are none")
+        return self
+
+
+class MixSet(Strict):
+    """Conversations that exist already, to train on beside the built samples: `messages` or ShareGPT's `conversations`.
+
+    `path` names .jsonl, .json or .parquet files (a file, a folder or a glob, relative to the recipe); or `dataset` a
+    dataset of the Hugging Face Hub at the commit `revision`. Without `count` (conversations) or `share` (of those that
+    can be used) all are taken. `document` says where a conversation may be shortened when it is too long:
+    `before-last-blank-line` of the first user turn, as in LongAlign's data, or nowhere. `terms` are those of whoever wrote
+    the answers."""
+
+    id: SourceId
+    lang: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="ISO 639 code, such as en or zh.")]
+    license: str
+    path: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: (
+        Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="A commit hash; a branch would move.")] | None
+    ) = None
+    count: Positive | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = "general-chat"
+    document: Literal["none", "before-last-blank-line"] = "none"
+    terms: str = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "MixSet":
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give either `path`, local files, or `dataset`, an id of the Hugging Face Hub")
+        if self.dataset is not None and self.revision is None:
+            raise ValueError(
+                "a hub dataset needs `revision`, the full commit hash, so that the same recipe gives the same data"
+            )
+        if self.count is not None and self.share is not None:
+            raise ValueError("give `count` or `share`, not both")
+        return self
+
+
+WORK_LINEAR: dict[str, float] = {"1b": 12_288, "3b": 18_432, "7b": 24_576, "13b": 30_720, "32b": 30_720, "70b": 49_152}
+"""The linear part of the work of a token, by model size, when the quadratic part is 1: six times the hidden size (2,048 to
+8,192), from 24 h^2 * l multiply-adds of a layer's matrices to 4 h * l^2 of its attention. Causal attention does half of
+those, at about half the matrices' speed."""
 
 
 class WorkModel(Strict):
-    """Modelled cost of a sequence of l tokens: `linear` * l + `quadratic` * l^2. The default is that of a 7B model."""
+    """Modelled cost of a sequence of l tokens: `linear` * l + `quadratic` * l^2, in any unit. Without `linear`, that of a
+    model of the size `model`. It decides in which order the packs of a step lie, and which sequences share a pack."""
 
-    linear: Annotated[float, Field(ge=0)] = 24_576.0
+    model: Literal["1b", "3b", "7b", "13b", "32b", "70b"] = "7b"
+    linear: Annotated[float | None, Field(ge=0)] = None
     quadratic: Annotated[float, Field(ge=0)] = 1.0
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """The linear and the quadratic part."""
+        return (WORK_LINEAR[self.model] if self.linear is None else self.linear, self.quadratic)
+
+
+class MeasuredWork(WorkModel):
+    """A work model out of a file of its own, for `longalign plan --work-model`. `seconds` is what one unit of work takes
+    on the machine where it was measured."""
+
+    seconds: Annotated[float | None, Field(gt=0)] = None
 
 
 class PackSequences(Strict):
     """How sequences share packs and packs share steps. `packs_per_step` is K = ranks x accumulation; `alpha` is the
-    exponent of the loss weight N_i^-alpha (1: every sequence counts the same; 0: every token does)."""
+    exponent of the loss weight N_i^-alpha (1: every sequence counts the same; 0: every token does). With `unit: turn` it is
+    every answer of a conversation that counts, not every conversation; `source_weights` multiply the weights of some
+    sources (of mix sets too), 1 being the others'.
 
-    strategy: Literal["balanced", "random"] = "balanced"
+    `balanced` makes steps alike and packs of alike work; `random` shuffles the fullest packs; `sorted` (batches of like
+    length) and `naive` put one sequence into a pack. `max_sequences` limits the sequences of a pack. With
+    `smaller_capacities`, some steps have packs of at most so many tokens. Each of the `epochs` draws anew which sequences
+    come together.
+    """
+
+    strategy: Literal["balanced", "random", "sorted", "naive"] = "balanced"
     capacity: Positive = 65_536
+    smaller_capacities: list[Positive] = []
+    max_sequences: Positive | None = None
     packs_per_step: Positive = 8
+    epochs: Positive = 1
     alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
+    unit: Literal["sequence", "turn"] = "sequence"
+    source_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
     work: WorkModel = WorkModel()
 
+    @model_validator(mode="after")
+    def _capacities(self) -> "PackSequences":
+        if any(smaller >= self.capacity for smaller in self.smaller_capacities):
+            raise ValueError(
+                f"smaller_capacities must be smaller than capacity ({self.capacity}); found {self.smaller_capacities}"
+            )
+        if self.smaller_capacities and self.strategy in ("sorted", "naive"):
+            raise ValueError(
+                f"smaller_capacities: strategy {self.strategy!r} puts one sequence into a pack; remove them"
+            )
+        return self
 
-TableName = Literal["documents", "selection", "samples", "sequences", "packs", "plan"]
+
+TableName = Literal["documents", "selection", "samples", "chats", "sequences", "packs", "plan"]
 
 
 class Recipe(Strict):
-    """One data set, wholly described."""
+    """One data set, wholly described. Without `sources` it consists of its `mix` alone."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", description="Semantic version, such as 1.0.0.")]
@@ -180,16 +300,32 @@ class Recipe(Strict):
     tokenizer: str = Field(
         default="qwen", description="Measures all lengths: qwen, mistral-v1, tiktoken:..., sentencepiece:..., hf:..."
     )
-    sources: Annotated[list[Source], Field(min_length=1)]
+    sources: Annotated[list[Source], Field(min_length=1, validate_default=False)] = []
     ingest: Ingest = Ingest()
-    sample: SampleDocuments
+    sample: SampleDocuments = SampleDocuments(count=1)
     generate: Generate = Generate()
+    mix: list[MixSet] = []
     encode: Encode = Encode()
     pack: PackSequences = PackSequences()
     keep: list[TableName] = Field(
-        default=["documents", "selection", "samples", "sequences", "packs", "plan"],
+        default=["documents", "selection", "samples", "chats", "sequences", "packs", "plan"],
         description="Tables that stay in the build; rejects always do.",
     )
+
+    @model_validator(mode="after")
+    def _has_something_to_build(self) -> "Recipe":
+        given = self.model_fields_set
+        if not self.sources and not self.mix:
+            raise ValueError("sources: missing: where documents come from (or `mix`, conversations that exist already)")
+        if self.sources and "sample" not in given:
+            raise ValueError("sample: missing: how many documents to take, such as `sample: {count: 100}`")
+        if not self.sources and (useless := given & {"ingest", "sample", "generate"}):
+            raise ValueError(f"{sorted(useless)[0]} is about documents, and the recipe has no sources")
+        if self.encode.mode == "pretrain" and (useless := given & {"mix", "generate"}):
+            raise ValueError(f"{sorted(useless)[0]} is about conversations; with encode.mode: pretrain there are none")
+        if self.encode.mode == "pretrain" and not self.sources:
+            raise ValueError("encode.mode: pretrain is about documents, and the recipe has no sources")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
@@ -211,13 +347,22 @@ class PlacedSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedMix:
+    """A set of conversations with the place of its files, absolute (a glob stays one); None for one of the Hub."""
+
+    set: MixSet
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedRecipe:
-    """A recipe with everything that it names: the file it came from, its text, and its sources in order."""
+    """A recipe with everything that it names: the file it came from, its text, its sources and its mix in order."""
 
     recipe: Recipe
     path: Path
     text: str
     sources: Sequence[PlacedSource]
+    mix: Sequence[PlacedMix] = ()
 
     def relative(self, name: str) -> Path:
         """A path that the recipe names, seen from the recipe's folder."""
@@ -270,7 +415,27 @@ def load_recipe(path: Path) -> LoadedRecipe:
                 f"sample.sources.{name}: no such source in this recipe; it has: {', '.join(sorted(seen))}",
                 "sample", "sources", name,
             )  # fmt: skip
-    return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed)
+    mix: list[PlacedMix] = []
+    for index, choice in enumerate(recipe.mix):
+        if choice.id in seen:
+            raise wrong(
+                f"mix[{index}].id: {choice.id!r} stands twice in this recipe; ids must differ", "mix", index, "id"
+            )
+        seen.add(choice.id)
+        where = None
+        if choice.path is not None:
+            try:
+                where = str(path.parent.resolve() / Path(choice.path).expanduser())
+            except RuntimeError:
+                raise wrong(f"mix[{index}].path: {choice.path!r}: no such user", "mix", index, "path") from None
+        mix.append(PlacedMix(set=choice, path=where))
+    for name in recipe.pack.source_weights:
+        if name not in seen:
+            raise wrong(
+                f"pack.source_weights.{name}: no such source in this recipe; it has: {', '.join(sorted(seen))}",
+                "pack", "source_weights", name,
+            )  # fmt: skip
+    return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed, mix=mix)
 
 
 def schema_json() -> str:

@@ -1,6 +1,7 @@
 """What travels between the stages: seven records, each with the Arrow schema of its table.
 
     documents -> selection -> samples -> sequences -> packs + plan          (rejects may come from every stage)
+                                chats -^
 
 One sample, as JSON (shortened):
 
@@ -18,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TOKEN_IDS = pa.list_(pa.int32())
 
@@ -138,8 +139,8 @@ class Checks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One conversation to learn from. General short instruction data enters with `task="general-chat"`, no documents
-    and no questions (`question_index` is then -1).
+    """One conversation to learn from. General short instruction data stands in the table `chats`, with
+    `task="general-chat"`, no documents and no questions (`question_index` is then -1).
 
     `num_tokens` counts the contents of all messages and `num_answer_tokens` those of the assistant's, both with the
     recipe's tokenizer and without any template. `cost_usd` is None where no price is known.
@@ -224,11 +225,15 @@ class TargetSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSequence:
-    """One sample as token ids. `num_targets` is N_i: the targets that have a token before them, after truncation.
-    `truncated_tokens` were cut out of the middle of the document."""
+    """One sample as token ids, or one window of a plain document; `sample_id` is then the document's id. `source` and
+    `task` are the sample's (the task of a plain document is empty). `num_targets` is N_i: the targets that have a token
+    before them, after truncation; each target span is one turn. `truncated_tokens` were cut out of the middle of the
+    document."""
 
     sequence_id: str
     sample_id: str
+    source: str = ""
+    task: str = ""
     input_ids: Sequence[int]
     target_spans: Sequence[TargetSpan]
     num_tokens: int
@@ -240,6 +245,8 @@ SEQUENCES = pa.schema(
     [
         ("sequence_id", pa.string()),
         ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("task", pa.string()),
         ("input_ids", TOKEN_IDS),
         ("target_spans", pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())]))),
         ("num_tokens", pa.int32()),
@@ -257,7 +264,8 @@ class Pack:
     0 and ends with T; sequence j occupies [cu_seqlens[j], cu_seqlens[j+1]).
 
     `loss_weights[t]` belongs to the *label* at t, like Hugging Face `labels`: it weighs the cross entropy between
-    `input_ids[t]` and the logits at t - 1. It is N_i^-alpha on the N_i targets of sequence i and 0 elsewhere, and always
+    `input_ids[t]` and the logits at t - 1. It is u * N_i^-alpha on the N_i targets of sequence i (of a turn, with turns as
+    the unit; u is the multiplier of its source, most often 1) and 0 elsewhere, and always
     0 on the first token of a sequence, so that `loss_weights[1:]` against `logits[:-1]` never crosses a border. Weights
     are not scaled by the step: divide the summed loss of a whole step by the plan's `normalizer` (Z; equal to M, the
     number of sequences, for alpha = 1). Source: LongAlign, Eq. 2 and 4.
@@ -298,7 +306,8 @@ class PlanEntry:
 
     `num_sequences` (M) and `normalizer` (Z = sum over the step's sequences of N_i^(1-alpha)) are of the whole step and
     repeat on each of its rows. A step may hold fewer than K packs: the last one, or any that has fewer than K sequences;
-    the positions that are filled come first.
+    the positions that are filled come first. `epoch` counts from 0, while steps count on over epochs; every epoch holds
+    every sequence once. `capacity` is the most tokens that a pack of this step may hold.
     """
 
     step: int
@@ -306,6 +315,8 @@ class PlanEntry:
     pack_id: str
     num_sequences: int
     normalizer: float
+    epoch: int
+    capacity: int
 
 
 PLAN = pa.schema(
@@ -315,6 +326,8 @@ PLAN = pa.schema(
         ("pack_id", pa.string()),
         ("num_sequences", pa.int64()),
         ("normalizer", pa.float64()),
+        ("epoch", pa.int32()),
+        ("capacity", pa.int32()),
     ]
 )
 
@@ -338,6 +351,7 @@ TABLES: dict[str, tuple[type[Any], pa.Schema]] = {
     "documents": (Document, DOCUMENTS),
     "selection": (Selected, SELECTION),
     "samples": (Sample, SAMPLES),
+    "chats": (Sample, SAMPLES),
     "sequences": (TokenSequence, SEQUENCES),
     "packs": (Pack, PACKS),
     "plan": (PlanEntry, PLAN),

@@ -16,10 +16,15 @@ import importlib.resources
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from longalign_data.errors import MissingExtraError, TokenizerError
 from longalign_data.identity import digest, file_sha256
+
+TokenIds: TypeAlias = npt.NDArray[np.int32]
 
 
 class Tokenizer(Protocol):
@@ -40,6 +45,10 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[list[int]]: ...
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[TokenIds]:
+        """The same ids as arrays, on one thread: without a Python object for each token. They may be read-only."""
+        ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -94,6 +103,16 @@ class TiktokenTokenizer:
         batch: list[list[int]] = self._encoding.encode_ordinary_batch(list(texts), num_threads=threads)
         return batch
 
+    def encode_arrays(self, texts: Sequence[str]) -> list[TokenIds]:
+        return [self._encode_array(text) for text in texts]
+
+    def _encode_array(self, text: str) -> TokenIds:
+        try:
+            ids: npt.NDArray[np.uint32] = self._encoding.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:  # a lone surrogate; `encode` exchanges it for U+FFFD
+            return np.asarray(self.encode(text), np.int32)
+        return ids.view(np.int32)
+
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._encoding.decode(list(ids), errors="replace")
         return text
@@ -132,6 +151,9 @@ class SentencePieceTokenizer:
     def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[list[int]]:
         batch: list[list[int]] = self._processor.encode(list(texts), num_threads=max(1, threads))
         return batch
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[TokenIds]:
+        return [np.asarray(ids, np.int32) for ids in self.encode_batch(texts)]
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._processor.decode(list(ids))
@@ -181,6 +203,9 @@ class HubTokenizer:
         encoded = self.hub_tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[TokenIds]:
+        return [np.asarray(ids, np.int32) for ids in self.encode_batch(texts)]
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.hub_tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)

@@ -38,8 +38,10 @@ def test_the_schema_for_editors_is_in_step() -> None:
 
 
 def test_every_recipe_that_comes_with_the_package_is_sound() -> None:
-    for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml")):
-        assert load_recipe(path).sources
+    recipes = Path(__file__).parents[1] / "recipes"
+    for path in sorted([*recipes.glob("*.yaml"), *recipes.glob("mix/*.yaml")]):
+        loaded = load_recipe(path)
+        assert loaded.sources or loaded.mix
 
 
 def test_paths_are_seen_from_the_file_that_names_them(tmp_path: Path) -> None:
@@ -131,7 +133,8 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
         ),
         (
             f"{HEAD}{TAIL}keep: [pack]\n",
-            "FILE:5: keep[0]: input should be 'documents', 'selection', 'samples', 'sequences', 'packs' or 'plan'; found 'pack'",
+            "FILE:5: keep[0]: input should be 'documents', 'selection', 'samples', 'chats', 'sequences', "
+            "'packs' or 'plan'; found 'pack'",
         ),
         (
             HEAD.replace("1.0.0", "1.0") + f"sources: [{NOTES}]\n",

@@ -1,11 +1,12 @@
 """`README.md` of a build: the dataset card, so that `load_dataset(folder, "packs")` works here and on the Hub."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
 
 from longalign_data.catalog import Card
-from longalign_data.recipe import LoadedRecipe
+from longalign_data.recipe import LoadedRecipe, MixSet, Recipe
 from longalign_data.records import TABLES
 from longalign_data.shards.files import write_text
 from longalign_data.shards.folder import BuildFolder
@@ -23,6 +24,7 @@ TABLE_WORDS = {
     "documents": "the texts, with source, licence and length",
     "selection": "which documents the sampler took, and why",
     "samples": "conversations (`messages`), with the teacher, the usage and the evidence",
+    "chats": "conversations that existed already, in the same form",
     "sequences": "token ids of each sample and where its targets are",
     "packs": "sequences end to end, with per-token loss weights and `cu_seqlens`",
     "plan": "which pack is trained in which step, with the exact number of sequences (M) and normalizer (Z)",
@@ -45,13 +47,16 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
     filled = {table for report in reports for table, shards in report.shards.items() if any(s.rows for s in shards)}
     tables = [table for table in TABLES if table in filled and (table in recipe.keep or table == "rejects")]
     default = next((name for name in ("samples", "packs", *tables) if name in tables), None)
-    num_samples = by_stage["generate"].num_out
+    made = [by_stage[stage] for stage in ("generate", "mix") if stage in by_stage] or [by_stage["encode"]]
+    num_samples = sum(report.num_out for report in made)
+    licences = [(source.card.id, source.card.license) for source in loaded.sources]
+    licences += [(placed.set.id, placed.set.license) for placed in loaded.mix]
     front = {
         "pretty_name": recipe.name,
-        "language": sorted({source.card.lang for source in loaded.sources}),
+        "language": sorted({s.card.lang for s in loaded.sources} | {placed.set.lang for placed in loaded.mix}),
         "license": "other",
         "license_name": "per-source",
-        "license_details": "; ".join(f"{source.card.id}: {source.card.license}" for source in loaded.sources),
+        "license_details": "; ".join(f"{name}: {licence}" for name, licence in licences),
         "size_categories": [next((name for limit, name in _SIZES if num_samples < limit), "10M<n<100M")],
         "task_categories": ["text-generation", "question-answering", "summarization"],
         "tags": ["long-context", "instruction-tuning", "longalign-data"],
@@ -64,8 +69,6 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
             for table in tables
         ],
     }
-    teacher = recipe.generate.teacher
-    terms = teacher.terms or by_stage["generate"].details.get("terms") or "not stated in the recipe"
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
@@ -74,8 +77,9 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         f"# {recipe.name} {recipe.version}",
         "",
         *([recipe.description.strip(), ""] if recipe.description.strip() else []),
-        f"Long-context instruction data made by longalign-data: {num_samples:,} samples, "
-        f"{by_stage['generate'].num_tokens:,} tokens, in {by_stage['pack'].details.get('num_packs', 0):,} packs.",
+        f"{'Long-context training data' if recipe.encode.mode == 'pretrain' else 'Long-context instruction data'} made by "
+        f"longalign-data: {num_samples:,} {'windows' if recipe.encode.mode == 'pretrain' else 'samples'}, "
+        f"{sum(report.num_tokens for report in made):,} tokens, in {by_stage['pack'].details.get('num_packs', 0):,} packs.",
         "",
         "## Load",
         "",
@@ -94,11 +98,9 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         "| source | title | language | licence | may be redistributed |",
         "|---|---|---|---|---|",
         *(_source_line(source.card) for source in loaded.sources),
+        *(_mix_line(placed.set) for placed in loaded.mix),
         "",
-        "## Teacher",
-        "",
-        f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}",
-        "",
+        *(_teacher(recipe, by_stage["generate"]) if "generate" in by_stage else ()),
         "## How it was made",
         "",
         "| stage | in | out | rejected | left out | tokens |",
@@ -119,7 +121,7 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
         "## Train",
         "",
         "`packs` are in the order of `plan`. Sum weight x cross entropy over all packs of a step and divide the gradient by the",
-        "step's `normalizer`: every sequence then counts the same (alpha = 1). `loss_weights[t]` belongs to the label at t.",
+        f"step's `normalizer`: {_counting(recipe.pack.alpha)}. `loss_weights[t]` belongs to the label at t.",
         "",
         "    python -m trainer --build <this folder> --model <model> --config <training configuration>",
         "",
@@ -127,9 +129,37 @@ def render_card(loaded: LoadedRecipe, reports: Sequence[StageReport]) -> str:
     return "\n".join(lines)
 
 
+def _counting(alpha: float) -> str:
+    words = {1.0: "every sequence then counts the same", 0.0: "every target token then counts the same"}
+    return f"{words.get(alpha, 'a sequence of N targets then counts as N^(1 - alpha)')} (alpha = {alpha:g})"
+
+
+def _cell(text: str) -> str:
+    """Text that stays inside one cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _teacher(recipe: Recipe, report: StageReport) -> list[str]:
+    teacher = recipe.generate.teacher
+    terms = teacher.terms or report.details.get("terms") or "not stated in the recipe"
+    words = f"Questions and answers are by `{teacher.model}` (provider `{teacher.provider}`). Terms: {terms}"
+    return ["## Teacher", "", words + _cost(report.details.get("cost") or {}), ""]
+
+
+def _mix_line(choice: MixSet) -> str:
+    terms = f"; terms of the answers: {choice.terms}" if choice.terms else ""
+    return f"| {choice.id} | conversations in `chats`{terms} | {choice.lang} | {choice.license} | see its licence |"
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    if not cost.get("usd"):
+        return ""
+    return f" The samples cost {cost['usd']:,.2f} USD, {cost['usd_per_sample']:.4f} each (prices of {cost['prices']})."
+
+
 def _source_line(card: Card) -> str:
     name = f"[{card.id}]({card.homepage})" if card.homepage else card.id
-    return f"| {name} | {card.title} | {card.lang} | {card.license} | {'yes' if card.redistribute else 'no'} |"
+    return f"| {name} | {_cell(card.title)} | {card.lang} | {_cell(card.license)} | {'yes' if card.redistribute else 'no'} |"
 
 
 def _rows(reports: Sequence[StageReport], table: str) -> int:

@@ -9,6 +9,7 @@
 | `seed`                                                    | sample, generate, pack                |
 | `sample`                                                  | sample                                |
 | `generate`, text of the prompts in use                    | generate                              |
+| `mix`, hashes of its files, `seed`, `tokenizer`           | mix (of no stage before)              |
 | `encode`, hash of the trainee's vocabulary and template   | encode                                |
 | `pack`                                                    | pack                                  |
 | `name`, `version`, `description`, `keep`                  | none                                  |
@@ -23,13 +24,27 @@ from collections.abc import Mapping
 from longalign_data.identity import Plain, digest
 from longalign_data.recipe import Recipe
 from longalign_data.records import SCHEMA_VERSION
+from longalign_data.shards.folder import STAGES
 
-RULES = {"ingest": 1, "sample": 1, "generate": 1, "encode": 1, "pack": 1}
+RULES = {"ingest": 1, "sample": 1, "generate": 2, "mix": 1, "encode": 1, "pack": 2}
 """Raised by one when a stage's code changes what it makes of the same input."""
 
 
-def fingerprints(recipe: Recipe, *, inputs: Plain, prompts: str, tokenizer: str, encoder: str) -> Mapping[str, str]:
-    """The fingerprint of every stage. `inputs` describes the source files, `prompts`,
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that a recipe has, in order: without sources there are no documents, without `mix` no chats, and with
+    `encode.mode: pretrain` no conversations."""
+    without: set[str] = set() if recipe.mix else {"mix"}
+    if not recipe.sources:
+        without |= {"ingest", "sample", "generate"}
+    if recipe.encode.mode == "pretrain":
+        without.add("generate")
+    return [stage for stage in STAGES if stage not in without]
+
+
+def fingerprints(
+    recipe: Recipe, *, inputs: Plain, mix_inputs: Plain, prompts: str, tokenizer: str, encoder: str
+) -> Mapping[str, str]:
+    """The fingerprint of every stage that the recipe has. `inputs` and `mix_inputs` describe the source files, `prompts`,
     `tokenizer` and `encoder` are hashes."""
     plain = recipe.model_dump(mode="json")
     seed = recipe.seed
@@ -37,12 +52,19 @@ def fingerprints(recipe: Recipe, *, inputs: Plain, prompts: str, tokenizer: str,
         "ingest": [inputs, plain["ingest"], tokenizer],
         "sample": [seed, plain["sample"]],
         "generate": [seed, plain["generate"], prompts],
+        "mix": [seed, mix_inputs, tokenizer],
         "encode": [plain["encode"], encoder],
         "pack": [seed, plain["pack"]],
     }
     result: dict[str, str] = {}
     before: str | None = None
-    for stage, part in parts.items():
+    for stage in stages_of(recipe):
+        part = parts[stage]
+        if stage == "mix":
+            result[stage] = digest([stage, SCHEMA_VERSION, RULES[stage], None, part])
+            continue
+        if stage == "encode" and "mix" in result:
+            part = [part, result["mix"]]
         before = digest([stage, SCHEMA_VERSION, RULES[stage], before, part])
         result[stage] = before
     return result

@@ -40,7 +40,11 @@ def write_manifest(
             "trainee": {"spec": recipe.encode.tokenizer or recipe.tokenizer, "identity": trainee_tokenizer},
         },
         "pack": recipe.pack.model_dump(mode="json"),
-        "teacher": {"provider": recipe.generate.teacher.provider, "model": recipe.generate.teacher.model},
+        "mix": [choice.model_dump(mode="json", exclude_none=True) for choice in recipe.mix],
+        "teacher": {"provider": recipe.generate.teacher.provider, "model": recipe.generate.teacher.model}
+        if any(report.stage == "generate" for report in reports)
+        else None,
+        "cost": next((report.details.get("cost") for report in reports if report.stage == "generate"), None),
         "rejects": rejects,
         "stages": [
             {name: value for name, value in dataclasses.asdict(report).items() if name != "shards"}

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longalign_data.build.card import write_card
-from longalign_data.build.fingerprints import fingerprints
+from longalign_data.build.fingerprints import fingerprints, stages_of
 from longalign_data.build.manifest import write_manifest
-from longalign_data.encoding.encode import encode, make_encoder
+from longalign_data.encoding.encode import encode, encoder_identity
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
+from longalign_data.generation.budget import Spending
 from longalign_data.generation.generate import generate
+from longalign_data.mixing.mix import mix, mix_inputs
 from longalign_data.packing.pack import pack
-from longalign_data.recipe import LoadedRecipe
+from longalign_data.recipe import LoadedRecipe, Recipe
 from longalign_data.sampling.sample import sample
 from longalign_data.shards.folder import STAGES, BuildFolder
 from longalign_data.shards.stage import StageReport, read_report, require
@@ -29,10 +31,11 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "ingest": (),
     "sample": ("documents",),
     "generate": ("documents", "selection"),
-    "encode": ("samples",),
+    "mix": (),
+    "encode": ("samples", "chats"),
     "pack": ("sequences",),
 }
-"""The tables that each stage reads."""
+"""The tables that each stage reads, those of them that the recipe has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,41 +67,92 @@ def build(
     progress: Progress,
     teacher: Callable[[], Teacher],
     only: str | None = None,
+    spending: Spending | None = None,
 ) -> Built:
     """Brings the build up to date with the recipe; with `only`, that one stage, on what stands before it.
 
     `teacher` is called when the generate stage has something to do, and not otherwise, so that a finished build needs no
-    key. Raises BuildError when another process works on the folder, or when `only` lacks its inputs.
+    key. `spending` are the prices and the limit of that stage (the package's prices and no limit when None). Raises
+    BuildError when another process works on the folder, or when `only` lacks its inputs.
     """
+    return _bring(loaded, output, run, progress, teacher, spending, only=only, until=None)
+
+
+def prepare(loaded: LoadedRecipe, output: Path, *, run: RunOptions, progress: Progress) -> BuildFolder:
+    """Brings what the generate stage reads up to date, and asks nobody. Raises BuildError like `build`."""
+
+    def nobody() -> Teacher:
+        raise AssertionError("the stages before generate have no teacher")
+
+    return _bring(loaded, output, run, progress, nobody, None, only=None, until="sample").folder
+
+
+def _bring(
+    loaded: LoadedRecipe,
+    output: Path,
+    run: RunOptions,
+    progress: Progress,
+    teacher: Callable[[], Teacher],
+    spending: Spending | None,
+    *,
+    only: str | None,
+    until: str | None,
+) -> Built:
     recipe = loaded.recipe
     folder = build_folder(loaded, output)
     prompt_files = [loaded.relative(name) for name in recipe.generate.templates]
     templates = load_templates(prompt_files).only(task for task, share in recipe.generate.tasks.items() if share > 0)
     tokenizer = load_tokenizer(recipe.tokenizer).identity
     trainee = load_tokenizer(recipe.encode.tokenizer or recipe.tokenizer).identity
+    stages = stages_of(recipe)
     with folder.lock():
+        _clear_others(folder, stages)
         prints = fingerprints(
             recipe,
             inputs=snapshot(loaded, folder),
+            mix_inputs=mix_inputs(loaded, folder),
             prompts=templates.identity,
             tokenizer=tokenizer,
-            encoder=make_encoder(recipe.encode, recipe.tokenizer).identity,
+            encoder=encoder_identity(recipe.encode, recipe.tokenizer),
         )
-        to_run = _stages_to_run(folder, prints, recipe.keep) if only is None else _single(folder, prints, only)
+        if only is not None:
+            to_run = _single(folder, prints, recipe, only)
+        elif until is not None:
+            to_run = _stages_to_run(folder, prints, recipe, INPUTS["generate"], until=until)
+        else:
+            to_run = _stages_to_run(folder, prints, recipe, recipe.keep)
         outcomes: list[Outcome] = []
-        for stage in STAGES:
+        for stage in stages:
             if stage in to_run:
                 folder.manifest.unlink(missing_ok=True)
-                report = _run_stage(stage, loaded, folder, prints[stage], run, progress, teacher, templates)
+                report = _run_stage(stage, loaded, folder, prints[stage], run, progress, teacher, templates, spending)
+                shutil.rmtree(folder.work(stage), ignore_errors=True)
                 outcomes.append(Outcome(report=report, ran=True))
             elif (report_ := read_report(folder, stage)) is not None and report_.fingerprint == prints[stage]:
                 outcomes.append(Outcome(report=report_, ran=False))
-        if len(outcomes) == len(STAGES):
+            if until is None and stage == "encode" and outcomes and outcomes[-1].report.stage == stage:
+                _refuse_empty(folder, outcomes)
+        if len(outcomes) == len(stages) and until is None:
             _drop_tables(folder, recipe.keep)
             reports = [outcome.report for outcome in outcomes]
             write_manifest(folder, loaded, reports, tokenizer=tokenizer, trainee_tokenizer=trainee)
             write_card(folder, loaded, reports)
         return Built(folder=folder, outcomes=outcomes)
+
+
+def _refuse_empty(folder: BuildFolder, outcomes: Sequence[Outcome]) -> None:
+    """Raises BuildError when there is nothing to pack, with the reasons that were counted on the way."""
+    if outcomes[-1].report.num_out:
+        return
+    reasons = [
+        f"{outcome.report.stage} {reason} {count:,}"
+        for outcome in outcomes
+        for reason, count in outcome.report.rejected.items()
+    ]
+    raise BuildError(
+        f"{folder.root}: not one sequence came out; rejected: {', '.join(reasons) or 'nothing'}. The table rejects says why, "
+        f"one by one: longalign sql {folder.root}"
+    )
 
 
 def _run_stage(
@@ -110,6 +164,7 @@ def _run_stage(
     progress: Progress,
     teacher: Callable[[], Teacher],
     templates: Templates,
+    spending: Spending | None,
 ) -> StageReport:
     if stage == "generate":
         return generate(
@@ -120,8 +175,9 @@ def _run_stage(
             progress=progress,
             teacher=teacher(),
             templates=templates,
+            spending=spending,
         )
-    function = {"ingest": ingest, "sample": sample, "encode": encode, "pack": pack}[stage]
+    function = {"ingest": ingest, "sample": sample, "mix": mix, "encode": encode, "pack": pack}[stage]
     return function(loaded, folder, fingerprint=fingerprint, run=run, progress=progress)
 
 
@@ -140,21 +196,40 @@ def _whole(folder: BuildFolder, table: str) -> bool:
     return all(path.is_file() and path.stat().st_size == size for path, size in places)
 
 
-def _stages_to_run(folder: BuildFolder, prints: Mapping[str, str], keep: Sequence[str]) -> set[str]:
-    """Every stage that is not complete, and every earlier one whose tables are wanted, by such a stage or by `keep`, and
-    do not stand whole (they were not kept before, or are damaged)."""
+def _inputs(recipe: Recipe, stage: str) -> Sequence[str]:
+    if stage == "encode" and recipe.encode.mode == "pretrain":
+        return ("documents", "selection")
+    there = {table for stage in stages_of(recipe) for table in STAGES[stage]}
+    return [table for table in INPUTS[stage] if table in there]
+
+
+def _clear_others(folder: BuildFolder, stages: Sequence[str]) -> None:
+    """Removes what stages left that the recipe had once and has no more."""
+    for stage in STAGES:
+        if stage not in stages and (folder.report(stage).exists() or folder.progress(stage).exists()):
+            folder.clear(stage)
+
+
+def _stages_to_run(
+    folder: BuildFolder, prints: Mapping[str, str], recipe: Recipe, keep: Sequence[str], *, until: str | None = None
+) -> set[str]:
+    """Every stage (up to `until`) that is not complete, and every earlier one whose tables are wanted, by such a stage or by
+    `keep`, and do not stand whole (they were not kept before, or are damaged)."""
     to_run: set[str] = set()
-    for stage in reversed(STAGES):
-        wanted = {table for later in to_run for table in INPUTS[later]} | set(keep)
+    order = list(stages_of(recipe))
+    for stage in reversed(order[: order.index(until) + 1] if until else order):
+        wanted = {table for later in to_run for table in _inputs(recipe, later)} | set(keep)
         missing = any(table in wanted and not _whole(folder, table) for table in STAGES[stage])
         if missing or not _stands(folder, stage, prints[stage]):
             to_run.add(stage)
     return to_run
 
 
-def _single(folder: BuildFolder, prints: Mapping[str, str], only: str) -> set[str]:
-    order = list(STAGES)
-    for table in INPUTS[only]:
+def _single(folder: BuildFolder, prints: Mapping[str, str], recipe: Recipe, only: str) -> set[str]:
+    order = stages_of(recipe)
+    if only not in order:
+        raise BuildError(f"{folder.root}: this recipe has no stage {only!r}; it has: {', '.join(order)}")
+    for table in _inputs(recipe, only):
         stage = next(name for name, tables in STAGES.items() if table in tables)
         report = require(folder, stage)
         if report.fingerprint != prints[stage]:
@@ -167,7 +242,8 @@ def _single(folder: BuildFolder, prints: Mapping[str, str], only: str) -> set[st
     for stage in order[: order.index(only)]:
         if not _stands(folder, stage, prints[stage]):
             raise BuildError(f"{folder.root}: the stage {stage!r} is out of date; run: longalign build RECIPE")
-    return set() if _stands(folder, only, prints[only]) else {only}
+    whole = all(_whole(folder, table) for table in STAGES[only] if table in recipe.keep)
+    return set() if whole and _stands(folder, only, prints[only]) else {only}
 
 
 def _drop_tables(folder: BuildFolder, keep: Sequence[str]) -> None:

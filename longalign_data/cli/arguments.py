@@ -1,9 +1,18 @@
 """Arguments and options that several commands share."""
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Schedule(enum.StrEnum):
+    """How the teacher is asked."""
+
+    live = "live"
+    batch = "batch"
+
 
 RecipeArg = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 BuildArg = Annotated[Path, typer.Argument(help="A build folder, such as builds/quickstart/1.0.0.", show_default=False)]
@@ -12,9 +21,26 @@ WorkersOption = Annotated[
     int, typer.Option("--workers", "-w", min=0, help="Processes and threads to use; 0 takes every core.")
 ]
 ConcurrencyOption = Annotated[
-    int, typer.Option("--concurrency", min=1, help="Documents that the teacher works on at once.")
+    int,
+    typer.Option("--concurrency", min=1, help="The most documents to ask about at once; the level is found below it."),
+]
+ScheduleOption = Annotated[
+    Schedule, typer.Option("--schedule", help="Ask call by call, or in two waves through the provider's batch API.")
 ]
 UrlOption = Annotated[
     str | None,
     typer.Option("--teacher-url", help="Base URL of the teacher's server, when it is not the provider's own."),
+]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option("--prices", help="A price file of your own, over the one in the package.", show_default=False),
+]
+MaxUsdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-usd",
+        min=0.0,
+        help="Dollars that the whole build may cost, earlier runs included; it stops before it would cost more.",
+        show_default=False,
+    ),
 ]

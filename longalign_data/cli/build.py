@@ -1,23 +1,36 @@
 """`longalign build` and the stages one by one."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from longalign_data.cli.arguments import ConcurrencyOption, OutputOption, RecipeArg, UrlOption, WorkersOption
+from longalign_data.cli.arguments import (
+    ConcurrencyOption,
+    MaxUsdOption,
+    OutputOption,
+    PricesOption,
+    RecipeArg,
+    Schedule,
+    ScheduleOption,
+    UrlOption,
+    WorkersOption,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from longalign_data.recipe import TeacherChoice
-    from longalign_data.teachers.base import Teacher
+    from longalign_data.recipe import Generate, TeacherChoice
+    from longalign_data.teachers.base import Connection, Teacher
 
 _STAGE_COMMANDS = {
     "ingest": "Run one stage: read the sources into the table documents.",
     "sample": "Run one stage: draw documents into the table selection.",
     "generate": "Run one stage: let the teacher ask and answer, into the table samples.",
+    "mix": "Run one stage: draw conversations of the recipe's mix, into the table chats.",
     "encode": "Run one stage: turn samples into token ids, the table sequences.",
     "pack": "Run one stage: fill packs, weigh them, and lay out the plan.",
 }
@@ -34,15 +47,18 @@ def build(
     recipe: RecipeArg,
     output: OutputOption = Path("builds"),
     workers: WorkersOption = 0,
-    concurrency: ConcurrencyOption = 8,
+    concurrency: ConcurrencyOption = 64,
+    schedule: ScheduleOption = Schedule.live,
     teacher_url: UrlOption = None,
+    max_usd: MaxUsdOption = None,
+    prices: PricesOption = None,
 ) -> None:
     """Run every stage of RECIPE that is not complete, and write the build.
 
     Cut off anywhere, the same command goes on; run again, it changes nothing. The options say how to run and never change
     the data.
     """
-    _run(recipe, output, workers, concurrency, teacher_url, None)
+    _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, None)
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -50,29 +66,56 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         recipe: RecipeArg,
         output: OutputOption = Path("builds"),
         workers: WorkersOption = 0,
-        concurrency: ConcurrencyOption = 8,
+        concurrency: ConcurrencyOption = 64,
+        schedule: ScheduleOption = Schedule.live,
         teacher_url: UrlOption = None,
     ) -> None:
-        _run(recipe, output, workers, concurrency, teacher_url, stage)
+        _run(recipe, output, workers, concurrency, schedule, teacher_url, None, None, stage)
 
-    command.__doc__ = summary
-    return command
+    def paid_command(
+        recipe: RecipeArg,
+        output: OutputOption = Path("builds"),
+        workers: WorkersOption = 0,
+        concurrency: ConcurrencyOption = 64,
+        schedule: ScheduleOption = Schedule.live,
+        teacher_url: UrlOption = None,
+        max_usd: MaxUsdOption = None,
+        prices: PricesOption = None,
+    ) -> None:
+        _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, stage)
+
+    chosen: Callable[..., None] = paid_command if stage == "generate" else command
+    chosen.__doc__ = summary
+    return chosen
 
 
-def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url: str | None, only: str | None) -> None:
+def _run(
+    recipe: Path,
+    output: Path,
+    workers: int,
+    concurrency: int,
+    schedule: Schedule,
+    teacher_url: str | None,
+    max_usd: float | None,
+    prices: Path | None,
+    only: str | None,
+) -> None:
     import os
 
     from rich.console import Console
 
     from longalign_data.build.pipeline import build as run_build
     from longalign_data.build.pipeline import build_folder
+    from longalign_data.cli.prices import known_prices
     from longalign_data.cli.progress import TerminalProgress
-    from longalign_data.cli.tables import print_outcomes, print_shortfall
+    from longalign_data.cli.tables import print_cost, print_outcomes, print_sampling
     from longalign_data.engine import RunOptions
+    from longalign_data.generation.budget import Spending
     from longalign_data.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency)
+    spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
+    run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency, schedule=schedule.value)
     console = Console()
     with TerminalProgress(Console(stderr=True)) as progress:
         built = run_build(
@@ -80,11 +123,13 @@ def _run(recipe: Path, output: Path, workers: int, concurrency: int, teacher_url
             output,
             run=run,
             progress=progress,
-            teacher=lambda: _teacher(loaded.recipe.generate.teacher, teacher_url),
+            teacher=lambda: _teacher(loaded.recipe.generate, teacher_url, concurrency),
             only=only,
+            spending=spending,
         )
     print_outcomes(built, console)
-    print_shortfall(built, console)
+    print_cost(built, console)
+    print_sampling(built, console)
     _next_steps(build_folder(loaded, output).root, console, complete=only is None)
 
 
@@ -93,25 +138,50 @@ def _next_steps(root: Path, console: "Console", *, complete: bool) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     say(f"\n{root}")
-    if complete:
-        say(f"look    longalign stats {root}")
-        say(f"        longalign show {root}")
-        say(f"        longalign sql {root}")
-        tiny = Path("recipes/train/tiny-llama")
-        model = f"{tiny} --random-init" if tiny.is_dir() else "MODEL"
+    if not complete:
+        return
+    longalign, python = _as_typed("longalign"), _as_typed("python")
+    say(f"look    {longalign} stats {root}")
+    say(f"        {longalign} show {root}")
+    say(f"        {longalign} sql {root}")
+    configurations = Path("recipes/train")
+    if configurations.is_dir():
         say(
-            f"train   python -m trainer --build {root} --model {model} --config recipes/train/tiny-cpu.yaml --max-steps 2"
+            f"train   {python} -m trainer --build {root} --model {configurations}/tiny-llama --random-init "
+            f"--config {configurations}/tiny-cpu.yaml --max-steps 2"
         )
         say("        (a tiny random model on the CPU; needs: pip install -e '.[train]')")
+    else:
+        say(f"train   {python} -m trainer --build {root} --model MODEL --config CONFIGURATION")
 
 
-def _teacher(choice: "TeacherChoice", url: str | None) -> "Teacher":
-    """The recipe's teacher; keys and places come from the environment here and nowhere else."""
+def _as_typed(tool: str) -> str:
+    """How to call a program of this environment from here: by name when the shell finds it, else by its path."""
+    own = Path(sys.executable).with_name(tool)
+    if not own.exists() or shutil.which(tool) == str(own):
+        return tool
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+
+
+def _teacher(generate: "Generate", url: str | None, concurrency: int) -> "Teacher":
+    from longalign_data.teachers.table import load_teacher
+
+    known = connection_of(generate.teacher, url)
+    return load_teacher(
+        generate.teacher,
+        api_key=known.api_key,
+        base_url=known.base_url,
+        concurrency=concurrency,
+        calls_per_document=1 + generate.answers_per_document,
+    )
+
+
+def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":
+    """How the recipe's teacher is reached; keys and places come from the environment here and nowhere else."""
     import os
 
-    from longalign_data.teachers.table import load_teacher
+    from longalign_data.teachers.base import Connection
 
     prefix = {"anthropic": "ANTHROPIC", "openai": "OPENAI"}.get(choice.provider, "")
     key = os.environ.get(f"{prefix}_API_KEY") or None
-    base_url = url or os.environ.get(f"{prefix}_BASE_URL") or None
-    return load_teacher(choice, api_key=key, base_url=base_url)
+    return Connection(api_key=key, base_url=url or os.environ.get(f"{prefix}_BASE_URL") or None)

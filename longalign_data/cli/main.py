@@ -3,13 +3,14 @@
 Exit codes: 0 done; 2 something the user gave or can mend; 1 a teacher or a machine failed; 130 stopped by Ctrl-C.
 """
 
+import errno
 import sys
 from typing import Annotated
 
 import typer
 
 import longalign_data
-from longalign_data.cli import build, catalog, look
+from longalign_data.cli import bill, build, catalog, export, fake, look, plan
 from longalign_data.errors import LongAlignError, MissingExtraError, UserError
 
 app = typer.Typer(
@@ -20,26 +21,38 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (build, look, catalog)
+COMMANDS = (build, bill, look, plan, catalog, export, fake)
 """The modules that bring the commands, in the order of `--help`; each adds its own in `register`."""
 
 for module in COMMANDS:
     module.register(app)
 
 
+_STORAGE_FAULTS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE}
+)
+
+
 def main() -> None:
     """Runs the command line; every error a person can meet becomes one message and an exit code."""
     try:
         app(prog_name="longalign")
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(0) from None
     except (UserError, MissingExtraError) as error:
         _fail(str(error), 2)
     except LongAlignError as error:
         _fail(str(error), 1)
+    except OSError as error:
+        if error.errno not in _STORAGE_FAULTS:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(
+            f"{place}cannot be written or read: {error.strerror or error}; mend that, and run the same command again", 1
+        )
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on where this one was", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(0) from None
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,9 +1,13 @@
 """Tables that a run ends with."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
 from longalign_data.build.pipeline import Built
+from longalign_data.sampling.draw import OTHER
 
 
 def print_outcomes(built: Built, console: Console) -> None:
@@ -28,22 +32,56 @@ def print_outcomes(built: Built, console: Console) -> None:
             console.print(f"{title}: {', '.join(words)}", highlight=False, markup=False)
 
 
-def print_shortfall(built: Built, console: Console) -> None:
-    """Which length buckets, languages and sources the corpus could not fill, if any."""
+def print_sampling(built: Built, console: Console) -> None:
+    """Target against achieved of the sample stage, where it ran now: by language and bucket, and by source."""
     for outcome in built.outcomes:
-        if outcome.report.stage != "sample":
+        for found in outcome.report.details.get("sets", ()) if outcome.report.stage == "mix" else ():
+            if found["taken"] < found["asked"]:
+                line = (
+                    f"mix set {found['id']}: asked for {found['asked']:,} conversations, it holds {found['usable']:,}"
+                )
+                console.print(line, highlight=False, markup=False)
+        if outcome.report.stage != "sample" or not outcome.ran:
             continue
         details = outcome.report.details
-        short = [
-            (" ".join(filter(None, (cell["lang"], cell["source"], cell["bucket"]))), cell)
-            for cell in (*details["cells"], *details["sources"])
-            if cell["target"] is not None and cell["achieved"] < cell["target"]
-        ]
-        if short:
-            console.print("the corpus could not fill:", highlight=False)
-            for name, cell in short:
-                line = f"  {name}: target {cell['target']:,}, achieved {cell['achieved']:,} of {cell['available']:,} available"
-                console.print(line, highlight=False, markup=False)
+        cells = [cell for cell in (*details["cells"], *details["sources"]) if cell["target"] is not None]
+        if cells:
+            table = Table(box=None, pad_edge=False, header_style="bold")
+            table.add_column("sampling")
+            for name in ("target", "achieved", "available"):
+                table.add_column(name, justify="right")
+            table.add_column("")
+            for cell in cells:
+                short = "the corpus has no more" if cell["achieved"] < cell["target"] else ""
+                counts = [f"{cell[name]:,}" for name in ("target", "achieved", "available")]
+                table.add_row(_cell_name(cell), *counts, short)
+            console.print(table)
         if outcome.report.num_out < details["asked"]:
             line = f"asked for {details['asked']:,} documents, took {outcome.report.num_out:,}: the corpus holds no more that fit"
             console.print(line, highlight=False, markup=False)
+
+
+def _cell_name(cell: Mapping[str, Any]) -> str:
+    lang = "other languages" if cell["lang"] == OTHER else cell["lang"]
+    source = "other sources" if cell["source"] == OTHER else cell["source"]
+    return " ".join(part for part in (lang, source, cell["bucket"]) if part)
+
+
+def print_cost(built: Built, console: Console) -> None:
+    """What the samples cost, if they were not free, and what the checks of the answers marked."""
+    report = next((outcome.report for outcome in built.outcomes if outcome.report.stage == "generate"), None)
+    if report is None:
+        return
+    cost = report.details.get("cost", {})
+    if cost.get("usd"):
+        line = (
+            f"the samples cost {cost['usd']:,.4f} USD, {cost['usd_per_sample']:,.5f} each (prices of {cost['prices']})"
+        )
+        if cost["ledger_usd"] - cost["usd"] > 5e-5:
+            line += f"; with rejected and earlier replies {cost['ledger_usd']:,.4f} USD"
+        console.print(line, highlight=False, markup=False)
+    elif cost and cost["usd"] is None:
+        console.print("no price is known for this teacher; --prices FILE gives one", highlight=False, markup=False)
+    marked = ", ".join(f"{name} {count:,}" for name, count in report.details.get("marked", {}).items())
+    if marked:
+        console.print(f"marked answers (in samples.checks): {marked}", highlight=False, markup=False)

@@ -1,6 +1,6 @@
 """The stage `encode`: samples in, sequences out.
 
-In: the table `samples` and the recipe's `encode`. Out: `sequences`, in the order of the samples, and rejects:
+In: the tables `samples` and `chats` and the recipe's `encode`. Out: `sequences`, in the order of these, and rejects:
 
     no-assistant-turn             nobody answers
     no-targets                    no target is left that has a token before it (N_i = 0)
@@ -9,133 +9,196 @@ In: the table `samples` and the recipe's `encode`. Out: `sequences`, in the orde
     too-long-beside-document      template, question and answer alone are longer than `max_tokens`
     template                      the template cannot write this conversation
     template-rewrites-turns       the template writes earlier turns anew, so that targets cannot be told
+
+With `mode: pretrain` the selected documents come in instead, in stored order, and their windows go out (see `windows`).
+
+Work is dealt out by row groups of the input: some megabytes of text, tokenised by one process, which gives back columns.
+So the memory does not grow with the table, and little Python runs beside the tokenizer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from longalign_data.encoding.cut import Cutter
+from longalign_data.encoding.rows import Encoded, Labels, assemble, count_targets
 from longalign_data.encoding.templates import Refusal, Rendered, Segment, Template, load_template
-from longalign_data.engine import Progress, RunOptions
+from longalign_data.encoding.windows import Windower
+from longalign_data.engine import Progress, RunOptions, map_ordered
+from longalign_data.errors import BuildError
 from longalign_data.identity import digest
 from longalign_data.recipe import Encode, LoadedRecipe
-from longalign_data.records import Reject, Sample, TargetSpan, TokenSequence
+from longalign_data.records import DocumentSpan, Message, Reject, Sample, TokenSequence
 from longalign_data.shards.folder import BuildFolder
-from longalign_data.shards.parquet import iter_batches, iter_records
+from longalign_data.shards.parquet import from_row, iter_batches
 from longalign_data.shards.stage import StageReport, StageWriter, require
 from longalign_data.tokenizers import Tokenizer, load_tokenizer
 
-BATCH_SAMPLES = 1024
-BATCH_CHARS = 8_000_000
-"""What is tokenised at once: enough for all threads, little enough for the memory."""
+SEVERAL_GROUPS = 8
+"""From so many row groups on, other processes help; starting them costs about as much as encoding these."""
+
+
+class Chat(NamedTuple):
+    """What of a sample is encoded, or goes along."""
+
+    sample_id: str
+    source: str
+    task: str
+    messages: Sequence[Message]
+    document_spans: Sequence[DocumentSpan]
 
 
 class Encoder:
     """Samples to sequences with one tokenizer, template and length."""
+
+    columns = ("sample_id", "source", "task", "messages", "document_spans")
 
     def __init__(self, tokenizer: Tokenizer, template: Template, choice: Encode) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._max_tokens = choice.max_tokens
         self._cuts = choice.overlong == "cut-document"
+        self.template = template.name
         self.identity = digest(
             ["encode", tokenizer.identity, template.identity, choice.max_tokens, choice.overlong],
         )
 
-    def encode(self, samples: Sequence[Sample], *, threads: int = 1) -> list[TokenSequence | Reject]:
+    def encode(self, samples: Sequence[Sample]) -> list[TokenSequence | Reject]:
         """A sequence or a reject for each sample, in order; each depends on its sample alone. Sequences have at most
         `max_tokens` tokens, and at least one target."""
-        rendered = self._template.render([sample.messages for sample in samples], threads=threads)
-        return [self._finish(sample, segments) for sample, segments in zip(samples, rendered, strict=True)]
+        chats = [Chat(s.sample_id, s.source, s.task, s.messages, s.document_spans) for s in samples]
+        outcomes = self._outcomes(chats)
+        rows = iter(self._encoded(chats, outcomes).table.to_pylist())
+        return [outcome if isinstance(outcome, Reject) else from_row(TokenSequence, next(rows)) for outcome in outcomes]
 
-    def _finish(self, sample: Sample, rendered: Rendered) -> TokenSequence | Reject:
-        if not any(message.role == "assistant" for message in sample.messages):
-            return _reject(sample, "no-assistant-turn", "the conversation has no assistant turn")
+    def encode_rows(self, rows: pa.Table) -> Encoded:
+        """The same for rows of `samples`, of which `columns` are needed."""
+        chats = list(_chats(rows))
+        return self._encoded(chats, self._outcomes(chats))
+
+    def _outcomes(self, chats: Sequence[Chat]) -> list["_Sequence | Reject"]:
+        rendered = self._template.render([chat.messages for chat in chats])
+        return [self._outcome(chat, segments) for chat, segments in zip(chats, rendered, strict=True)]
+
+    def _encoded(self, chats: Sequence[Chat], outcomes: Sequence["_Sequence | Reject"]) -> Encoded:
+        kept = [(chat, found) for chat, found in zip(chats, outcomes, strict=True) if isinstance(found, _Sequence)]
+        labels = Labels(
+            sequence_ids=[digest([chat.sample_id, self.identity]) for chat, _ in kept],
+            sample_ids=[chat.sample_id for chat, _ in kept],
+            sources=[chat.source for chat, _ in kept],
+            tasks=[chat.task for chat, _ in kept],
+            truncated_tokens=[found.truncated_tokens for _, found in kept],
+        )
+        return Encoded(
+            table=assemble(labels, [found.segments for _, found in kept]),
+            rejects=[outcome for outcome in outcomes if isinstance(outcome, Reject)],
+            num_in=len(chats),
+        )
+
+    def _outcome(self, chat: Chat, rendered: Rendered) -> "_Sequence | Reject":
+        if not any(message.role == "assistant" for message in chat.messages):
+            return _reject(chat, "no-assistant-turn", "the conversation has no assistant turn")
         if isinstance(rendered, Refusal):
-            return _reject(sample, rendered.reason, rendered.detail)
+            return _reject(chat, rendered.reason, rendered.detail)
         num_tokens = _length(rendered)
+        truncated = 0
         if num_tokens > self._max_tokens:
-            shorter = self._shorten(sample, num_tokens)
+            shorter = self._shorten(chat, num_tokens)
             if isinstance(shorter, Reject):
                 return shorter
             rendered = shorter
-        spans = _spans(rendered)
-        num_targets = sum(span.end - span.start for span in spans)
-        if not num_targets:
-            return _reject(sample, "no-targets", "every answer is empty, or nothing stands before it")
-        input_ids = np.concatenate([np.asarray(segment.ids, np.int32) for segment in rendered])
-        return TokenSequence(
-            sequence_id=digest([sample.sample_id, self.identity]),
-            sample_id=sample.sample_id,
-            # Arrow takes an array of numbers whole, without a Python object for each.
-            input_ids=cast(Any, input_ids),
-            target_spans=spans,
-            num_tokens=len(input_ids),
-            num_targets=num_targets,
-            truncated_tokens=num_tokens - len(input_ids),
-        )
+            truncated = num_tokens - _length(rendered)
+        if not count_targets(rendered):
+            return _reject(chat, "no-targets", "every answer is empty, or nothing stands before it")
+        return _Sequence(rendered, truncated)
 
-    def _shorten(self, sample: Sample, num_tokens: int) -> list[Segment] | Reject:
+    def _shorten(self, chat: Chat, num_tokens: int) -> list[Segment] | Reject:
         """The conversation with the middle of its documents cut so that `max_tokens` suffice."""
         over = f"{num_tokens} tokens; encode.max_tokens is {self._max_tokens}"
         if not self._cuts:
-            return _reject(sample, "too-long", over)
-        cutter = Cutter(sample.messages, sample.document_spans, self._tokenizer)
+            return _reject(chat, "too-long", over)
+        cutter = Cutter(chat.messages, chat.document_spans, self._tokenizer)
         if not cutter.num_tokens:
-            return _reject(sample, "too-long-without-document", f"{over}, and no part of it may be cut")
+            return _reject(chat, "too-long-without-document", f"{over}, and no part of it may be cut")
         excess = num_tokens - self._max_tokens
         while excess < cutter.num_tokens:
             (rendered,) = self._template.render([cutter.without(excess)])
             if isinstance(rendered, Refusal):
-                return _reject(sample, rendered.reason, rendered.detail)
+                return _reject(chat, rendered.reason, rendered.detail)
             still = _length(rendered) - self._max_tokens
             if still <= 0:
                 return rendered
             # Tokenising anew around the cut gave some tokens back; one round more almost always does.
             excess += still
         return _reject(
-            sample, "too-long-beside-document", f"{over}, of which {cutter.num_tokens} are of documents that may be cut"
+            chat, "too-long-beside-document", f"{over}, of which {cutter.num_tokens} are of documents that may be cut"
         )
 
 
+class _Sequence(NamedTuple):
+    segments: list[Segment]
+    truncated_tokens: int
+
+
 def make_encoder(choice: Encode, default_tokenizer: str) -> Encoder:
-    """The encoder that a recipe asks for. Raises RecipeError or TokenizerError, naming what fits instead."""
+    """The encoder of conversations that a recipe asks for. Raises RecipeError or TokenizerError, naming what fits
+    instead."""
     tokenizer = load_tokenizer(choice.tokenizer or default_tokenizer)
     return Encoder(tokenizer, load_template(choice.template, tokenizer), choice)
+
+
+def make_windower(choice: Encode, default_tokenizer: str) -> Windower:
+    """What cuts documents into windows, for `mode: pretrain`. Raises TokenizerError."""
+    return Windower(load_tokenizer(choice.tokenizer or default_tokenizer), choice.max_tokens)
+
+
+def encoder_identity(choice: Encode, default_tokenizer: str) -> str:
+    """What decides about the sequences besides the samples: vocabulary, template, length. Raises as `make_encoder`."""
+    return _coder(choice, default_tokenizer).identity
 
 
 def encode(
     loaded: LoadedRecipe, build: BuildFolder, *, fingerprint: str, run: RunOptions, progress: Progress
 ) -> StageReport:
-    """Writes `sequences`. Tokenises on `run.workers` threads, a batch at a time; goes on after a cut where it stopped.
+    """Writes `sequences`. Tokenises in `run.workers` processes; goes on after a cut where it stopped.
 
-    Raises BuildError when generate is not complete, and the errors of `make_encoder`.
+    Raises BuildError when what it reads is not complete, and the errors of `make_encoder`.
     """
-    generated = require(build, "generate")
+    before = {"samples": "generate", "chats": "mix", "documents": "sample"}
+    num_stored = sum(require(build, before[table]).num_out for table in _tables(loaded))
     choice = loaded.recipe.encode
     spec = choice.tokenizer or loaded.recipe.tokenizer
-    encoder = make_encoder(choice, loaded.recipe.tokenizer)
-    progress.start("encode", generated.num_out, "samples")
+    encoder = _coder(choice, loaded.recipe.tokenizer)
+    jobs = list(_jobs(loaded, build))
+    num_inputs = sum(job.num_inputs for job in jobs)
+    progress.start("encode", num_inputs, "documents" if choice.mode == "pretrain" else "samples")
+    if num_inputs != num_stored:
+        raise BuildError(
+            f"{build.root}: {num_inputs} inputs are stored, not the {num_stored} that were made; build again"
+        )
     with StageWriter(build, "encode", fingerprint=fingerprint, run=run) as writer:
         totals = _Totals(build)
         progress.advance(items=writer.cursor)
-        samples = iter_records(build.shards("samples"), Sample)
-        for batch in _batches(samples, skip=writer.cursor):
-            for outcome in encoder.encode(batch, threads=run.workers):
-                if isinstance(outcome, Reject):
-                    writer.reject(outcome)
-                else:
-                    writer.write("sequences", outcome)
-                    totals.add(outcome.num_targets, outcome.truncated_tokens)
-                writer.next_input()
-                progress.advance(items=1, tokens=0 if isinstance(outcome, Reject) else outcome.num_tokens)
+        todo = list(_after(jobs, writer.cursor))
+        workers = run.workers if len(todo) >= SEVERAL_GROUPS else 1
+        for job, encoded in zip(todo, map_ordered(_run, todo, workers=workers), strict=True):
+            for reject in encoded.rejects:
+                writer.reject(reject)
+            if encoded.table.num_rows:
+                writer.write_table("sequences", encoded.table)
+                totals.add(encoded.table)
+            writer.next_input(encoded.num_in, inputs=job.num_inputs)
+            progress.advance(items=job.num_inputs, tokens=pc.sum(encoded.table.column("num_tokens")).as_py() or 0)
         return writer.finish(
             {
                 "tokenizer": spec,
                 "tokenizer_identity": load_tokenizer(spec).identity,
-                "template": choice.template,
+                "template": encoder.template,
                 "encoding": encoder.identity,
                 "max_tokens": choice.max_tokens,
                 "num_targets": totals.num_targets,
@@ -145,53 +208,111 @@ def encode(
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One row group of the input, or the `rows` of it that are wanted."""
+
+    choice: Encode
+    default_tokenizer: str
+    path: Path
+    group: int
+    num_inputs: int
+    rows: Sequence[int] | None = None
+
+
+def _coder(choice: Encode, default_tokenizer: str) -> Encoder | Windower:
+    make = make_windower if choice.mode == "pretrain" else make_encoder
+    return make(choice, default_tokenizer)
+
+
+def _tables(loaded: LoadedRecipe) -> list[str]:
+    """What is encoded, in order."""
+    recipe = loaded.recipe
+    if recipe.encode.mode == "pretrain":
+        return ["documents"]
+    return [table for table, wanted in (("samples", recipe.sources), ("chats", recipe.mix)) if wanted]
+
+
+def _run(job: _Job) -> Encoded:
+    coder = _coder(job.choice, job.default_tokenizer)
+    with pq.ParquetFile(job.path) as file:
+        table = file.read_row_group(job.group, columns=list(coder.columns))
+    return coder.encode_rows(table if job.rows is None else table.take(pa.array(job.rows, pa.int64())))
+
+
+def _jobs(loaded: LoadedRecipe, build: BuildFolder) -> Iterator[_Job]:
+    """The row groups with something to encode, in order."""
+    choice, default = loaded.recipe.encode, loaded.recipe.tokenizer
+    pretrain = choice.mode == "pretrain"
+    selected = pa.concat_arrays(
+        [pa.array([], pa.string())]
+        + [
+            batch.column(0)
+            for batch in (iter_batches(build.shards("selection"), columns=["doc_id"]) if pretrain else ())
+        ]
+    )
+    for path in [path for table in _tables(loaded) for path in build.shards(table)]:
+        try:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    rows: list[int] | None = None
+                    num_inputs = file.metadata.row_group(group).num_rows
+                    if pretrain:
+                        ids = file.read_row_group(group, columns=["doc_id"]).column(0)
+                        rows = pc.indices_nonzero(pc.is_in(ids, selected)).to_pylist()
+                        num_inputs = len(rows)
+                    if num_inputs:
+                        yield _Job(
+                            choice=choice, default_tokenizer=default, path=path,
+                            group=group, num_inputs=num_inputs, rows=rows,
+                        )  # fmt: skip
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BuildError(
+                f"{path}: cannot be read as Parquet: {error}; remove the build folder's state to make it again"
+            ) from error
+
+
+def _after(jobs: Sequence[_Job], cursor: int) -> Iterator[_Job]:
+    """The jobs behind the first `cursor` inputs; a cut falls between two jobs."""
+    for job in jobs:
+        if cursor <= 0:
+            yield job
+        cursor -= job.num_inputs
+
+
 class _Totals:
     """Sums over all sequences, those that an earlier, cut-off run has stored included."""
 
     def __init__(self, build: BuildFolder) -> None:
         self.num_targets = self.truncated_samples = self.truncated_tokens = 0
         for batch in iter_batches(build.shards("sequences"), columns=["num_targets", "truncated_tokens"]):
-            for num_targets, truncated in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                self.add(num_targets, truncated)
+            self.add(batch)
 
-    def add(self, num_targets: int, truncated_tokens: int) -> None:
-        self.num_targets += num_targets
-        self.truncated_samples += truncated_tokens > 0
-        self.truncated_tokens += truncated_tokens
+    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+        truncated = rows.column("truncated_tokens")
+        self.num_targets += pc.sum(rows.column("num_targets")).as_py() or 0
+        self.truncated_samples += pc.sum(pc.greater(truncated, 0)).as_py() or 0
+        self.truncated_tokens += pc.sum(truncated).as_py() or 0
 
 
-def _batches(samples: Iterable[Sample], *, skip: int) -> Iterator[list[Sample]]:
-    batch: list[Sample] = []
-    num_chars = 0
-    for index, sample in enumerate(samples):
-        if index < skip:
-            continue
-        batch.append(sample)
-        num_chars += sum(len(message.content) for message in sample.messages)
-        if len(batch) >= BATCH_SAMPLES or num_chars >= BATCH_CHARS:
-            yield batch
-            batch, num_chars = [], 0
-    if batch:
-        yield batch
+def _chats(rows: pa.Table) -> Iterator[Chat]:
+    messages = rows.column("messages").combine_chunks()
+    turns = messages.flatten()
+    roles, contents = turns.field("role").to_pylist(), turns.field("content").to_pylist()
+    counts = pc.list_value_length(messages).to_pylist()
+    labels = (rows.column(name).to_pylist() for name in ("sample_id", "source", "task", "document_spans"))
+    at = 0
+    for sample_id, source, task, spans, count in zip(*labels, counts, strict=True):
+        end = at + count
+        pairs = zip(roles[at:end], contents[at:end], strict=True)
+        turns_here = [Message(role=role, content=content) for role, content in pairs]
+        yield Chat(sample_id, source, task, turns_here, [DocumentSpan(**span) for span in spans])
+        at = end
 
 
 def _length(segments: Sequence[Segment]) -> int:
     return sum(len(segment.ids) for segment in segments)
 
 
-def _spans(segments: Sequence[Segment]) -> list[TargetSpan]:
-    """The targets as spans, touching ones joined. The first token of a sequence has no logits before it and is none."""
-    spans: list[TargetSpan] = []
-    at = 0
-    for segment in segments:
-        start, end = max(at, 1), at + len(segment.ids)
-        at = end
-        if segment.is_target and start < end:
-            if spans and spans[-1].end == start:
-                start = spans.pop().start
-            spans.append(TargetSpan(start=start, end=end))
-    return spans
-
-
-def _reject(sample: Sample, reason: str, detail: str) -> Reject:
-    return Reject(id=sample.sample_id, stage="encode", reason=reason, detail=detail)
+def _reject(chat: Chat, reason: str, detail: str) -> Reject:
+    return Reject(id=chat.sample_id, stage="encode", reason=reason, detail=detail)

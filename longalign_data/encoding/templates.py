@@ -3,6 +3,8 @@
     chatml       <|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n
     llama-inst   <s>[INST]{text}[/INST]{answer}</s>, once for each pair of turns; a system text goes into the first
                  [INST] between <<SYS>> and <</SYS>> as Llama 2 has it
+    chatglm      [gMASK]sop[Round 1]\n\n问：{text}\n\n答：{answer}</s>\n\n[Round 2] and so on, the form of the paper's
+                 ChatGLM; the prefix is what of it the vocabulary has, else its BOS; a system text stands before round 1
     tokenizer    the chat template that a Hugging Face tokenizer carries
 
 In: conversations. Out: for each a list of `Segment`s, or a `Refusal`. Targets are an answer and the token that ends it,
@@ -15,22 +17,24 @@ What stands before an answer is tokenised in one piece, as it will be at inferen
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
 
 from longalign_data.errors import RecipeError, TokenizerError
 from longalign_data.identity import digest
 from longalign_data.records import Message
-from longalign_data.tokenizers import HubTokenizer, Tokenizer
+from longalign_data.tokenizers import HubTokenizer, TokenIds, Tokenizer
 
 VERSION = 1
 """Raised when a built-in template changes what it gives; part of every template's identity."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Some token ids in a row, all of them targets or none."""
+class Segment(NamedTuple):
+    """Some token ids in a row, all of them targets or none. The array may be read-only and shared. (A tuple, because a
+    million chats have ten million of them.)"""
 
-    ids: Sequence[int]
+    ids: TokenIds
     is_target: bool
 
 
@@ -53,7 +57,7 @@ class Template(Protocol):
     name: str
     identity: str
 
-    def render(self, conversations: Sequence[Sequence[Message]], *, threads: int = 1) -> list[Rendered]:
+    def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
         """The segments of each conversation, in order."""
         ...
 
@@ -66,11 +70,10 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
     return TEMPLATES[name](tokenizer)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Text to tokenise, or the id of a special token."""
+class _Piece(NamedTuple):
+    """Text to tokenise, or token ids as they are."""
 
-    content: str | int
+    content: str | TokenIds
     is_target: bool = False
 
 
@@ -85,22 +88,22 @@ class BuiltinTemplate:
         self._tokenizer = tokenizer
         self._layout = layout
 
-    def render(self, conversations: Sequence[Sequence[Message]], *, threads: int = 1) -> list[Rendered]:
+    def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
         layouts = [self._layout(messages) for messages in conversations]
         texts = [
-            piece.content
+            content
             for layout in layouts
             if not isinstance(layout, Refusal)
-            for piece in layout
-            if isinstance(piece.content, str)
+            for content, _ in layout
+            if isinstance(content, str)
         ]
-        encoded = iter(self._tokenizer.encode_batch(texts, threads=threads))
+        encoded = iter(self._tokenizer.encode_arrays(texts))
         return [
             layout
             if isinstance(layout, Refusal)
             else [
-                Segment(next(encoded) if isinstance(piece.content, str) else [piece.content], piece.is_target)
-                for piece in layout
+                Segment(next(encoded) if isinstance(content, str) else content, is_target)
+                for content, is_target in layout
             ]
             for layout in layouts
         ]
@@ -114,17 +117,22 @@ def _chatml(tokenizer: Tokenizer) -> Template:
             f"use encode.template: {_others('chatml', tokenizer)}"
         )
 
+    opening, newline = _Piece(_one(start)), tokenizer.encode("\n")
+    answers = _Piece(_ids([start, *tokenizer.encode("assistant\n")]))
+    ends = {learn: _Piece(_one(end), learn) for learn in (False, True)}
+    closing, after = _Piece(_ids([end, *newline])), _Piece(_ids(newline))
+
     def layout(messages: Sequence[Message]) -> list[_Piece] | Refusal:
         pieces: list[_Piece] = []
         for message in messages:
-            if message.role not in _ROLES:
-                return _unknown_role(message)
-            pieces.append(_Piece(start))
-            if message.role == "assistant":
+            role = message.role
+            if role == "assistant":
                 learn = _is_answer(message)
-                pieces += [_Piece("assistant\n"), _Piece(message.content, learn), _Piece(end, learn), _Piece("\n")]
+                pieces += (answers, _Piece(message.content, learn), ends[learn], after)
+            elif role in _ROLES:
+                pieces += (opening, _Piece(f"{role}\n{message.content}"), closing)
             else:
-                pieces += [_Piece(f"{message.role}\n{message.content}"), _Piece(end), _Piece("\n")]
+                return _unknown_role(message)
         return pieces
 
     return BuiltinTemplate("chatml", tokenizer, layout)
@@ -138,30 +146,84 @@ def _llama_inst(tokenizer: Tokenizer) -> Template:
             f"use encode.template: {_others('llama-inst', tokenizer)}"
         )
 
+    opening = _Piece(_one(begin))
+    ends = {learn: _Piece(_one(end), learn) for learn in (False, True)}
+
     def layout(messages: Sequence[Message]) -> list[_Piece] | Refusal:
-        system, turns = "", list(messages)
-        if turns and turns[0].role == "system":
-            system = f"<<SYS>>\n{turns.pop(0).content}\n<</SYS>>\n\n"
+        paired = _paired("llama-inst", messages)
+        if isinstance(paired, Refusal):
+            return paired
+        system, turns = paired
+        if system is not None:
+            system = f"<<SYS>>\n{system}\n<</SYS>>\n\n"
         pieces: list[_Piece] = []
-        for index, message in enumerate(turns):
-            expected = "assistant" if index % 2 else "user"
-            if message.role not in _ROLES:
-                return _unknown_role(message)
-            if message.role != expected:
-                return Refusal(
-                    "template",
-                    f"llama-inst has user and assistant turns in alternation, after at most one system turn; turn {index} is of "
-                    f"{message.role!r} where {expected!r} belongs",
-                )
-            if expected == "user":
-                pieces += [_Piece(begin), _Piece(f"[INST]{system}{message.content}[/INST]")]
-                system = ""
+        for message in turns:
+            if message.role == "user":
+                pieces += (opening, _Piece(f"[INST]{system or ''}{message.content}[/INST]"))
+                system = None
             else:
                 learn = _is_answer(message)
-                pieces += [_Piece(message.content, learn), _Piece(end, learn)]
+                pieces += (_Piece(message.content, learn), ends[learn])
         return pieces
 
     return BuiltinTemplate("llama-inst", tokenizer, layout)
+
+
+def _chatglm(tokenizer: Tokenizer) -> Template:
+    end = tokenizer.eos_id
+    if end is None:
+        raise TokenizerError(
+            f"template 'chatglm' needs a token that ends a sequence, which tokenizer {tokenizer.spec!r} lacks; "
+            f"use encode.template: {_others('chatglm', tokenizer)}"
+        )
+    prefix = [index for name in ("[gMASK]", "sop") if (index := tokenizer.special_id(name)) is not None]
+    if not prefix and tokenizer.bos_id is not None:
+        prefix = [tokenizer.bos_id]
+    opening = [_Piece(_ids(prefix))] if prefix else []
+    ends = {learn: _Piece(_one(end), learn) for learn in (False, True)}
+
+    def layout(messages: Sequence[Message]) -> list[_Piece] | Refusal:
+        paired = _paired("chatglm", messages)
+        if isinstance(paired, Refusal):
+            return paired
+        system, turns = paired
+        pieces = list(opening)
+        before = f"{system}\n\n" if system is not None else ""
+        for index, message in enumerate(turns):
+            if message.role == "user":
+                pieces.append(_Piece(f"{before}[Round {index // 2 + 1}]\n\n问：{message.content}\n\n答："))
+                before = "\n\n"
+            else:
+                learn = _is_answer(message)
+                pieces += (_Piece(message.content, learn), ends[learn])
+        return pieces
+
+    return BuiltinTemplate("chatglm", tokenizer, layout)
+
+
+def _paired(name: str, messages: Sequence[Message]) -> tuple[str | None, Sequence[Message]] | Refusal:
+    """The system text and the turns, of a template that knows user and assistant in alternation alone."""
+    system = messages[0].content if messages and messages[0].role == "system" else None
+    turns = messages if system is None else messages[1:]
+    for index, message in enumerate(turns):
+        expected = "assistant" if index % 2 else "user"
+        if message.role not in _ROLES:
+            return _unknown_role(message)
+        if message.role != expected:
+            return Refusal(
+                "template",
+                f"{name} has user and assistant turns in alternation, after at most one system turn; turn {index} is of "
+                f"{message.role!r} where {expected!r} belongs",
+            )
+    return system, turns
+
+
+def _one(index: int) -> TokenIds:
+    return _ids([index])
+
+
+def _ids(ids: Sequence[int]) -> TokenIds:
+    return np.asarray(ids, np.int32)
 
 
 class HubTemplate:
@@ -205,8 +267,7 @@ class HubTemplate:
         self._specials: dict[str, int] = {token: hub.convert_tokens_to_ids(token) for token in specials if token}
         self._special = re.compile("|".join(map(re.escape, self._specials)) or r"(?!)")
 
-    def render(self, conversations: Sequence[Sequence[Message]], *, threads: int = 1) -> list[Rendered]:
-        del threads  # the Rust tokenizer brings its own threads
+    def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
         laid_out = [self._lay_out(messages) for messages in conversations]
         plain = [text for text in laid_out if isinstance(text, _Text) and not text.hidden]
         encoded = iter(self._encode([text.text for text in plain], split=False))
@@ -364,10 +425,10 @@ def _segments(ids: Sequence[int], spans: Sequence[tuple[int, int]], targets: Seq
         last = first
         while last < len(ids) and spans[last][0] < end:
             last += 1
-        segments += [Segment(ids[at:first], False), Segment(ids[first:last], True)]
+        segments += [Segment(_ids(ids[at:first]), False), Segment(_ids(ids[first:last]), True)]
         at = last
-    segments.append(Segment(ids[at:], False))
-    return [segment for segment in segments if segment.ids]
+    segments.append(Segment(_ids(ids[at:]), False))
+    return [segment for segment in segments if len(segment.ids)]
 
 
 def _hub(tokenizer: Tokenizer) -> Template:
@@ -382,6 +443,7 @@ def _hub(tokenizer: Tokenizer) -> Template:
 TEMPLATES: dict[str, Callable[[Tokenizer], Template]] = {
     "chatml": _chatml,
     "llama-inst": _llama_inst,
+    "chatglm": _chatglm,
     "tokenizer": _hub,
 }
 """Every template by name."""
@@ -404,6 +466,8 @@ def _others(name: str, tokenizer: Tokenizer) -> str:
         able.append("chatml")
     if tokenizer.bos_id is not None and tokenizer.eos_id is not None:
         able.append("llama-inst")
+    if tokenizer.eos_id is not None:
+        able.append("chatglm")
     if isinstance(tokenizer, HubTokenizer) and tokenizer.hub_tokenizer.chat_template:
         able.append("tokenizer")
     fitting = [other for other in able if other != name]

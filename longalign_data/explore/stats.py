@@ -146,8 +146,10 @@ _MEASURED = {
     "from documents semi join selection using (doc_id)",
     "samples": "select num_tokens as tokens, source, lang as language, task from samples",
     "answers": "select num_answer_tokens as tokens, source, lang as language, task from samples",
-    "sequences": "select sequences.num_tokens as tokens, source, lang as language, task "
-    "from sequences left join samples using (sample_id)",
+    "chats": "select num_tokens as tokens, source, lang as language, task from chats",
+    "sequences": "select sequences.num_tokens as tokens, source, lang as language, nullif(task, '') as task from sequences "
+    "left join (select sample_id, lang from samples union all select sample_id, lang from chats "
+    "union all select doc_id, lang from documents) using (sample_id)",
     "packs": "select num_tokens as tokens, null::varchar as source, null::varchar as language, null::varchar as task from packs",
 }
 _WITH_SAMPLING_EDGES = ("documents", "selected", "samples", "sequences")

@@ -83,7 +83,7 @@ class _Asker:
 
     def _done(self, document: Document) -> None:
         self.num_done += 1
-        self.progress.advance(1, document.num_tokens)
+        self.progress.advance(1, document.num_tokens, note=self.teacher.status())
 
     async def _ask(self, call: Call, document: Document) -> bool:
         """Whether the ledger now has an end for this call."""

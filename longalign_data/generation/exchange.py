@@ -1,17 +1,19 @@
-"""The way of one document: ask for questions, draw one, have it answered.
+"""The way of one document: ask for questions, draw one or more, have them answered.
 
 In: a document and the ledger. Out: what comes next. `follow` is the whole state machine, without memory and without side
 effects, so that any scheduler that sends what it returns and stores what comes back ends at the same data:
 
-    Call(kind="question")  ->  Call(kind="answer")  ->  Finished        or, from anywhere,  Rejected
+    Call(kind="question")  ->  Call(kind="answer") for each drawn question  ->  Finished        or  Rejected
 
-Task and question are draws keyed by the document's id.
+`waiting` is the same for those who can send several requests at once. Task and questions are draws keyed by the document's
+id.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from longalign_data.checks.table import NO_VERDICT, Verdict
 from longalign_data.generation.ledger import Call, Ledger, Stored, request_id
 from longalign_data.identity import digest, draw_index, draw_weighted
 from longalign_data.recipe import Recipe
@@ -44,56 +46,97 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """Both replies are there and whole. `replies` and `request_ids` are of the question call and of the answer call."""
-
-    task: str
-    questions: Sequence[str]
-    question_index: int
-    answer: str
-    replies: tuple[TeacherReply, TeacherReply]
-    request_ids: tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """The document ends here; `reason` as in `REASONS`."""
+    """The document, or one of its answers, ends here; `reason` as in `REASONS`."""
 
     reason: str
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """One question and its whole answer, with what the checks found once they have run."""
+
+    question_index: int
+    answer: str
+    reply: TeacherReply
+    request_id: str
+    verdict: Verdict = NO_VERDICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """All replies are there. `asked` and `asked_id` are of the question call; `answers` are in the order of the draw."""
+
+    task: str
+    questions: Sequence[str]
+    asked: TeacherReply
+    asked_id: str
+    answers: Sequence[Answered | Rejected]
+
+
 def follow(document: Document, plan: Plan, ledger: Ledger) -> Call | Finished | Rejected:
-    """What comes next for a document: the call whose reply is missing, or how it ended. Depends on nothing but its arguments."""
+    """What comes next for a document: a call whose reply is missing, or how it ended. Depends on nothing but its arguments."""
+    step = _step(document, plan, ledger)
+    return step if isinstance(step, Finished | Rejected) else step[0]
+
+
+def waiting(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call]:
+    """Every call of a document that can be sent now: the one for its questions, or all that its answers still need."""
+    step = _step(document, plan, ledger)
+    return () if isinstance(step, Finished | Rejected) else step
+
+
+def task_of(document_id: str, recipe: Recipe) -> str:
+    """The kind of task that a document is drawn for."""
+    return draw_weighted(recipe.seed, "task", document_id, sorted(recipe.generate.tasks.items()))
+
+
+def draw_questions(document_id: str, num_questions: int, recipe: Recipe) -> Sequence[int]:
+    """The indices of the questions that are answered, drawn one after the other without replacement."""
+    left = list(range(num_questions))
+    drawn: list[int] = []
+    while left and len(drawn) < recipe.generate.answers_per_document:
+        purpose = f"question {len(drawn) + 1}" if drawn else "question"
+        drawn.append(left.pop(draw_index(recipe.seed, purpose, document_id, len(left))))
+    return drawn
+
+
+def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Finished | Rejected:
     recipe = plan.recipe
     limits = recipe.generate.teacher
     document_hash = digest(document.text)
-    task = draw_weighted(recipe.seed, "task", document.doc_id, sorted(recipe.generate.tasks.items()))
+    task = task_of(document.doc_id, recipe)
 
     instruction = plan.templates.instruction(task, document.lang)
     asking = _call(document, document_hash, plan, "question", instruction, limits.max_question_tokens)
     asked = _ending(asking, ledger.reply(asking.request_id), plan)
-    if not isinstance(asked, TeacherReply):
+    if isinstance(asked, Call):
+        return [asked]
+    if isinstance(asked, Rejected):
         return asked
     questions = parse_questions(asked.text)
     if not questions:
-        return Rejected(reason="no-questions", detail=f"no question in the reply: {_shortened(asked.text)}")
+        return Rejected(reason="no-questions", detail=f"no question in the reply: {shortened(asked.text)}")
 
-    index = draw_index(recipe.seed, "question", document.doc_id, len(questions))
-    answering = _call(document, document_hash, plan, "answer", questions[index], limits.max_answer_tokens)
-    answered = _ending(answering, ledger.reply(answering.request_id), plan)
-    if not isinstance(answered, TeacherReply):
-        return answered
-    if not answered.text:
-        return Rejected(reason="empty-answer", detail=f"to the question: {_shortened(questions[index])}")
-    return Finished(
-        task=task,
-        questions=questions,
-        question_index=index,
-        answer=answered.text,
-        replies=(asked, answered),
-        request_ids=(asking.request_id, answering.request_id),
-    )
+    missing: list[Call] = []
+    answers: list[Answered | Rejected] = []
+    for index in draw_questions(document.doc_id, len(questions), recipe):
+        answering = _call(document, document_hash, plan, "answer", questions[index], limits.max_answer_tokens)
+        answered = _ending(answering, ledger.reply(answering.request_id), plan)
+        if isinstance(answered, Call):
+            missing.append(answered)
+        elif isinstance(answered, Rejected):
+            answers.append(answered)
+        elif not answered.text:
+            answers.append(Rejected(reason="empty-answer", detail=f"to the question: {shortened(questions[index])}"))
+        else:
+            answers.append(
+                Answered(question_index=index, answer=answered.text, reply=answered, request_id=answering.request_id)
+            )
+    if missing:
+        return missing
+    return Finished(task=task, questions=questions, asked=asked, asked_id=asking.request_id, answers=answers)
 
 
 def _call(
@@ -142,6 +185,7 @@ def _storable(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _shortened(text: str, limit: int = 120) -> str:
+def shortened(text: str, limit: int = 120) -> str:
+    """A text on one line for a message, quoted, at most `limit` characters of it."""
     flat = " ".join(text.split())
     return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")

@@ -1,34 +1,65 @@
 """The generate stage: selection and documents to samples.
 
-First the ledger is filled with the replies that are missing (`asking`); then the table is a pure function of the
-selection, the documents and the ledger, so its rows and their order do not depend on how, or in how many runs, the
-ledger was filled. Documents are used in the order of their rank.
+First the ledger is filled with the replies that are missing, live (`asking`) or through a batch API (`batching`); then
+the table is a pure function of the selection, the documents and the ledger, so its rows and their order do not depend on
+how, or in how many runs, the ledger was filled. Documents are used in the order of their rank.
 """
 
 import asyncio
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from longalign_data.checks.duplicates import SeenQuestions
+from longalign_data.checks.table import run_checks
 from longalign_data.engine import Progress, RunOptions
-from longalign_data.errors import BuildError
 from longalign_data.generation.asking import ask_missing
-from longalign_data.generation.exchange import Finished, Plan, Rejected, follow
+from longalign_data.generation.batching import ask_in_batches
+from longalign_data.generation.budget import (
+    Spending,
+    batch_budget,
+    budgeted,
+    default_spending,
+    rate_of,
+    reply_cost,
+    spent,
+)
+from longalign_data.generation.documents import SelectedDocuments
+from longalign_data.generation.exchange import Answered, Finished, Plan, Rejected, follow, shortened
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.identity import digest
 from longalign_data.recipe import LoadedRecipe
-from longalign_data.records import Checks, Document, DocumentSpan, Evidence, Message, Reject, Sample, Selected, Usage
+from longalign_data.records import (
+    Checks,
+    Document,
+    DocumentSpan,
+    Evidence,
+    Message,
+    Reject,
+    Sample,
+    Score,
+    Usage,
+)
 from longalign_data.shards.folder import BuildFolder
-from longalign_data.shards.parquet import KeyedRows, from_row, iter_batches, iter_records
+from longalign_data.shards.parquet import iter_batches
 from longalign_data.shards.stage import StageReport, StageWriter
 from longalign_data.tasks.templates import Templates
-from longalign_data.teachers.base import SEPARATOR, Teacher
+from longalign_data.teachers.base import SEPARATOR, Teacher, TeacherReply
 from longalign_data.teachers.table import PROVIDERS, teacher_record
 from longalign_data.tokenizers import Tokenizer, count_tokens, load_tokenizer
 
 STAGE = "generate"
+
+MARKS: dict[str, Callable[[Score], bool]] = {
+    "meta-phrases": lambda score: score.name == "meta_phrases" and score.value > 0,
+    "unanswered": lambda score: score.name == "unanswered" and score.value > 0,
+    "truncated": lambda score: score.name == "truncated" and score.value > 0,
+    "half-grounded": lambda score: score.name == "grounding" and score.value < 0.5,
+    "duplicate-question": lambda score: score.name == "duplicate_question" and score.value > 0,
+}
+"""What is counted of the scores that the checks leave in the samples."""
 
 _CHUNK = 16
 """Documents in memory at a time while the table is written."""
@@ -43,82 +74,70 @@ def generate(
     progress: Progress,
     teacher: Teacher,
     templates: Templates,
+    spending: Spending | None = None,
 ) -> StageReport:
-    """Writes one sample, or one reject, for each selected document, in the order of their ranks.
+    """Writes one sample, or one reject, for each answer that each selected document was to get (for the document, when it
+    came to no answers), in the order of their ranks; the report's `num_in` counts these.
 
-    The report's details hold the samples by task, the tokens that the provider billed for them, and the selected
-    documents by language that had no instruction of their own (they got the one that `TaskTemplate.language_for` says).
-    Raises RecipeError for a task without a template, BuildError for a selected document that is not in the build, and
-    TeacherError when documents could not be asked; the same call then goes on where it stopped.
+    The report's details hold the samples by task, the tokens that the provider billed for them, their cost and that of
+    the whole ledger, what the checks marked, and the selected documents by language that had no instruction of their own
+    (they got the one that `TaskTemplate.language_for` says). Raises RecipeError for a task without a template, BuildError
+    for a selected document that is not in the build, BudgetError when the money is used up, and TeacherError when
+    documents could not be asked; the same call then goes on where it stopped.
     """
     recipe = loaded.recipe
     choice = recipe.generate.teacher
     provider = PROVIDERS[choice.provider]
+    spending = spending or default_spending()
     tasks = [task for task, share in recipe.generate.tasks.items() if share > 0]
     plan = Plan(recipe=recipe, templates=templates.only(tasks), read=provider.read)
-    source = _Documents(build)
+    source = SelectedDocuments(build)
     tokenizer = load_tokenizer(recipe.tokenizer)
     with Ledger(build.ledger, durable=not provider.is_free) as ledger:
         progress.start(STAGE, len(source), "documents")
-        asyncio.run(
-            ask_missing(
-                source.in_order(),
+        if run.schedule == "batch":
+            asking = ask_in_batches(
+                source.in_order,
                 len(source),
                 plan=plan,
                 ledger=ledger,
                 teacher=teacher,
+                progress=progress,
+                budget=batch_budget(choice, spending, ledger),
+            )
+        else:
+            asking = ask_missing(
+                source.in_order(),
+                len(source),
+                plan=plan,
+                ledger=ledger,
+                teacher=budgeted(teacher, choice, spending, ledger),
                 concurrency=run.concurrency,
                 progress=progress,
             )
-        )
+        asyncio.run(asking)
         with StageWriter(build, STAGE, fingerprint=fingerprint, run=run) as writer:
             figures = _Figures()
             figures.resume(build)
             for chunk in _chunks(source.in_order(writer.cursor)):
-                for document, outcome in zip(chunk, _outcomes(chunk, plan, ledger, tokenizer, run), strict=True):
-                    if isinstance(outcome, Sample):
-                        figures.add(outcome.task, outcome.usage)
-                        writer.write("samples", outcome)
-                    else:
-                        writer.reject(
-                            Reject(id=document.doc_id, stage=STAGE, reason=outcome.reason, detail=outcome.detail)
-                        )
-                    writer.next_input()
-            return writer.finish(figures.details() | {"other_languages": source.without_instruction(plan.templates)})
-
-
-class _Documents:
-    """The selected documents in the order of their ranks."""
-
-    def __init__(self, build: BuildFolder) -> None:
-        chosen = sorted(iter_records(build.shards("selection"), Selected), key=lambda selected: selected.rank)
-        self._ids = [selected.doc_id for selected in chosen]
-        shards = build.shards("documents")
-        self._rows = KeyedRows(shards, "doc_id")
-        missing = [doc_id for doc_id in self._ids if doc_id not in self._rows]
-        if missing:
-            raise BuildError(
-                f"{build.root}: {len(missing)} selected documents are not in the documents table (first: {missing[0]}); "
-                "run: longalign ingest RECIPE, then longalign sample RECIPE"
-            )
-        self._languages = {
-            row["doc_id"]: row["lang"]
-            for batch in iter_batches(shards, columns=["doc_id", "lang"])
-            for row in batch.to_pylist()
-        }
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def in_order(self, start: int = 0) -> Iterator[Document]:
-        for doc_id in self._ids[start:]:
-            yield from_row(Document, self._rows.row(doc_id))
-
-    def without_instruction(self, templates: Templates) -> dict[str, int]:
-        """How many selected documents are in a language that some task has no instruction for, by language."""
-        languages = Counter(self._languages[doc_id] for doc_id in self._ids)
-        known = [set(template.instructions) for template in templates.by_task.values()]
-        return {lang: languages[lang] for lang in sorted(languages) if any(lang not in langs for langs in known)}
+                outcomes = _outcomes(chunk, plan, ledger, tokenizer, run, spending)
+                for document, of_document in zip(chunk, outcomes, strict=True):
+                    for outcome in of_document:
+                        if isinstance(outcome, Sample):
+                            writer.write("samples", figures.add(outcome, recipe.generate.checks.run))
+                        else:
+                            writer.reject(
+                                Reject(id=document.doc_id, stage=STAGE, reason=outcome.reason, detail=outcome.detail)
+                            )
+                    writer.next_input(len(of_document))
+            cost = figures.cost() | {
+                "ledger_usd": round(spent(ledger, spending.prices), 6)
+                if rate_of(choice, spending.prices) is not None
+                else None,
+                "prices": spending.prices.dated.isoformat(),
+            }
+            other = source.without_instruction(plan.templates)
+            return writer.finish(figures.details() | {"cost": cost, "other_languages": other})
 
 
 class _Figures:
@@ -127,19 +146,65 @@ class _Figures:
     def __init__(self) -> None:
         self._tasks: Counter[str] = Counter()
         self._usage: Counter[str] = Counter()
+        self._marks: Counter[str] = Counter()
+        self._dollars: dict[str, dict[str, float]] = {"by_source": {}, "by_task": {}, "by_model": {}}
+        self._num_samples = 0
+        self._num_unpriced = 0
+        self._seen = SeenQuestions()
 
     def resume(self, build: BuildFolder) -> None:
-        for batch in iter_batches(build.shards("samples"), columns=["task", "usage"]):
+        columns = ["source", "task", "teacher", "usage", "cost_usd", "questions", "question_index", "checks"]
+        for batch in iter_batches(build.shards("samples"), columns=columns):
             for row in batch.to_pylist():
-                self.add(row["task"], Usage(**row["usage"]))
+                scores = [Score(**score) for score in row["checks"]["scores"]]
+                self._count(row["task"], Usage(**row["usage"]), scores)
+                self._charge((row["source"], row["task"], row["teacher"]["model"]), row["cost_usd"])
+                self._seen.add(row["questions"][row["question_index"]])
 
-    def add(self, task: str, usage: Usage) -> None:
+    def add(self, sample: Sample, checks: Collection[str]) -> Sample:
+        """Counts a sample; it comes back with the likeness of its question to those before it."""
+        if "duplicates" in checks:
+            likeness = self._seen.add(sample.questions[sample.question_index])
+            scores = [*sample.checks.scores, Score(name="duplicate_question", value=round(likeness, 4))]
+            sample = dataclasses.replace(sample, checks=dataclasses.replace(sample.checks, scores=scores))
+        self._count(sample.task, sample.usage, sample.checks.scores)
+        self._charge((sample.source, sample.task, sample.teacher.model), sample.cost_usd)
+        return sample
+
+    def _count(self, task: str, usage: Usage, scores: Sequence[Score]) -> None:
+        self._num_samples += 1
         self._tasks[task] += 1
         self._usage.update(dataclasses.asdict(usage))
+        self._marks.update(name for name, is_marked in MARKS.items() if any(map(is_marked, scores)))
+
+    def _charge(self, names: tuple[str, str, str], cost_usd: float | None) -> None:
+        if cost_usd is None:
+            self._num_unpriced += 1
+            return
+        for dollars, name in zip(self._dollars.values(), names, strict=True):
+            dollars[name] = dollars.get(name, 0.0) + cost_usd
 
     def details(self) -> dict[str, Any]:
         fields = (field.name for field in dataclasses.fields(Usage))
-        return {"tasks": dict(sorted(self._tasks.items())), "usage": {name: self._usage[name] for name in fields}}
+        return {
+            "tasks": dict(sorted(self._tasks.items())),
+            "usage": {name: self._usage[name] for name in fields},
+            "marked": dict(sorted(self._marks.items())),
+        }
+
+    def cost(self) -> dict[str, Any]:
+        """Dollars that the samples cost, all None where a price is missing."""
+        if self._num_unpriced:
+            return {"usd": None, "usd_per_sample": None} | dict.fromkeys(self._dollars)
+        total = sum(self._dollars["by_model"].values())
+        parts = {
+            name: {key: round(value, 6) for key, value in sorted(dollars.items())}
+            for name, dollars in self._dollars.items()
+        }
+        return {
+            "usd": round(total, 6),
+            "usd_per_sample": round(total / self._num_samples, 6) if self._num_samples else None,
+        } | parts
 
 
 def _chunks(documents: Iterator[Document]) -> Iterator[Sequence[Document]]:
@@ -148,17 +213,43 @@ def _chunks(documents: Iterator[Document]) -> Iterator[Sequence[Document]]:
 
 
 def _outcomes(
-    documents: Sequence[Document], plan: Plan, ledger: Ledger, tokenizer: Tokenizer, run: RunOptions
-) -> Sequence[Sample | Rejected]:
-    steps = [_ended(document, plan, ledger) for document in documents]
-    finished = [(document, step) for document, step in zip(documents, steps, strict=True) if isinstance(step, Finished)]
-    texts = [text for document, step in finished for text in (_user_content(document, step), step.answer)]
+    documents: Sequence[Document],
+    plan: Plan,
+    ledger: Ledger,
+    tokenizer: Tokenizer,
+    run: RunOptions,
+    spending: Spending,
+) -> Sequence[Sequence[Sample | Rejected]]:
+    """For each document what became of its answers, or of itself."""
+    ended: list[tuple[Document, Finished | None, Answered | Rejected]] = []
+    for document in documents:
+        step = _ended(document, plan, ledger)
+        if isinstance(step, Rejected):
+            ended.append((document, None, step))
+        else:
+            ended += [(document, step, _checked(document, step, answer, plan)) for answer in step.answers]
+    texts = [
+        text
+        for document, step, answer in ended
+        if step is not None and isinstance(answer, Answered)
+        for text in (_user_content(document, step, answer), answer.answer)
+    ]
     counts = count_tokens(tokenizer, texts, threads=run.workers)
     lengths = iter(zip(counts[::2], counts[1::2], strict=True))
-    return [
-        step if isinstance(step, Rejected) else _sample(document, step, plan, next(lengths))
-        for document, step in zip(documents, steps, strict=True)
-    ]
+    batched = ledger.in_batches()
+    outcomes: dict[str, list[Sample | Rejected]] = {document.doc_id: [] for document in documents}
+    paid: set[str] = set()
+    for document, finished, answer in ended:
+        if finished is None or isinstance(answer, Rejected):
+            assert isinstance(answer, Rejected)
+            outcomes[document.doc_id].append(answer)
+            continue
+        # What the questions cost is the first sample's, so that the samples' sums are the bill.
+        replies = [(finished.asked_id, finished.asked)] if document.doc_id not in paid else []
+        paid.add(document.doc_id)
+        bill = _Bill.of([*replies, (answer.request_id, answer.reply)], plan, ledger, spending, batched)
+        outcomes[document.doc_id].append(_sample(document, finished, answer, plan, next(lengths), bill))
+    return [outcomes[document.doc_id] for document in documents]
 
 
 def _ended(document: Document, plan: Plan, ledger: Ledger) -> Finished | Rejected:
@@ -167,41 +258,89 @@ def _ended(document: Document, plan: Plan, ledger: Ledger) -> Finished | Rejecte
     return step
 
 
-def _user_content(document: Document, step: Finished) -> str:
-    return document.text + SEPARATOR + step.questions[step.question_index]
+def _checked(document: Document, step: Finished, answer: Answered | Rejected, plan: Plan) -> Answered | Rejected:
+    if isinstance(answer, Rejected):
+        return answer
+    checks = plan.recipe.generate.checks
+    question = step.questions[answer.question_index]
+    verdict = run_checks(
+        document.text,
+        question,
+        answer.answer,
+        run=checks.run,
+        reject=checks.reject,
+        min_grounding=checks.min_grounding,
+    )
+    if verdict.fault:
+        return Rejected(reason=verdict.fault, detail=f"{verdict.detail}; to the question: {shortened(question)}")
+    return dataclasses.replace(answer, verdict=verdict)
 
 
-def _sample(document: Document, step: Finished, plan: Plan, lengths: tuple[int, int]) -> Sample:
-    choice = plan.recipe.generate.teacher
+def _user_content(document: Document, step: Finished, answer: Answered) -> str:
+    return document.text + SEPARATOR + step.questions[answer.question_index]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Bill:
+    usage: Usage
+    cost_usd: float | None
+
+    @staticmethod
+    def of(
+        replies: Sequence[tuple[str, TeacherReply]],
+        plan: Plan,
+        ledger: Ledger,
+        spending: Spending,
+        batched: Collection[str],
+    ) -> "_Bill":
+        """The sum of what several replies used and cost; no price where one of them has none."""
+        choice = plan.recipe.generate.teacher
+        costs: list[float] = []
+        for request_id, _ in replies:
+            stored = ledger.reply(request_id)
+            assert stored is not None
+            cost = reply_cost(
+                choice.provider, choice.model, stored.raw, spending.prices, was_in_batch=request_id in batched
+            )
+            if cost is not None:
+                costs.append(cost)
+        usages = [reply.usage for _, reply in replies]
+        usage = Usage(
+            **{field.name: sum(getattr(one, field.name) for one in usages) for field in dataclasses.fields(Usage)}
+        )
+        return _Bill(usage=usage, cost_usd=sum(costs) if len(costs) == len(replies) else None)
+
+
+def _sample(
+    document: Document, step: Finished, answer: Answered, plan: Plan, lengths: tuple[int, int], bill: _Bill
+) -> Sample:
     num_user_tokens, num_answer_tokens = lengths
-    answered = step.replies[1]
-    evidence = [Evidence(doc_id=document.doc_id, start=start, end=end) for start, end in answered.evidence]
+    # A teacher that says what it quotes knows best.
+    spans = answer.reply.evidence or answer.verdict.evidence
+    request_ids = (step.asked_id, answer.request_id)
     return Sample(
-        sample_id=digest({"document": document.doc_id, "requests": step.request_ids}),
+        sample_id=digest({"document": document.doc_id, "requests": request_ids}),
         doc_ids=[document.doc_id],
         source=document.source,
         lang=document.lang,
         task=step.task,
         messages=[
-            Message(role="user", content=_user_content(document, step)),
-            Message(role="assistant", content=step.answer),
+            Message(role="user", content=_user_content(document, step, answer)),
+            Message(role="assistant", content=answer.answer),
         ],
         document_spans=[DocumentSpan(message_index=0, start=0, end=len(document.text))],
         questions=step.questions,
-        question_index=step.question_index,
-        teacher=teacher_record(choice),
-        usage=_sum(step.replies[0].usage, answered.usage),
-        cost_usd=0.0 if PROVIDERS[choice.provider].is_free else None,
-        stop_reason=answered.stop_reason,
-        request_ids=step.request_ids,
+        question_index=answer.question_index,
+        teacher=teacher_record(plan.recipe.generate.teacher),
+        usage=bill.usage,
+        cost_usd=bill.cost_usd,
+        stop_reason=answer.reply.stop_reason,
+        request_ids=request_ids,
         num_tokens=num_user_tokens + num_answer_tokens,
         num_answer_tokens=num_answer_tokens,
-        checks=Checks(evidence=evidence),
+        checks=Checks(
+            evidence=[Evidence(doc_id=document.doc_id, start=start, end=end) for start, end in spans],
+            scores=answer.verdict.scores,
+        ),
         license=document.license,
-    )
-
-
-def _sum(first: Usage, second: Usage) -> Usage:
-    return Usage(
-        **{field.name: getattr(first, field.name) + getattr(second, field.name) for field in dataclasses.fields(Usage)}
     )

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import JsonValue
 
@@ -68,6 +68,13 @@ class Call:
     request: TeacherRequest
 
 
+class Named(Protocol):
+    """A request, by its identity alone: a `Call`, or one that an earlier run has begun."""
+
+    @property
+    def request_id(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """What came back for a request: the raw reply, or with `failure` the reason for which the provider refused it (then
@@ -75,6 +82,24 @@ class Stored:
 
     raw: Raw
     failure: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One request as the ledger has it. `state` is `sent` (no reply yet), `answered` or `refused`; `raw` and `failure` are as
+    in `Stored`, None without a reply; `was_in_batch` when the reply came out of a batch of ours."""
+
+    request_id: str
+    document_id: str
+    kind: Literal["question", "answer"]
+    provider: str
+    model: str
+    instruction: str
+    state: str
+    times_sent: int
+    raw: Raw | None
+    failure: str | None
+    was_in_batch: bool
 
 
 def request_id(provider: str, request: TeacherRequest, *, document_hash: str) -> str:
@@ -158,15 +183,15 @@ class Ledger:
                 ),
             )
 
-    def answered(self, call: Call, raw: Raw) -> None:
+    def answered(self, call: Named, raw: Raw) -> None:
         """Keeps the reply of a request that was begun. The first reply stands; a second one is not stored."""
         self._keep(call, "answered", raw, failure=None)
 
-    def refused(self, call: Call, *, reason: str, message: str) -> None:
+    def refused(self, call: Named, *, reason: str, message: str) -> None:
         """Keeps the refusal of a request that was begun, so that it is not sent again."""
         self._keep(call, "refused", {"message": message}, failure=reason)
 
-    def _keep(self, call: Call, state: str, raw: Raw, *, failure: str | None) -> None:
+    def _keep(self, call: Named, state: str, raw: Raw, *, failure: str | None) -> None:
         packed = zlib.compress(json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         with self._transaction():
             stored = self._db.execute(
@@ -176,7 +201,7 @@ class Ledger:
             if stored.rowcount:
                 self._db.execute("UPDATE requests SET state = ? WHERE request_id = ?", (state, call.request_id))
 
-    def note_usage(self, call: Call, usage: Usage) -> None:
+    def note_usage(self, call: Named, usage: Usage) -> None:
         """Puts the tokens of a reply beside it, for queries; the raw reply stays the source."""
         with self._transaction():
             self._db.execute(
@@ -196,13 +221,50 @@ class Ledger:
         """What came back for a request, or None while nothing has."""
         with self._guard():
             row = self._db.execute("SELECT raw, failure FROM replies WHERE request_id = ?", (request_id,)).fetchone()
-        if row is None:
-            return None
+        return None if row is None else Stored(raw=self._unpacked(request_id, row[0]), failure=row[1])
+
+    def entries(self) -> Iterator[Entry]:
+        """Every request, by document and kind."""
+        batched = self.in_batches()
+        with self._guard():
+            rows = self._db.execute(
+                "SELECT request_id, document_id, kind, provider, model, instruction, state, times_sent, raw, failure "
+                "FROM requests LEFT JOIN replies USING (request_id) ORDER BY document_id, kind DESC, request_id"
+            )
+            for identity, document_id, kind, provider, model, instruction, state, times_sent, packed, failure in rows:
+                yield Entry(
+                    request_id=identity,
+                    document_id=document_id,
+                    kind=kind,
+                    provider=provider,
+                    model=model,
+                    instruction=instruction,
+                    state=state,
+                    times_sent=times_sent,
+                    raw=None if packed is None else self._unpacked(identity, packed),
+                    failure=failure,
+                    was_in_batch=identity in batched,
+                )
+
+    def in_batches(self) -> frozenset[str]:
+        """The requests of every batch whose results were fetched."""
+        with self._guard():
+            (has_batches,) = self._db.execute(
+                "SELECT count(*) FROM sqlite_schema WHERE name = 'submission_items'"
+            ).fetchone()
+            if not has_batches:
+                return frozenset()
+            rows = self._db.execute(
+                "SELECT request_id FROM submission_items JOIN submissions USING (submission_id) WHERE state = 'done'"
+            )
+            return frozenset(identity for (identity,) in rows)
+
+    def _unpacked(self, request_id: str, packed: bytes) -> Raw:
         try:
-            raw = json.loads(zlib.decompress(row[0]).decode("utf-8", "surrogatepass"))
+            raw: Raw = json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
         except (zlib.error, ValueError) as error:
             raise BuildError(f"{self._path}: the reply to request {request_id} is damaged: {error}") from None
-        return Stored(raw=raw, failure=row[1])
+        return raw
 
     def has_answers(self, call: Call) -> bool:
         """Whether this provider, model and set of parameters has ever answered."""
@@ -214,7 +276,16 @@ class Ledger:
         return row is not None
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[sqlite3.Connection]:
+        """Makes everything inside one commit: all of it is on disk afterwards, or none."""
+        with self._transaction():
+            yield self._db
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._db.in_transaction:
+            yield
+            return
         with self._guard():
             self._db.execute("BEGIN IMMEDIATE")
             try:

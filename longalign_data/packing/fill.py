@@ -18,11 +18,13 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def best_fit_decreasing(lengths: Ints, capacity: int) -> tuple[Ints, int]:
+def best_fit_decreasing(lengths: Ints, capacity: int, *, max_sequences: int | None = None) -> tuple[Ints, int]:
     """The pack number of each sequence (int64, shape of `lengths`) and the number of packs.
 
     `lengths` must fall or stay, and lie in [1, capacity]. The result is exactly best-fit-decreasing: as many packs, with
-    the same free spaces, as placing the sequences one by one. Packs are numbered in the order in which they open.
+    the same free spaces, as placing the sequences one by one. With `max_sequences`, a pack that holds so many is closed,
+    and of packs with one free space the one that may take the fewest more is the best fit. Packs are numbered in the order
+    in which they open.
     """
     if not len(lengths):
         return np.zeros(0, np.int64), 0
@@ -33,52 +35,58 @@ def best_fit_decreasing(lengths: Ints, capacity: int) -> tuple[Ints, int]:
     firsts = np.concatenate(([0], borders))
     counts = np.diff(firsts, append=len(lengths)).tolist()
 
-    levels: list[int] = []  # free spaces that some pack has, rising; those too small for any sequence are forgotten
-    packs_at: dict[int, list[tuple[int, int]]] = {}  # free space -> ranges of packs that have it
+    most = max_sequences or len(lengths)
+    # (free space, sequences that may still come) that some pack has, rising; those that can take none are forgotten
+    levels: list[tuple[int, int]] = []
+    packs_at: dict[tuple[int, int], list[tuple[int, int]]] = {}  # level -> ranges of packs that stand there
     first_pack: list[int] = []  # one entry a move: `how_many` packs from `first_pack` on take `each` sequences
     how_many: list[int] = []
     each: list[int] = []
     num_packs = 0
 
-    def keep(free: int, start: int, end: int) -> None:
-        if free < shortest:
+    def keep(free: int, room: int, start: int, end: int) -> None:
+        if free < shortest or not room:
             return
-        if free in packs_at:
-            packs_at[free].append((start, end))
+        # Without a limit all packs with one free space are alike.
+        level = (free, room if max_sequences else 0)
+        if level in packs_at:
+            packs_at[level].append((start, end))
         else:
-            packs_at[free] = [(start, end)]
-            levels.insert(bisect_left(levels, free), free)
+            packs_at[level] = [(start, end)]
+            levels.insert(bisect_left(levels, level), level)
 
     for length, count in zip(lengths[firsts].tolist(), counts, strict=True):
         while count:
-            level = bisect_left(levels, length)
-            if level == len(levels):
-                free, start, end = capacity, num_packs, num_packs + -(-count // (capacity // length))
+            at = bisect_left(levels, (length, 0))
+            if at == len(levels):
+                free, room = capacity, most
+                start, end = num_packs, num_packs + -(-count // min(capacity // length, most))
                 num_packs = end
             else:
-                free = levels[level]
-                ranges = packs_at[free]
+                level = levels[at]
+                free, room = level[0], level[1] or most
+                ranges = packs_at[level]
                 start, end = ranges.pop()
                 if not ranges:
-                    del levels[level], packs_at[free]
-            take = free // length
+                    del levels[at], packs_at[level]
+            take = min(free // length, room)
             full = min(end - start, count // take)
             if full:
                 first_pack.append(start)
                 how_many.append(full)
                 each.append(take)
-                keep(free - take * length, start, start + full)
+                keep(free - take * length, room - take, start, start + full)
                 start += full
                 count -= full * take
             if count and start < end:
                 first_pack.append(start)
                 how_many.append(1)
                 each.append(count)
-                keep(free - count * length, start, start + 1)
+                keep(free - count * length, room - count, start, start + 1)
                 start += 1
                 count = 0
             if start < end:
-                keep(free, start, end)
+                keep(free, room, start, end)
     repeats = np.asarray(each, np.int64)
     sizes = np.asarray(how_many, np.int64) * repeats
     moves = np.repeat(np.arange(len(sizes)), sizes)

@@ -25,6 +25,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "ingest": ("documents",),
     "sample": ("selection",),
     "generate": ("samples",),
+    "mix": ("chats",),
     "encode": ("sequences",),
     "pack": ("packs", "plan"),
 }

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from longalign_data.errors import BuildError
@@ -47,6 +48,7 @@ class ShardFile:
         self._schema = schema
         self._row_group_bytes = row_group_bytes
         self._rows: list[dict[str, Any]] = []
+        self._tables: list[pa.Table] = []
         self._pending_bytes = 0
         self.num_rows = 0
         self.num_tokens = 0
@@ -61,21 +63,36 @@ class ShardFile:
     def write(self, record: Record) -> None:
         """Adds one row. `num_bytes` grows by its size in Arrow, roughly."""
         row = to_row(record)
-        size = _weight(row)
         self._rows.append(row)
+        self._grow(_weight(row), 1, int(row.get("num_tokens", 0)))
+
+    def write_table(self, table: pa.Table) -> None:
+        """Adds rows that are in Arrow already, in the file's schema. They stay together in one row group."""
+        self._gather()
+        self._tables.append(table)
+        num_tokens = pc.sum(table.column("num_tokens")).as_py() if "num_tokens" in table.column_names else 0
+        self._grow(table.nbytes, table.num_rows, num_tokens or 0)
+
+    def _grow(self, size: int, num_rows: int, num_tokens: int) -> None:
         self._pending_bytes += size
         self.num_bytes += size
-        self.num_rows += 1
-        self.num_tokens += int(row.get("num_tokens", 0))
+        self.num_rows += num_rows
+        self.num_tokens += num_tokens
         if self._pending_bytes >= self._row_group_bytes:
             self._flush()
 
-    def _flush(self) -> None:
+    def _gather(self) -> None:
         if self._rows:
-            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+            self._tables.append(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+    def _flush(self) -> None:
+        self._gather()
+        if self._tables:
+            table = pa.concat_tables(self._tables)
             with writing(self.path):
-                self._writer.write_table(table, row_group_size=len(self._rows))
-            self._rows, self._pending_bytes = [], 0
+                self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+            self._tables, self._pending_bytes = [], 0
 
     def close(self, root: Path) -> ShardInfo:
         """Finishes the file, gives it its name, and says what it holds; `root` is the build folder."""

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from longalign_data.engine import RunOptions
 from longalign_data.errors import BuildError
 from longalign_data.records import REJECTS, TABLES, Record, Reject
@@ -26,7 +29,7 @@ from longalign_data.shards.parquet import ShardFile, ShardInfo
 class StageReport:
     """What a complete stage did. Every input is accounted for: `num_in` = `num_out` + `num_rejected` + `num_left_out`
     where a stage maps inputs to rows one by one (all but pack, which puts many sequences into a pack and counts
-    sequences in all three).
+    sequences in all three, and encode of plain documents, which cuts them into windows and counts windows).
 
     `rejected` counts the stored rejects by reason, `left_out` counts by reason what was set aside on purpose (outside the
     window, not drawn). `num_tokens` is of what came out. `details` are the stage's own figures.
@@ -108,6 +111,13 @@ class StageWriter:
             self.counts.num_out += num_out
             self.counts.num_tokens += getattr(record, "num_tokens", 0)
 
+    def write_table(self, table: str, rows: pa.Table) -> None:
+        """Adds rows of the stage's first table that are in Arrow already; each counts as one thing that came out."""
+        assert table == self._tables[0]
+        self._file(table).write_table(rows)
+        self.counts.num_out += rows.num_rows
+        self.counts.num_tokens += pc.sum(rows.column("num_tokens")).as_py() or 0
+
     def reject(self, reject: Reject) -> None:
         """Stores and counts a reject of this stage."""
         assert reject.stage == self._stage
@@ -118,9 +128,9 @@ class StageWriter:
         """Counts inputs that are set aside on purpose."""
         self.counts.left_out[reason] += count
 
-    def next_input(self, num_in: int = 1) -> None:
-        """One input is done (it stood for `num_in` things in the counts); closes the shards when one of them is full."""
-        self.cursor += 1
+    def next_input(self, num_in: int = 1, *, inputs: int = 1) -> None:
+        """One input, or `inputs` at once, is done (`num_in` things in the counts); closes the shards when one is full."""
+        self.cursor += inputs
         self.counts.num_in += num_in
         if any(file.num_bytes >= self._run.shard_bytes for file in self._open.values()):
             self._close()

@@ -62,8 +62,8 @@ def card_identity(card: Card) -> dict[str, Plain]:
 class Hashes:
     """SHA-256 of files and units, remembered in the build folder."""
 
-    def __init__(self, build: BuildFolder) -> None:
-        self._place = build.root / "state" / "inputs.json"
+    def __init__(self, build: BuildFolder, name: str = "inputs") -> None:
+        self._place = build.root / "state" / f"{name}.json"
         self._known = _read(self._place)
         self._used: dict[str, list[Any]] = {}
 

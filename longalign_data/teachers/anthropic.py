@@ -1,17 +1,21 @@
 """Anthropic's Messages API through its official client, one live call a request.
 
-The document is a text block of its own that carries the cache mark; the instruction is the block after it. Parameters of
+The document is a text block of its own that can carry the cache mark; the instruction is the block after it. Parameters of
 the recipe (`thinking`, `output_config`, `temperature` where a model still takes it) go into the body as they are.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
+from longalign_data.teachers.anthropic_batches import AnthropicBatches
 from longalign_data.teachers.base import SEPARATOR, Connection, Raw, StopReason, TeacherReply, TeacherRequest
-from longalign_data.teachers.retry import Fault, ask_until, fault_of_status
+from longalign_data.teachers.cachemark import CacheMark
+from longalign_data.teachers.line import Line
+from longalign_data.teachers.retry import Fault, fault_of_status, transport_fault
 
 BASE_URL = "https://api.anthropic.com"
 
@@ -32,42 +36,54 @@ _STOP_REASONS: dict[str, StopReason] = {
 
 
 class AnthropicTeacher:
-    """Live calls with the official asynchronous client; it is made at the first request, inside its event loop."""
+    """Calls with the official asynchronous client; it is made at the first request, inside its event loop."""
 
     def __init__(self, choice: TeacherChoice, connection: Connection) -> None:
         del choice  # everything of it travels in each request
         self._connection = connection
         self._client: Any = None
+        self._line = Line(connection)
+        self._cache = CacheMark(connection.calls_per_document)
 
     async def ask(self, request: TeacherRequest) -> Raw:
-        import anthropic
-
         client = self._open()
-        body = self._body(request)
+        marked = False
 
-        async def attempt() -> Raw | Fault:
-            try:
-                response = await client.messages.with_raw_response.create(**body)
-                raw = json.loads(await response.text())
-            except anthropic.APIStatusError as error:
-                return fault_of_status(error.status_code, _said(error), error.response.headers)
-            except anthropic.APIConnectionError as error:
-                cause = error.__cause__
-                return Fault(
-                    reason="unavailable", message=f"{error} ({cause!r})" if cause else str(error), retryable=True
-                )
-            except ValueError as error:
-                return Fault(reason="unavailable", message=f"a reply that is no JSON: {error}", retryable=True)
-            if not isinstance(raw, dict):
-                return Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
-            return raw
+        def is_begun() -> bool:
+            return self._cache.is_begun(request.document)
 
-        return await ask_until(attempt, retry_s=self._connection.retry_s)
+        async def send() -> tuple[Raw, Mapping[str, str]]:
+            # Decided at the moment of sending: what was in the cache may have gone while the request waited.
+            nonlocal marked
+            marked = self._connection.prompt_cache and self._cache.should_mark(request.document)
+            # An explicit timeout also lifts the client's refusal of more than 21,333 tokens without streaming.
+            response = await client.messages.with_raw_response.create(
+                **self._params(request, marked=marked), timeout=self._connection.timeout_s
+            )
+            return json.loads(await response.text()), response.headers
+
+        raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun)
+        usage = raw.get("usage")
+        num_read = _count(usage, "cache_read_input_tokens") if isinstance(usage, dict) else 0
+        self._cache.saw(request.document, marked=marked, num_read=num_read)
+        return raw
+
+    def batches(self) -> AnthropicBatches:
+        """The Message Batches API. Documents are not marked for the cache: at half the price the mark costs more than it
+        brings."""
+        return AnthropicBatches(
+            self._open(), params=self._batch_params, fault_of=fault_of, retry_s=self._connection.retry_s
+        )
 
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+    def status(self) -> str:
+        rate = self._cache.hit_rate
+        cache = "" if rate is None else f", cache hits {rate:.0%}" + ("" if self._cache.pays else " (marking stopped)")
+        return self._line.status() + cache
 
     def _open(self) -> Any:
         if self._client is None:
@@ -87,9 +103,9 @@ class AnthropicTeacher:
             )
         return self._client
 
-    def _body(self, request: TeacherRequest) -> dict[str, Any]:
+    def _params(self, request: TeacherRequest, *, marked: bool) -> dict[str, Any]:
         document: dict[str, Any] = {"type": "text", "text": request.document}
-        if self._connection.prompt_cache:
+        if marked:
             document["cache_control"] = {"type": "ephemeral"}
         instruction = {"type": "text", "text": SEPARATOR + request.instruction}
         return {
@@ -97,9 +113,20 @@ class AnthropicTeacher:
             "max_tokens": request.max_tokens,
             "messages": [{"role": "user", "content": [document, instruction]}],
             "extra_body": dict(request.parameters) or None,
-            # An explicit timeout also lifts the client's refusal of more than 21,333 tokens without streaming.
-            "timeout": self._connection.timeout_s,
         }
+
+    def _batch_params(self, request: TeacherRequest) -> dict[str, Any]:
+        params = self._params(request, marked=False)
+        return params | (params.pop("extra_body") or {})
+
+
+def fault_of(error: Exception) -> Fault:
+    """The meaning of an exception of the client; one that is not the client's is raised again."""
+    import anthropic
+
+    if isinstance(error, anthropic.APIStatusError):
+        return fault_of_status(error.status_code, _said(error), error.response.headers)
+    return transport_fault(error, anthropic.APIConnectionError)
 
 
 def read(raw: Raw) -> TeacherReply:

@@ -60,15 +60,18 @@ class TeacherReply:
 class Connection:
     """How a teacher is reached; none of it changes what is asked.
 
-    One attempt may take `timeout_s` seconds; transient faults are retried until `retry_s` seconds have passed.
-    `prompt_cache` marks documents for the provider's cache where it wants a mark.
+    One attempt may take `timeout_s` seconds; transient faults are retried until `retry_s` seconds have passed. At most
+    `concurrency` requests are under way at once; the level within is found by itself. `prompt_cache` allows marking
+    documents for the provider's cache where it wants a mark and the mark pays for `calls_per_document` calls.
     """
 
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
     timeout_s: float = 600.0
     retry_s: float = 600.0
+    concurrency: int = 64
     prompt_cache: bool = True
+    calls_per_document: int = 2
 
 
 class Teacher(Protocol):
@@ -81,6 +84,10 @@ class Teacher(Protocol):
 
     async def close(self) -> None:
         """Closes the connection."""
+        ...
+
+    def status(self) -> str:
+        """What somebody who watches may want to know: requests under way, hits of the prompt cache. May be empty."""
         ...
 
 

@@ -5,13 +5,17 @@ prompt would differ from server to server. Prefix caches of these servers work o
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers.base import Connection, Raw, StopReason, TeacherReply, TeacherRequest, prompt
-from longalign_data.teachers.retry import Fault, ask_until, fault_of_status
+from longalign_data.teachers.cachemark import Begun
+from longalign_data.teachers.line import Line
+from longalign_data.teachers.openai_batches import OpenAIBatches
+from longalign_data.teachers.retry import Fault, fault_of_status, transport_fault
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -36,38 +40,40 @@ class OpenAITeacher:
         del choice  # everything of it travels in each request
         self._connection = connection
         self._client: Any = None
+        self._line = Line(connection)
+        self._begun = Begun()
 
     async def ask(self, request: TeacherRequest) -> Raw:
-        import openai
-
         client = self._open()
+
+        async def send() -> tuple[Raw, Mapping[str, str]]:
+            params = self._params(request)
+            first = {name: params.pop(name) for name in ("model", "messages")}
+            response = await client.chat.completions.with_raw_response.create(
+                **first, extra_body=params, timeout=self._connection.timeout_s
+            )
+            return json.loads(response.text), response.headers
+
+        raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=lambda: request.document in self._begun)
+        self._begun.add(request.document)
+        return raw
+
+    def batches(self) -> OpenAIBatches:
+        """The Batch API; servers other than OpenAI's mostly have none."""
+        return OpenAIBatches(self._open(), params=self._params, fault_of=fault_of, retry_s=self._connection.retry_s)
+
+    def _params(self, request: TeacherRequest) -> dict[str, Any]:
         # OpenAI's newer models refuse `max_tokens`; many other servers know nothing else.
         limit = "max_tokens" if self._connection.base_url else "max_completion_tokens"
-        body: dict[str, Any] = {
+        return {
             "model": request.model,
             "messages": [{"role": "user", "content": prompt(request)}],
-            "extra_body": {limit: request.max_tokens, **request.parameters},
-            "timeout": self._connection.timeout_s,
+            limit: request.max_tokens,
+            **request.parameters,
         }
 
-        async def attempt() -> Raw | Fault:
-            try:
-                response = await client.chat.completions.with_raw_response.create(**body)
-                raw = json.loads(response.text)
-            except openai.APIStatusError as error:
-                return fault_of_status(error.status_code, _said(error), error.response.headers)
-            except openai.APIConnectionError as error:
-                cause = error.__cause__
-                return Fault(
-                    reason="unavailable", message=f"{error} ({cause!r})" if cause else str(error), retryable=True
-                )
-            except ValueError as error:
-                return Fault(reason="unavailable", message=f"a reply that is no JSON: {error}", retryable=True)
-            if not isinstance(raw, dict):
-                return Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
-            return raw
-
-        return await ask_until(attempt, retry_s=self._connection.retry_s)
+    def status(self) -> str:
+        return self._line.status()
 
     async def close(self) -> None:
         if self._client is not None:
@@ -92,6 +98,15 @@ class OpenAITeacher:
                 max_retries=0,
             )
         return self._client
+
+
+def fault_of(error: Exception) -> Fault:
+    """The meaning of an exception of the client; one that is not the client's is raised again."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return fault_of_status(error.status_code, _said(error), error.response.headers)
+    return transport_fault(error, openai.APIConnectionError)
 
 
 def read(raw: Raw) -> TeacherReply:

@@ -1,34 +1,44 @@
 """Asking again after transient faults, and saying what a fault means.
 
 The clients' own retries are switched off: theirs obey a `retry-after` of any length and know no deadline. Waits here
-double from half a second to 16 s without jitter, are never shorter than the server's `retry-after`, and end at the
-deadline.
+double from half a second to 16 s, each shortened by up to half at random so that requests refused together do not come
+back together; a server's `retry-after` is honoured up to a minute; all ends at the deadline.
 """
 
 import asyncio
+import json
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from longalign_data.errors import TeacherError
-from longalign_data.teachers.base import Raw
+
+ResultT = TypeVar("ResultT")
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 16.0
+LONGEST_RETRY_AFTER_S = 60.0
+_CHANCE = random.SystemRandom()
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
+_LOAD = frozenset({429, 503, 529})
 _TOO_LONG = ("too long", "too large", "context length", "context_length", "context window", "maximum context")
 _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What went wrong in one attempt. `wait_s` is what the server asked to wait, None when it did not say."""
+    """What went wrong in one attempt. `wait_s` is what the server asked to wait, None when it did not say. `is_load`: there
+    were too many requests. `is_unsure`: the server may have done what was asked, its answer was lost."""
 
     reason: str
     message: str
     retryable: bool
     wait_s: float | None = None
+    is_load: bool = False
+    is_unsure: bool = False
 
 
 def fault_of_status(status: int, message: str, headers: Mapping[str, str]) -> Fault:
@@ -43,10 +53,33 @@ def fault_of_status(status: int, message: str, headers: Mapping[str, str]) -> Fa
         return Fault(reason="not-found", message=said, retryable=False)
     if status in _TRANSIENT or status >= 500:
         reason = "rate-limited" if status == 429 else "unavailable"
-        return Fault(reason=reason, message=said, retryable=True, wait_s=_retry_after(headers))
+        return Fault(
+            reason=reason,
+            message=said,
+            retryable=True,
+            wait_s=_retry_after(headers),
+            is_load=status in _LOAD,
+            is_unsure=status >= 500 and status not in _LOAD,
+        )
     if status == 413 or any(mark in text for mark in _TOO_LONG):
         return Fault(reason="context-exceeded", message=said, retryable=False)
     return Fault(reason="bad-request", message=said, retryable=False)
+
+
+def transport_fault(error: Exception, connection_error: type[Exception]) -> Fault:
+    """What it means that no whole reply came: `connection_error` is the client's class for it. Everything else is raised
+    again."""
+    if isinstance(error, connection_error):
+        cause = error.__cause__
+        said = f"{error} ({cause!r})" if cause else str(error)
+        return Fault(reason="unavailable", message=said, retryable=True, is_unsure=True)
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        message = f"a reply that is no JSON: {error}"
+        return Fault(reason="unavailable", message=message, retryable=True, is_unsure=True)
+    if type(error).__module__.split(".")[0] in {"httpx", "httpx2", "httpcore"}:
+        # The clients let faults of reading a body through as their HTTP library raises them.
+        return Fault(reason="unavailable", message=repr(error), retryable=True, is_unsure=True)
+    raise error
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -57,13 +90,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-async def ask_until(
-    attempt: Callable[[], Awaitable[Raw | Fault]],
+async def repeat(
+    attempt: Callable[[], Awaitable[ResultT | Fault]],
     *,
     retry_s: float,
     sleep: Callable[[float], Awaitable[None]] | None = None,
-) -> Raw:
-    """The first reply among repeated attempts. Raises TeacherError for a fault that asking again cannot mend at once, and
+) -> ResultT:
+    """The first result among repeated attempts. Raises TeacherError for a fault that asking again cannot mend at once, and
     for a transient one when the next wait would end after `retry_s` seconds."""
     began = time.monotonic()
     wait = FIRST_WAIT_S
@@ -75,7 +108,7 @@ async def ask_until(
             return result
         if not result.retryable:
             raise TeacherError(result.message, reason=result.reason)
-        pause = max(wait, result.wait_s or 0.0)
+        pause = max(wait * _CHANCE.uniform(0.5, 1.0), min(result.wait_s or 0.0, LONGEST_RETRY_AFTER_S))
         if time.monotonic() - began + pause > retry_s:
             raise TeacherError(
                 f"{result.message} (after {attempts} attempts in {time.monotonic() - began:.0f} s)",

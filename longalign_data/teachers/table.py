@@ -22,8 +22,11 @@ def load_teacher(
     *,
     api_key: str | None = None,
     base_url: str | None = None,
+    timeout_s: float = 600.0,
     retry_s: float = 600.0,
+    concurrency: int = 64,
     prompt_cache: bool = True,
+    calls_per_document: int = 2,
 ) -> Teacher:
     """The teacher that a recipe chose; what else is given says how it is reached (`base.Connection`).
 
@@ -43,7 +46,15 @@ def load_teacher(
                 f"generate.teacher.parameters.{name}: is set by the stage itself; take it out (the limits are "
                 "max_question_tokens and max_answer_tokens)"
             )
-    connection = Connection(api_key=api_key, base_url=base_url, retry_s=retry_s, prompt_cache=prompt_cache)
+    connection = Connection(
+        api_key=api_key,
+        base_url=base_url,
+        timeout_s=timeout_s,
+        retry_s=retry_s,
+        concurrency=concurrency,
+        prompt_cache=prompt_cache,
+        calls_per_document=calls_per_document,
+    )
     return PROVIDERS[choice.provider].open(choice, connection)
 
 

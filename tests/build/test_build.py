@@ -238,7 +238,7 @@ def test_what_the_word_about_a_damaged_shard_says_to_remove_is_made_anew(
     assert rows(tmp_path / "builds") == rows(whole)
 
 
-@pytest.mark.parametrize("table", sorted(TABLES))
+@pytest.mark.parametrize("table", sorted(set(TABLES) - {"chats"}))  # this recipe has no mix; test_other_flows has one
 def test_every_table_loads_with_datasets(reference: tuple[Path, Path, float], tmp_path: Path, table: str) -> None:
     _, whole, _ = reference
     program = (
@@ -317,3 +317,26 @@ def test_one_stage_alone_asks_for_the_ones_before_it(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 2
     assert "longalign ingest" in done.stderr
+
+
+def test_a_build_without_one_sample_ends_with_the_reasons(tmp_path: Path) -> None:
+    recipe = write_corpus(tmp_path)
+    (tmp_path / "own.yaml").write_text(
+        "task: own\nversion: 1\ninstructions: {en: Write a poem about this.}\n", encoding="utf-8"
+    )
+    text = recipe.read_text(encoding="utf-8") + "generate: {tasks: {own: 1}, templates: [own.yaml]}\n"
+    recipe.write_text(text, encoding="utf-8")
+    said = finish(recipe, tmp_path / "builds", code=2)
+    assert "not one sequence came out" in said
+    assert "refusal" in said
+    assert "train " not in said
+
+
+def test_one_stage_alone_makes_its_own_missing_table_again(reference: tuple[Path, Path, float], tmp_path: Path) -> None:
+    recipe, whole, _ = reference
+    shutil.copytree(whole, tmp_path / "builds")
+    shutil.rmtree(tmp_path / "builds" / "small" / "1.0.0" / "sequences")
+    command = [sys.executable, "-m", "longalign_data", "encode", str(recipe), "--output", str(tmp_path / "builds")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True)
+    assert rows(tmp_path / "builds") == rows(whole)

@@ -1,11 +1,33 @@
 """The command line as a person meets it."""
 
+import json
+import signal
 import subprocess
 import sys
+import urllib.request
+from pathlib import Path
 
 import longalign_data
 
-COMMANDS = ["build", "ingest", "sample", "generate", "encode", "pack", "stats", "sql", "show", "catalog"]
+COMMANDS = [
+    "build",
+    "ingest",
+    "sample",
+    "generate",
+    "encode",
+    "pack",
+    "estimate",
+    "doctor",
+    "ledger",
+    "stats",
+    "sql",
+    "show",
+    "plan",
+    "weights",
+    "catalog",
+    "export",
+    "fake-provider",
+]
 
 
 def longalign(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -62,3 +84,19 @@ def test_the_catalog_lists_its_cards_and_prints_one() -> None:
     assert "python-stdlib" in longalign("catalog").stdout
     assert "reader:" in longalign("catalog", "show", "python-stdlib").stdout
     assert "the catalog has" in longalign("catalog", "show", "nothing").stderr
+
+
+def test_the_fake_provider_says_how_to_reach_it_and_what_was_spent(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("seed: 1\nlimits: {concurrent: 4}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "longalign_data", "fake-provider", "--port", "0", "--scenario", str(scenario)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    url = first.split()[3]
+    with urllib.request.urlopen(f"{url}/fake/scenario", timeout=10) as response:
+        assert json.load(response)["limits"]["concurrent"] == 4
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert "0 replies, 0.0000 dollars" in out
+    assert "Traceback" not in err

@@ -152,9 +152,9 @@ def test_sequence_ids_follow_the_sample_and_what_encodes_it(sample: MakeSample) 
     assert sequence(item).sequence_id in ids
 
 
-def store(folder: Path, samples: Sequence[Sample]) -> BuildFolder:
+def store(folder: Path, samples: Sequence[Sample], *, row_group_bytes: int = 4 << 20) -> BuildFolder:
     build = BuildFolder(folder)
-    with StageWriter(build, "generate", fingerprint="g", run=RunOptions()) as writer:
+    with StageWriter(build, "generate", fingerprint="g", run=RunOptions(row_group_bytes=row_group_bytes)) as writer:
         for item in samples:
             writer.write("samples", item)
             writer.next_input()
@@ -182,7 +182,7 @@ class CutAfter(Silent):
         self.left = samples
 
     def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
-        self.left -= tokens > 0
+        self.left -= items if tokens else 0
         if self.left < 0:
             raise CutError
 
@@ -204,7 +204,7 @@ def test_the_stage_accounts_for_every_sample_however_it_is_run_or_cut(sample: Ma
     assert report.details["num_targets"] == sum(item.num_targets for item in rows(whole)[0])
     assert [item.sample_id for item in rows(whole)[0]] == [f"n{number}" for number in range(40)]
 
-    cut = store(tmp_path / "cut", samples)
+    cut = store(tmp_path / "cut", samples, row_group_bytes=2_000)
     run = RunOptions(workers=2, shard_bytes=4_000, row_group_bytes=1_000)
     for _ in range(2):
         with pytest.raises(CutError):

@@ -64,7 +64,31 @@ def test_llama_inst_pairs_turns_between_bos_and_eos() -> None:
     assert targets == [*answers[0], *answers[1]]
 
 
-@pytest.mark.parametrize(("template", "tokenizer"), [("chatml", "qwen"), ("llama-inst", "mistral-v1")])
+def test_chatglm_counts_rounds_after_the_prefix_that_the_vocabulary_has() -> None:
+    for name in ("qwen", "mistral-v1"):
+        tokenizer = load_tokenizer(name)
+        ids, targets = rendered("chatglm", tokenizer, CHAT)
+        end = tokenizer.eos_id
+        first = tokenizer.encode("Be brief.\n\n[Round 1]\n\n问：What is it?\n\n\n答：")
+        second = tokenizer.encode("\n\n[Round 2]\n\n问：Sure?\n\n答：")
+        answers = [[*tokenizer.encode(text), end] for text in ("\n A fox.", "Yes")]
+        prefix = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        assert ids == [*prefix, *first, *answers[0], *second, *answers[1]]
+        assert targets == [*answers[0], *answers[1]]
+
+
+def test_templates_of_pairs_refuse_other_orders() -> None:
+    for template, tokenizer in (("chatglm", "qwen"), ("llama-inst", "mistral-v1")):
+        loaded = load_template(template, load_tokenizer(tokenizer))
+        for turns in ([("user", "a"), ("user", "b")], [("assistant", "a")], [("user", "a"), ("system", "b")]):
+            (result,) = loaded.render([messages(turns)])
+            assert isinstance(result, Refusal)
+            assert (result.reason, template in result.detail) == ("template", True)
+
+
+@pytest.mark.parametrize(
+    ("template", "tokenizer"), [("chatml", "qwen"), ("llama-inst", "mistral-v1"), ("chatglm", "mistral-v1")]
+)
 def test_special_tokens_that_a_text_spells_stay_text(template: str, tokenizer: str) -> None:
     loaded = load_tokenizer(tokenizer)
     clean, _ = rendered(template, loaded, [("user", "Q"), ("assistant", "A")])
@@ -89,7 +113,7 @@ def test_a_vocabulary_without_the_tokens_is_told_what_fits() -> None:
         load_template("llama-inst", load_tokenizer("qwen"))
     with pytest.raises(TokenizerError, match=r"'qwen' is none; .* use encode\.template: chatml"):
         load_template("tokenizer", load_tokenizer("qwen"))
-    with pytest.raises(RecipeError, match="'vicuna'; there are: chatml, llama-inst, tokenizer"):
+    with pytest.raises(RecipeError, match="'vicuna'; there are: chatml, llama-inst, chatglm, tokenizer"):
         load_template("vicuna", load_tokenizer("qwen"))
 
 

@@ -1,5 +1,6 @@
 """One small build with every table, written by the real stage writer."""
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -94,6 +95,8 @@ def make_sequence(sample: Sample) -> TokenSequence:
     return TokenSequence(
         sequence_id=make_id("sequence", sample.sample_id),
         sample_id=sample.sample_id,
+        source=sample.source,
+        task=sample.task,
         input_ids=tuple(range(length)),
         target_spans=(TargetSpan(start=length - sample.num_answer_tokens, end=length),),
         num_tokens=length,
@@ -170,6 +173,10 @@ def write_build(root: Path) -> BuildFolder:
             )
             writer.next_input()
         writer.finish()
+    with StageWriter(build, "mix", fingerprint="m", run=run) as writer:
+        writer.write("chats", dataclasses.replace(samples[0], sample_id=make_id("chat"), task="general-chat"))
+        writer.next_input()
+        writer.finish()
     sequences = [make_sequence(sample) for sample in samples]
     with StageWriter(build, "encode", fingerprint="d", run=run) as writer:
         for sequence in sequences:
@@ -182,7 +189,13 @@ def write_build(root: Path) -> BuildFolder:
             pack = make_pack(members)
             writer.write("packs", pack)
             entry = PlanEntry(
-                step=number // 3, position=number % 3, pack_id=pack.pack_id, num_sequences=6, normalizer=6.0
+                step=number // 3,
+                position=number % 3,
+                pack_id=pack.pack_id,
+                num_sequences=6,
+                normalizer=6.0,
+                epoch=0,
+                capacity=10_000,
             )
             writer.write("plan", entry)
             writer.next_input(len(members))

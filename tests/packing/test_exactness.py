@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from longalign_data.packing.plan import Shape, make_plan
+from longalign_data.packing.plan import make_plan
+from longalign_data.packing.steps import Shape
 from longalign_data.packing.weights import count_targets, loss_weights, sequence_totals
 
 VOCABULARY, WIDTH = 11, 6
@@ -42,7 +43,7 @@ def sequences() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("strategy", ["balanced", "random"])
+@pytest.mark.parametrize("strategy", ["balanced", "random", "sorted", "naive"])
 @pytest.mark.parametrize(("ranks", "accumulation"), list(itertools.product([1, 2, 3, 4], [1, 2, 3, 4])))
 def test_a_packed_step_has_the_gradient_of_its_sequences(
     alpha: float, strategy: str, ranks: int, accumulation: int

@@ -10,6 +10,7 @@ import pytest
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.errors import BuildError
 from longalign_data.packing.pack import pack
+from longalign_data.packing.reader import open_packs
 from longalign_data.records import Pack, PlanEntry
 from longalign_data.shards.parquet import iter_records
 
@@ -94,7 +95,7 @@ def test_a_sequence_of_exactly_the_capacity_is_kept_whole(packing: Any, tmp_path
     assert [row.num_tokens for row in packs_of(build)] == [64, 2]
 
 
-@pytest.mark.parametrize("strategy", ["balanced", "random"])
+@pytest.mark.parametrize("strategy", ["balanced", "random", "sorted", "naive"])
 def test_the_last_pack_is_kept_though_it_is_not_full(strategy: str, packing: Any, tmp_path: Path) -> None:
     sequences = [packing.sequence(f"s{number}", range(40), [(39, 40)]) for number in range(9)]
     build = packing.store(tmp_path, sequences)
@@ -186,4 +187,54 @@ def test_the_report_shows_the_figures_of_the_plan(packing: Any, tmp_path: Path) 
     assert 0.9 < details["fill"] <= 1
     assert details["sequences_per_step"]["mean"] * details["num_steps"] == pytest.approx(500, rel=1e-4)
     assert set(details["effective_weight"]) == {"p1", "p50", "p99"}
-    assert [(split["ranks"], split["accumulation"]) for split in details["modelled_idle"]] == [(2, 4), (4, 2), (8, 1)]
+    assert [(split["ranks"], split["accumulation"]) for split in details["modelled_idle"]] == [
+        (1, 8),
+        (2, 4),
+        (4, 2),
+        (8, 1),
+    ]
+
+
+def test_epochs_are_stored_one_after_the_other_and_count_each_sequence_once(packing: Any, tmp_path: Path) -> None:
+    sequences = packing.some_sequences(120, 64)
+    build = packing.store(tmp_path, sequences)
+    report = packing.run_pack(build, packing.recipe(capacity=64, packs_per_step=4, epochs=2))
+    assert (report.num_in, report.num_out) == (120, 120)
+    assert report.details["num_epochs"] == 2
+    rows = rows_of(build)
+    assert [entry.epoch for _, entry in rows] == sorted(entry.epoch for _, entry in rows)
+    assert [entry.step for _, entry in rows] == sorted(entry.step for _, entry in rows)
+    for epoch in (0, 1):
+        names = [name for row, entry in rows if entry.epoch == epoch for name in row.sequence_ids]
+        assert sorted(names) == sorted(item.sequence_id for item in sequences)
+    ids = [row.pack_id for row, _ in rows]
+    assert len(set(ids)) == len(ids)
+    first, second = ([row.sequence_ids for row, entry in rows if entry.epoch == epoch] for epoch in (0, 1))
+    assert first != second
+    once = packing.store(tmp_path / "once", sequences)
+    packing.run_pack(once, packing.recipe(capacity=64, packs_per_step=4))
+    assert [row for row, entry in rows if entry.epoch == 0] == packs_of(once)
+
+
+def test_a_step_says_which_capacity_its_packs_have(packing: Any, tmp_path: Path) -> None:
+    build = packing.store(tmp_path, packing.some_sequences(200, 64))
+    packing.run_pack(build, packing.recipe(capacity=64, smaller_capacities=[16], packs_per_step=4))
+    found = {entry.capacity: max(0, row.num_tokens) for row, entry in rows_of(build)}
+    assert set(found) == {16, 64}
+    assert all(row.num_tokens <= entry.capacity for row, entry in rows_of(build))
+
+
+def test_nothing_but_packs_per_step_speaks_of_hardware(packing: Any, tmp_path: Path) -> None:
+    """The original scripts count the GPUs of the machine that packs, and sum M over so many packs."""
+    build = packing.store(tmp_path, packing.some_sequences(60, 64))
+    packing.run_pack(build, packing.recipe(capacity=64, packs_per_step=6))
+    reader = open_packs(tmp_path)
+    for ranks in (1, 2, 3, 6):
+        for step in range(reader.num_steps):
+            counted = sum(
+                batch.num_sequences
+                for rank in range(ranks)
+                for micro in range(6 // ranks)
+                if (batch := reader.batch(step, rank, ranks, micro, 6 // ranks)) is not None
+            )
+            assert counted == reader.step(step).num_sequences

@@ -3,10 +3,13 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from longalign_data.errors import BuildError
@@ -165,3 +168,84 @@ def test_the_reader_is_light_to_import() -> None:
     assert "pyarrow" in loaded
     heavy = {"torch", "transformers", "datasets", "tiktoken", "pydantic", "duckdb", "polars", "pandas"}
     assert not heavy & set(loaded)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 6])
+def test_a_stream_from_any_step_is_the_batches_of_that_step_and_on(build: Any, ranks: int) -> None:
+    reader = open_packs(build.root)
+    for rank in range(ranks):
+        for first in range(0, reader.num_steps + 1, 3):
+            wanted = [
+                (step, micro, reader.batch(step, rank, ranks, micro, K // ranks))
+                for step in range(first, reader.num_steps)
+                for micro in range(K // ranks)
+            ]
+            found = list(reader.stream(rank, ranks, K // ranks, first_step=first, ahead=2))
+            assert [(s, m, b and (b.pack_id, b.input_ids.tolist())) for s, m, b in found] == [
+                (s, m, b and (b.pack_id, b.input_ids.tolist())) for s, m, b in wanted
+            ]
+
+
+def test_a_stream_gives_none_where_a_step_has_no_pack(packing: Any, tmp_path: Path) -> None:
+    folder = packing.store(tmp_path, [packing.sequence(f"s{n}", range(64), [(60, 64)]) for n in range(7)])
+    packing.run_pack(folder, packing.recipe(capacity=64, packs_per_step=K, strategy="random"))
+    reader = open_packs(tmp_path)
+    ends = [[batch is None for _, _, batch in reader.stream(rank, 2, 3)] for rank in (0, 1)]
+    assert ends == [[False, False, False, False, True, True], [False, False, False, True, True, True]]
+
+
+def test_a_stream_that_is_left_early_leaves_no_thread_behind(build: Any) -> None:
+    stream = open_packs(build.root).stream(0, 1, K)
+    next(stream)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("packs")]
+
+
+def test_a_stream_passes_on_what_a_thread_finds_wrong(build: Any, tmp_path: Path) -> None:
+    for table in ("packs", "plan"):
+        shutil.copytree(build.root / table, tmp_path / table)
+    reader = open_packs(tmp_path)
+    for path in (tmp_path / "packs").iterdir():
+        path.write_bytes(path.read_bytes()[:4] + bytes(path.stat().st_size - 8) + path.read_bytes()[-4:])
+    with pytest.raises(BuildError):
+        list(reader.stream(0, 1, K))
+
+
+@pytest.mark.parametrize("protocol", ["file", "memory"])
+def test_a_url_serves_what_the_folder_serves(build: Any, protocol: str) -> None:
+    url = f"file://{build.root}"
+    if protocol == "memory":
+        url = "memory://published/packs-of-a-build"
+        store = fsspec.filesystem("memory")
+        for path in [*build.shards("packs"), *build.shards("plan")]:
+            store.pipe_file(f"{url}/{path.relative_to(build.root)}", path.read_bytes())
+    there, here = open_packs(url), open_packs(build.root)
+    copy = pickle.loads(pickle.dumps(there))
+    for reader in (there, copy):
+        assert [b and b.pack_id for _, _, b in reader.stream(1, 2, 3)] == [
+            b and b.pack_id for _, _, b in here.stream(1, 2, 3)
+        ]
+    with pytest.raises(BuildError, match="no packs/"):
+        open_packs(f"{protocol}:///nowhere-at-all")
+
+
+def test_an_unknown_store_is_named() -> None:
+    with pytest.raises(BuildError, match="nostore://bucket"):
+        open_packs("nostore://bucket/build")
+
+
+def test_with_a_manifest_no_file_is_opened_before_it_is_needed(build: Any, tmp_path: Path) -> None:
+    for table in ("packs", "plan"):
+        shutil.copytree(build.root / table, tmp_path / table)
+    files = sorted((tmp_path / "packs").iterdir())
+    rows = [{"path": f"packs/{path.name}", "rows": pq.ParquetFile(path).metadata.num_rows} for path in files]
+    (tmp_path / "manifest.json").write_text(json.dumps({"stages": [], "tables": {"packs": rows}}))
+    files[-1].write_bytes(b"not yet here")
+    reader = open_packs(tmp_path)
+    assert reader.batch(0, 0, 1, 0, K) is not None
+    with pytest.raises(BuildError, match="cannot be read as Parquet"):
+        reader.batch(reader.num_steps - 1, 0, 1, K - 1, K)
+    rows[0]["rows"] += 1
+    (tmp_path / "manifest.json").write_text(json.dumps({"stages": [], "tables": {"packs": rows}}))
+    with pytest.raises(BuildError, match="plan entries"):
+        open_packs(tmp_path)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.packing.fill import best_fit_decreasing
 from longalign_data.packing.pack import pack
-from longalign_data.packing.plan import STRATEGIES, Shape, make_plan
+from longalign_data.packing.plan import STRATEGIES, make_plan, plan_epochs
 from longalign_data.packing.reader import PackReader, open_packs
+from longalign_data.packing.steps import Shape
 from longalign_data.recipe import LoadedRecipe, Recipe
 from longalign_data.records import TargetSpan, TokenSequence
 from longalign_data.shards.folder import BuildFolder
@@ -130,11 +131,83 @@ def test_every_plan_holds_each_sequence_once_within_capacity_and_k(
     packs = np.diff(plan.step_starts)
     assert 1 <= packs.min() <= packs.max() <= k
     members = np.diff(plan.pack_starts[plan.step_starts])
-    full = packs[:-1] if strategy == "random" else packs[members >= k]
-    assert np.all(full == k)
+    if strategy == "balanced":
+        assert np.all(packs[members >= k] == k)
+    elif strategy == "sorted":
+        assert np.count_nonzero(packs < k) <= 1
+    else:
+        assert np.all(packs[:-1] == k)
     work = plan.pack_sums(shape.work(tokens))
     for first, end in zip(plan.step_starts[:-1], plan.step_starts[1:], strict=True):
         assert np.all(np.diff(work[first:end]) <= 0)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.integers(1, CAPACITY), min_size=1, max_size=80),
+    st.integers(1, 9),
+    st.sampled_from(list(STRATEGIES)),
+    st.integers(1, 3),
+    st.one_of(st.none(), st.integers(1, 5)),
+    st.sets(st.integers(1, CAPACITY - 1), max_size=2),
+)
+def test_every_plan_keeps_its_limits_in_every_epoch(
+    lengths: list[int], k: int, strategy: str, epochs: int, most: int | None, smaller: set[int]
+) -> None:
+    tokens = np.array(lengths, np.int64)
+    draws = [np.random.default_rng(epoch).random(len(lengths)) for epoch in range(epochs)]
+    shape = Shape(
+        capacity=CAPACITY,
+        packs_per_step=k,
+        linear=3.0,
+        quadratic=1.0,
+        max_sequences=most,
+        smaller_capacities=tuple(smaller) if strategy in ("balanced", "random") else (),
+    )
+    plan = plan_epochs(strategy, tokens, draws, shape)
+    in_steps = plan.packs_in_steps()
+    of_pack = np.repeat(plan.step_capacity, in_steps)
+    assert np.all(plan.pack_sums(tokens) <= of_pack)
+    assert most is None or np.diff(plan.pack_starts).max() <= most
+    assert 1 <= in_steps.min() <= in_steps.max() <= k
+    epoch_of = np.repeat(plan.step_epoch, plan.sequences_in_steps())
+    for epoch in range(epochs):
+        assert sorted(plan.sequences[epoch_of == epoch].tolist()) == list(range(len(lengths)))
+    assert np.all(np.diff(plan.step_epoch) >= 0)
+    work = plan.pack_sums(shape.work(tokens))
+    for first, end in zip(plan.step_starts[:-1], plan.step_starts[1:], strict=True):
+        assert np.all(np.diff(work[first:end]) <= 0)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(2, 40).flatmap(lambda c: st.tuples(st.just(c), st.lists(st.integers(1, c), max_size=80))),
+    st.integers(1, 6),
+)
+def test_every_limited_fill_is_whole(case: tuple[int, list[int]], most: int) -> None:
+    capacity, lengths = case
+    falling = np.sort(np.array(lengths, np.int64))[::-1]
+    packs, num_packs = best_fit_decreasing(falling, capacity, max_sequences=most)
+    counts = np.bincount(packs, minlength=num_packs)
+    assert np.all(np.bincount(packs, falling, minlength=num_packs) <= capacity)
+    assert counts.sum() == len(lengths)
+    assert not len(lengths) or 1 <= counts.min() <= counts.max() <= most
+
+
+@settings(deadline=None, max_examples=60)
+@given(sequence_lists(), st.integers(1, 3), st.integers(0, 60))
+def test_every_stream_goes_on_from_any_step_as_if_it_had_come_there(
+    sequences: list[TokenSequence], ranks: int, first: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        reader = packed(Path(folder), sequences, "balanced", 6, 1.0)
+        first = min(first, reader.num_steps)
+        for rank in range(ranks):
+            whole = [(s, m, b and b.pack_id) for s, m, b in reader.stream(rank, ranks, 6 // ranks)]
+            rest = [
+                (s, m, b and b.pack_id) for s, m, b in reader.stream(rank, ranks, 6 // ranks, first_step=first, ahead=1)
+            ]
+            assert rest == [place for place in whole if place[0] >= first]
 
 
 @settings(deadline=None, max_examples=100)

@@ -13,7 +13,8 @@ from longalign_data.teachers.base import Raw, TeacherRequest, prompt
 from longalign_data.teachers.table import PROVIDERS, load_teacher
 from tests.teachers.fake_servers import KEY, Answer, FakeServer, completion, message, refused, text, thinking
 
-REQUEST = TeacherRequest(model="teacher-1", document="A document. 文档。", instruction="What is it?", max_tokens=50)
+LONG_ENOUGH_TO_CACHE = "A document. 文档。" * 400
+REQUEST = TeacherRequest(model="teacher-1", document=LONG_ENOUGH_TO_CACHE, instruction="What is it?", max_tokens=50)
 
 
 def ask(

@@ -56,6 +56,8 @@ def write_build(
                         pack_id=row.pack_id,
                         num_sequences=len(counts),
                         normalizer=float(sum(n ** (1 - alpha) for n in counts)),
+                        epoch=0,
+                        capacity=64,
                     ),
                 )
                 writer.next_input()

@@ -61,6 +61,9 @@ class ExtractiveTeacher:
     async def close(self) -> None:
         return None
 
+    def status(self) -> str:
+        return ""
+
 
 def respond(document: str, instruction: str) -> Raw:
     """The reply to an instruction about a document."""

@@ -1,0 +1,106 @@
+"""Live calls against a server that throttles and changes its mind: throughput beside the ideal, and the share refused.
+
+python benchmarks/throttle.py
+
+Two servers, both the fake provider in a process of its own: one takes so many calls at once and tells nothing, the other
+takes so many requests a minute and tells in its headers. The limits change twice. The ideal is what the limits allow.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from record import store
+
+from longalign_data.recipe import TeacherChoice
+from longalign_data.teachers.anthropic import AnthropicTeacher
+from longalign_data.teachers.base import Connection, TeacherRequest
+
+PHASE_S = 30.0
+WARM_UP_S = 10.0
+LATENCY_S = 0.8
+SCENARIOS: dict[str, list[dict[str, Any]]] = {
+    "so many at once, told nothing": [{"concurrent": n, "tell": False} for n in (16, 8, 24)],
+    "so many a minute, told in headers": [{"requests_per_minute": n, "burst_s": 2} for n in (1200, 600, 1800)],
+}
+
+
+def ideal_per_second(limits: dict[str, Any]) -> float:
+    if "concurrent" in limits:
+        return float(limits["concurrent"]) / LATENCY_S
+    return float(limits["requests_per_minute"]) / 60
+
+
+async def ask_for(url: str, seconds: float, *, ceiling: int = 64) -> None:
+    teacher = AnthropicTeacher(
+        TeacherChoice(provider="anthropic", model="fake-1"),
+        Connection(api_key="fake", base_url=url, concurrency=ceiling),
+    )
+    document = "The pumps were inspected. Nobody found anything. " * 4
+    end = time.monotonic() + seconds
+
+    async def work(worker: int) -> None:
+        number = 0
+        while time.monotonic() < end:
+            instruction = f"Tell me something. {worker}.{number}"
+            await teacher.ask(
+                TeacherRequest(model="fake-1", document=document, instruction=instruction, max_tokens=100)
+            )
+            number += 1
+
+    await asyncio.gather(*(work(worker) for worker in range(ceiling)))
+    await teacher.close()
+
+
+def measure(name: str, phases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    import yaml
+
+    scenario = {
+        "latency_s": LATENCY_S,
+        "limits": phases[0],
+        "changes": [{"after_s": PHASE_S * n, "limits": limits} for n, limits in enumerate(phases[1:], 1)],
+    }
+    (folder / "scenario.yaml").write_text(yaml.safe_dump(scenario), encoding="utf-8")
+    log = folder / "log.jsonl"
+    log.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "longalign_data", "fake-provider", "--port", "0"]
+    command += ["--scenario", str(folder / "scenario.yaml"), "--log", str(log)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[3]
+        asyncio.run(ask_for(url, PHASE_S * len(phases)))
+    finally:
+        server.kill()
+        server.wait()
+    calls = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    began = calls[0]["t"] - LATENCY_S
+    rows = []
+    for number, limits in enumerate(phases):
+        # What is known of the phase before is warm-up of this one.
+        start, stop = began + PHASE_S * number + WARM_UP_S, began + PHASE_S * (number + 1)
+        seen = Counter(call["status"] for call in calls if start <= call["t"] < stop)
+        ideal = ideal_per_second(limits)
+        rows.append(
+            {
+                "server": name,
+                "limits": ", ".join(f"{key} {value}" for key, value in limits.items() if key != "tell"),
+                "answered_per_s": round(seen[200] / (stop - start), 2),
+                "ideal_per_s": round(ideal, 2),
+                "share_of_ideal": round(seen[200] / (stop - start) / ideal, 3),
+                "refused_share": round(seen[429] / max(1, seen.total()), 4),
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row for name, phases in SCENARIOS.items() for row in measure(name, phases, Path(folder))]
+    store("throttle", rows, packages=("anthropic",))

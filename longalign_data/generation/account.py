@@ -1,0 +1,147 @@
+"""What a ledger says: how far a build is, what failed, and what was paid for what.
+
+In: the ledger, prices, and for each document its source. Out: an `Account`. A request's task is told by its instruction;
+an answer has its document's.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from longalign_data.generation.budget import entry_cost
+from longalign_data.generation.exchange import REASONS
+from longalign_data.generation.ledger import Entry, Ledger
+from longalign_data.records import Usage
+from longalign_data.shards.folder import BuildFolder
+from longalign_data.shards.parquet import iter_batches
+from longalign_data.tasks.templates import Templates
+from longalign_data.teachers.base import TeacherReply
+from longalign_data.teachers.prices import Prices
+from longalign_data.teachers.table import PROVIDERS
+
+UNKNOWN = "(unknown)"
+
+
+@dataclass(slots=True, kw_only=True)
+class Line:
+    """Requests that have something in common. `usd` counts those with a price, `num_unpriced` the replies without."""
+
+    num_requests: int = 0
+    num_replies: int = 0
+    num_unpriced: int = 0
+    input_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+    def add(self, entry: Entry, usage: Usage, usd: float | None) -> None:
+        self.num_requests += 1
+        self.num_replies += entry.raw is not None
+        self.num_unpriced += usd is None
+        self.input_tokens += usage.input_tokens
+        self.cache_write_tokens += usage.cache_write_tokens
+        self.cache_read_tokens += usage.cache_read_tokens
+        self.output_tokens += usage.output_tokens
+        self.usd += usd or 0.0
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.input_tokens + self.cache_write_tokens + self.cache_read_tokens
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """`states` counts requests by kind and state, `failures` replies that are no whole answer by reason.
+    `num_answer_hits` of `num_answers` answers read some of their prompt from the provider's cache."""
+
+    num_selected: int | None
+    documents: Counter[str] = field(default_factory=Counter)
+    states: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    total: Line = field(default_factory=Line)
+    by_source: dict[str, Line] = field(default_factory=dict)
+    by_task: dict[str, Line] = field(default_factory=dict)
+    by_model: dict[str, Line] = field(default_factory=dict)
+    num_answers: int = 0
+    num_answer_hits: int = 0
+    num_asked_again: int = 0
+
+
+def account(
+    ledger: Ledger,
+    prices: Prices,
+    *,
+    templates: Templates,
+    sources: Mapping[str, str],
+    num_selected: int | None,
+) -> Account:
+    """Reads every reply again. `sources` is the source of each document; an instruction that is none of `templates`
+    (an edited prompt) is of the task `(unknown)`."""
+    tasks = {text: name for name, template in templates.by_task.items() for text in template.instructions.values()}
+    result = Account(num_selected=num_selected)
+    asked_for: dict[str, str] = {}
+    for entry in ledger.entries():
+        if entry.kind == "question":
+            asked_for[entry.document_id] = tasks.get(entry.instruction, UNKNOWN)
+        _enter(
+            result, entry, prices, sources.get(entry.document_id, UNKNOWN), asked_for.get(entry.document_id, UNKNOWN)
+        )
+    return result
+
+
+def _enter(result: Account, entry: Entry, prices: Prices, source: str, task: str) -> None:
+    result.states[(entry.kind, entry.state)] += 1
+    result.num_asked_again += entry.times_sent > 1
+    reply = _reply(entry)
+    failure = entry.failure or _failure(entry, reply)
+    if failure is not None:
+        result.failures[failure] += 1
+    elif reply is not None:
+        result.documents[entry.kind] += 1
+    usage = reply.usage if reply is not None else Usage()
+    usd = None
+    if entry.raw is not None:
+        usd = entry_cost(entry, prices)
+    if reply is not None and entry.kind == "answer":
+        result.num_answers += 1
+        result.num_answer_hits += usage.cache_read_tokens > 0
+    for line in (
+        result.total,
+        result.by_source.setdefault(source, Line()),
+        result.by_task.setdefault(task, Line()),
+        result.by_model.setdefault(f"{entry.provider} {entry.model}", Line()),
+    ):
+        line.add(entry, usage, usd if entry.raw is not None else 0.0)
+
+
+def _reply(entry: Entry) -> TeacherReply | None:
+    provider = PROVIDERS.get(entry.provider)
+    if entry.raw is None or entry.failure is not None or provider is None:
+        return None
+    try:
+        return provider.read(entry.raw)
+    except ValueError:
+        return None
+
+
+def _failure(entry: Entry, reply: TeacherReply | None) -> str | None:
+    if entry.raw is None:
+        return None
+    if reply is None:
+        return "teacher-error"
+    if reply.stop_reason != "end_turn":
+        return REASONS[reply.stop_reason]
+    return None if reply.text.strip() else "empty-answer"
+
+
+def sources_of(build: BuildFolder) -> Mapping[str, str]:
+    """The source of each document that the build's tables know; the samples tell where documents are not kept."""
+    found: dict[str, str] = {}
+    for batch in iter_batches(build.shards("samples"), columns=["doc_ids", "source"]):
+        for row in batch.to_pylist():
+            found.update(dict.fromkeys(row["doc_ids"], row["source"]))
+    for batch in iter_batches(build.shards("documents"), columns=["doc_id", "source"]):
+        for row in batch.to_pylist():
+            found[row["doc_id"]] = row["source"]
+    return found

@@ -1,0 +1,399 @@
+"""Filling the ledger: the batch scheduler.
+
+Every request that can be asked now goes out in as few batches as the provider's limits allow; when all of them are back,
+what can be asked then goes out: first the questions of all documents, then the answers. A batch stands in the ledger
+before the provider is told of it, so the process may end at any moment, for days: the same call goes on with what the
+provider has done meanwhile. Nothing is sent while it might already be there.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from longalign_data.engine import Progress
+from longalign_data.errors import TeacherError, UserError
+from longalign_data.generation.asking import GO_ON, REFUSALS_BEFORE_ANY_ANSWER
+from longalign_data.generation.budget import BatchBudget
+from longalign_data.generation.exchange import Plan
+from longalign_data.generation.exchange import waiting as waiting_calls
+from longalign_data.generation.ledger import Call, Ledger, Named
+from longalign_data.generation.submissions import Submission, Submissions
+from longalign_data.identity import digest
+from longalign_data.records import Document
+from longalign_data.teachers.base import ABORTING_REASONS, Raw, Teacher
+from longalign_data.teachers.batches import Batches, BatchStatus, BatchTeacher, Item, ItemResult, UnsureError
+from longalign_data.teachers.retry import Fault
+
+SHARD_BYTES = 128_000_000
+"""A batch is held in memory twice while it is sent; the providers would take twice as much."""
+ROUNDS = 5
+"""So often a request is sent in one run; each time it expired or met the provider's own fault."""
+
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.25, 60.0
+_SKEW_S = 600.0
+_STORED_TOGETHER = 128
+
+
+async def ask_in_batches(
+    documents: Callable[[], Iterable[Document]],
+    num_documents: int,
+    *,
+    plan: Plan,
+    ledger: Ledger,
+    teacher: Teacher,
+    progress: Progress,
+    shard_bytes: int = SHARD_BYTES,
+    budget: BatchBudget | None = None,
+) -> None:
+    """Afterwards every document has all its replies, or the refusal that ends its way, in the ledger.
+
+    `documents` is called once for each wave. Raises UserError for a teacher without a batch API, BudgetError when `budget`
+    holds no further request, and TeacherError as `asking.ask_missing` does; the next call goes on from what the ledger and
+    the provider have.
+    """
+    try:
+        if not isinstance(teacher, BatchTeacher):
+            provider = plan.recipe.generate.teacher.provider
+            raise UserError(f"the teacher {provider!r} has no batch API; take --schedule live")
+        batcher = _Batcher(
+            documents=documents,
+            plan=plan,
+            ledger=ledger,
+            teacher=teacher,
+            progress=progress,
+            shard_bytes=shard_bytes,
+            budget=budget,
+            submissions=Submissions(ledger),
+        )
+        await batcher.run()
+    finally:
+        await teacher.close()
+    batcher.conclude(num_documents)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Shard:
+    """The requests of one batch."""
+
+    calls: list[Call] = field(default_factory=list)
+    num_bytes: int = 0
+    num_tokens: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Batcher:
+    documents: Callable[[], Iterable[Document]]
+    plan: Plan
+    ledger: Ledger
+    teacher: BatchTeacher
+    progress: Progress
+    shard_bytes: int
+    budget: BatchBudget | None
+    submissions: Submissions
+    max_tokens: int | None = None
+    has_tried: bool = False
+    rounds: Counter[str] = field(default_factory=Counter)
+    last_fault: str = ""
+    most_usd: float = 0.0
+    abort: Fault | None = None
+    done: set[str] = field(default_factory=set)
+    _batches: Batches | None = None
+
+    @property
+    def batches(self) -> Batches:
+        # The client is made on first use: a build whose replies are all there needs no key.
+        if self._batches is None:
+            self._batches = self.teacher.batches()
+        return self._batches
+
+    async def run(self) -> None:
+        while True:
+            await self._until(lambda waiting: not waiting)
+            num_sent = 0
+            for shard in self._shards():
+                num_sent += len(shard.calls)
+                await self._until(partial(self._has_room, shard))
+                await self._afford(shard)
+                await self._submit(shard)
+            if not num_sent:
+                return
+
+    def conclude(self, num_documents: int) -> None:
+        num_left = num_documents - len(self.done)
+        if num_left:
+            raise TeacherError(
+                f"{num_left} of {num_documents} documents could not be asked in {ROUNDS} batches each: "
+                f"{self.last_fault}; {GO_ON}",
+                reason="unavailable",
+                retryable=True,
+            )
+
+    # Sending
+
+    def _shards(self) -> Iterator[_Shard]:
+        """Everything that can be asked now and is not under way, in batches within the limits."""
+        in_flight = self.submissions.in_flight()
+        shard = _Shard()
+        for document in self.documents():
+            calls = waiting_calls(document, self.plan, self.ledger)
+            if not calls:
+                self._finished(document)
+            for call in calls:
+                if call.request_id in in_flight or self.rounds[call.request_id] >= ROUNDS:
+                    continue
+                limits = self.batches.limits
+                num_bytes = self.batches.size(_item(call))
+                num_tokens = document.num_tokens + call.request.max_tokens
+                if shard.calls and (
+                    len(shard.calls) >= limits.max_requests
+                    or shard.num_bytes + num_bytes > min(self.shard_bytes, limits.max_bytes)
+                    or (self.max_tokens is not None and shard.num_tokens + num_tokens > self.max_tokens)
+                ):
+                    yield shard
+                    shard = _Shard()
+                shard.calls.append(call)
+                shard.num_bytes += num_bytes
+                shard.num_tokens += num_tokens
+        if shard.calls:
+            yield shard
+
+    def _finished(self, document: Document) -> None:
+        if document.doc_id not in self.done:
+            self.done.add(document.doc_id)
+            self.progress.advance(1, document.num_tokens)
+
+    def _has_room(self, shard: _Shard, waiting: Sequence[Submission]) -> bool:
+        if self.max_tokens is None or not waiting:
+            return True
+        return sum(submission.num_tokens for submission in waiting) + shard.num_tokens <= self.max_tokens
+
+    async def _afford(self, shard: _Shard) -> None:
+        """Takes out of a batch what the budget does not hold. Money bound by batches that are out may come free, so the last
+        word is only spoken when none is."""
+        if self.budget is None:
+            return
+        costs = [self.budget.cost(call.request) for call in shard.calls]
+        await self._until(lambda waiting: not waiting or self._left(waiting) >= sum(costs))
+        left = self._left(self.submissions.unfinished())
+        if costs[0] > left:
+            raise self.budget.used_up(costs[0])
+        num_fitting = sum(total <= left for total in itertools.accumulate(costs))
+        del shard.calls[num_fitting:]
+        self.most_usd = sum(costs[:num_fitting])
+
+    def _left(self, waiting: Sequence[Submission]) -> float:
+        assert self.budget is not None
+        return self.budget.left({submission.submission_id: submission.num_tokens for submission in waiting})
+
+    async def _submit(self, shard: _Shard) -> None:
+        if not self.has_tried:
+            await self._try_one(shard)
+            self.has_tried = True
+        if not shard.calls:
+            return
+        created = time.time()
+        submission_id = digest([created, [call.request_id for call in shard.calls]])
+        first = shard.calls[0]
+        self.submissions.begin(
+            Submission(
+                submission_id=submission_id,
+                provider=first.provider,
+                model=first.request.model,
+                state="sending",
+                batch_id=None,
+                num_requests=len(shard.calls),
+                num_bytes=shard.num_bytes,
+                num_tokens=shard.num_tokens,
+                created=created,
+                kept_until=None,
+            ),
+            shard.calls,
+        )
+        if self.budget is not None:
+            self.budget.sent(submission_id, self.most_usd)
+        self.rounds.update(call.request_id for call in shard.calls)
+        try:
+            status = await self.batches.submit(submission_id, [_item(call) for call in shard.calls])
+        except UnsureError as error:
+            # It stays `sending`; the provider's list will tell.
+            self.last_fault = str(error)
+            return
+        except TeacherError:
+            self.submissions.closed(submission_id, "lost")
+            raise
+        self.submissions.opened(submission_id, status.batch_id, kept_s=self.batches.limits.kept_s)
+
+    async def _try_one(self, shard: _Shard) -> None:
+        """Asks the first requests at once, at full price, until one is answered. A parameter that the model does not take
+        would otherwise be heard of a day later, from every request alike."""
+        held: list[tuple[Call, str]] = []
+        while shard.calls and not self.ledger.has_answers(shard.calls[0]):
+            call = shard.calls[0]
+            self.ledger.begin(call)
+            try:
+                raw = await self.teacher.ask(call.request)
+            except TeacherError as error:
+                if error.reason in ABORTING_REASONS or error.retryable:
+                    raise
+                if error.reason != "context-exceeded" and len(held) + 1 >= REFUSALS_BEFORE_ANY_ANSWER:
+                    raise TeacherError(
+                        f"the teacher refuses every request: {error}. Check the model and the parameters of "
+                        f"generate.teacher; {GO_ON}",
+                        reason=error.reason,
+                    ) from error
+                shard.calls.pop(0)
+                if error.reason == "context-exceeded":
+                    self.ledger.refused(call, reason=error.reason, message=str(error))
+                else:
+                    # Before anything was answered nobody knows whether document or recipe is at fault.
+                    held.append((call, str(error)))
+                continue
+            self._keep(call, raw)
+            shard.calls.pop(0)
+        for refused, message in held:
+            self.ledger.refused(refused, reason="bad-request", message=message)
+
+    # Receiving
+
+    async def _until(self, is_enough: Callable[[Sequence[Submission]], bool]) -> None:
+        """Fetches what has ended until the batches that are still out are few enough."""
+        poll_s = _FIRST_POLL_S
+        began = time.monotonic()
+        while True:
+            for submission in self.submissions.unfinished():
+                if submission.batch_id is None:
+                    await self._find(submission, looked_s=time.monotonic() - began)
+                else:
+                    await self._look(submission, submission.batch_id)
+            waiting = self.submissions.unfinished()
+            if is_enough(waiting):
+                return
+            self.progress.advance(note=_note(waiting))
+            await asyncio.sleep(poll_s)
+            poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
+
+    async def _look(self, submission: Submission, batch_id: str) -> None:
+        status = await self.batches.status(batch_id)
+        if status.state == "ended":
+            await self._fetch(submission, batch_id)
+            self.submissions.closed(submission.submission_id, "done")
+            if self.abort is not None:
+                raise TeacherError(f"{self.abort.message}; {GO_ON}", reason=self.abort.reason)
+        elif status.state == "gone":
+            # Paid for and not fetched in time: the only way on is to ask again, and to say so.
+            self.last_fault = f"the results of batch {batch_id} are no longer kept: {status.detail}"
+            self.progress.advance(note=self.last_fault)
+            self.submissions.closed(submission.submission_id, "lost")
+        elif status.state == "failed":
+            self._learn(submission, status)
+            self.submissions.closed(submission.submission_id, "lost")
+
+    def _learn(self, submission: Submission, status: BatchStatus) -> None:
+        """A batch was refused as a whole: for too many tokens in waiting batches, or for good."""
+        self.last_fault = status.detail
+        if "token_limit_exceeded" not in status.detail:
+            raise TeacherError(
+                f"the provider refuses the batch {status.batch_id}: {status.detail}; {GO_ON}", reason="bad-request"
+            )
+        self.rounds.subtract(self.submissions.requests(submission.submission_id))
+        if self.max_tokens is None or submission.num_tokens <= self.max_tokens:
+            self.max_tokens = max(1, submission.num_tokens // 2)
+
+    async def _find(self, submission: Submission, *, looked_s: float) -> None:
+        """Whether a submission whose answer was lost has arrived: by its label where there is one, else by the number of its
+        requests and, once the batch has ended, their ids. While a batch of that size is running, nobody can tell."""
+        known = self.submissions.batch_ids()
+        own = self.submissions.requests(submission.submission_id)
+        async for status in self.batches.listed(submission.created - _SKEW_S):
+            if status.batch_id in known:
+                continue
+            if status.label is not None:
+                if status.label == submission.submission_id:
+                    return self._found(submission, status)
+            elif status.num_requests == submission.num_requests:
+                if status.state == "running":
+                    return None
+                if status.state == "ended" and await self._is_ours(status.batch_id, own):
+                    return self._found(submission, status)
+        # What was still on its way when the process ended may arrive a moment after it.
+        if looked_s > 1.0 + submission.num_bytes / 2_000_000:
+            self.submissions.closed(submission.submission_id, "lost")
+        return None
+
+    def _found(self, submission: Submission, status: BatchStatus) -> None:
+        self.submissions.opened(submission.submission_id, status.batch_id, kept_s=self.batches.limits.kept_s)
+
+    async def _is_ours(self, batch_id: str, own: set[str]) -> bool:
+        async for result in self.batches.results(batch_id):
+            return _request_id(result.custom_id) in own
+        return False
+
+    async def _fetch(self, submission: Submission, batch_id: str) -> None:
+        own = self.submissions.requests(submission.submission_id)
+        held: list[ItemResult] = []
+        # Refusals come after the replies: whether they are about single documents shows in what else was answered.
+        refused: list[ItemResult] = []
+        async for result in self.batches.results(batch_id):
+            if _request_id(result.custom_id) not in own:
+                continue
+            if result.fault is None:
+                held.append(result)
+            elif result.fault.reason in ABORTING_REASONS:
+                self.abort = result.fault
+            elif result.fault.retryable:
+                self.last_fault = result.fault.message
+            else:
+                refused.append(result)
+            if len(held) >= _STORED_TOGETHER:
+                self._store(held)
+                await asyncio.sleep(0)
+        self._store(held)
+        self._store(refused)
+
+    def _store(self, results: list[ItemResult]) -> None:
+        with self.ledger.together():
+            for result in results:
+                request = _Named(_request_id(result.custom_id))
+                if result.raw is not None:
+                    self._keep(request, result.raw)
+                elif result.fault is not None:
+                    self.ledger.refused(request, reason=result.fault.reason, message=result.fault.message)
+        results.clear()
+
+    def _keep(self, request: Named, raw: Raw) -> None:
+        self.ledger.answered(request, raw)
+        # A reply that cannot be read is made a reject by `follow`, with the reason.
+        with contextlib.suppress(ValueError):
+            self.ledger.note_usage(request, self.plan.read(raw).usage)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A request of which the ledger knows all the rest."""
+
+    request_id: str
+
+
+def _item(call: Call) -> Item:
+    return Item(custom_id=f"{call.kind[0]}-{call.request_id}", request=call.request)
+
+
+def _request_id(custom_id: str) -> str:
+    return custom_id.partition("-")[2]
+
+
+def _note(waiting: Sequence[Submission]) -> str:
+    unsure = sum(submission.batch_id is None for submission in waiting)
+    num_requests = sum(submission.num_requests for submission in waiting)
+    kept = min((submission.kept_until for submission in waiting if submission.kept_until is not None), default=None)
+    said = f"{len(waiting)} batches with {num_requests:,} requests are out"
+    if unsure:
+        said += f", {unsure} of them perhaps not arrived"
+    if kept is not None:
+        said += f"; fetch them before {time.strftime('%Y-%m-%d', time.localtime(kept))}"
+    return said

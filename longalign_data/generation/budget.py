@@ -1,0 +1,212 @@
+"""Spending no more than was allowed.
+
+Before a request is sent, the most that it can cost is set aside; when its reply is there, what it did cost takes that
+place. A request that would not fit waits until those on their way have come back, which frees what they did not use; when
+none is on its way and it still does not fit, the run ends with BudgetError. So nothing that is paid for is thrown away, and
+the limit holds as long as no prompt has more tokens than `most_tokens` says.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from longalign_data.errors import BudgetError
+from longalign_data.generation.ledger import Entry, Ledger
+from longalign_data.recipe import TeacherChoice
+from longalign_data.records import Usage
+from longalign_data.teachers.base import Raw, Teacher, TeacherReply, TeacherRequest, prompt
+from longalign_data.teachers.prices import FREE, Prices, Rate, is_batch, load_prices
+from longalign_data.teachers.table import PROVIDERS
+
+_OVERHEAD_TOKENS = 64
+_UNKNOWN_FACTOR = 3
+"""What an earlier run noted of a batch are tokens of the recipe's tokenizer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """What a run knows of money. `max_usd` is for the whole build, what its ledger holds already included."""
+
+    prices: Prices
+    max_usd: float | None = None
+
+
+def default_spending() -> Spending:
+    """The package's own prices, and no limit."""
+    return Spending(prices=load_prices())
+
+
+def rate_of(choice: TeacherChoice, prices: Prices) -> Rate | None:
+    """What a recipe's teacher costs: nothing for a free one, None where no price is known."""
+    return FREE if PROVIDERS[choice.provider].is_free else prices.rate(choice.provider, choice.model)
+
+
+def most_tokens(text: str) -> int:
+    """More tokens than any teacher's tokenizer makes of a long text: one for two ASCII characters, two for any other.
+    English prose is near one for four, code near one for three, Chinese near one a character."""
+    num_ascii = len(text.encode("ascii", "ignore"))
+    return num_ascii // 2 + 2 * (len(text) - num_ascii)
+
+
+class Budget:
+    """A limit in dollars and what of it is spent or set aside; for one event loop."""
+
+    def __init__(self, limit_usd: float, rate: Rate, *, spent_usd: float = 0.0) -> None:
+        self._limit = limit_usd
+        self._rate = rate
+        self._reserved = 0.0
+        self._num_reserved = 0
+        self._changed = asyncio.Condition()
+        self._is_over = False
+        self.spent_usd = spent_usd
+
+    async def reserve(self, request: TeacherRequest) -> float:
+        """Sets aside the most that a request can cost, in dollars, and says how much that is. Raises BudgetError when it
+        cannot fit any more."""
+        most = most_cost(request, self._rate)
+        async with self._changed:
+            while self.spent_usd + self._reserved + most > self._limit:
+                if self._is_over or not self._num_reserved:
+                    self._is_over = True
+                    self._changed.notify_all()
+                    raise used_up(self._limit, self.spent_usd, most)
+                await self._changed.wait()
+            self._reserved += most
+            self._num_reserved += 1
+        return most
+
+    async def settle(self, reserved_usd: float, usage: Usage | None) -> None:
+        """Puts what a request cost in the place of what was set aside; None for one that was not answered."""
+        async with self._changed:
+            self._reserved -= reserved_usd
+            self._num_reserved -= 1
+            if not self._num_reserved:
+                self._reserved = 0.0  # sums and differences of floats leave dust
+            if usage is not None:
+                self.spent_usd += self._rate.cost(usage)
+            self._changed.notify_all()
+
+
+class BatchBudget:
+    """A limit for batches, whose money is bound for hours: what is spent is read from the ledger, and what is out is
+    remembered by batch. Batches of an earlier run count with what their noted tokens may cost."""
+
+    def __init__(self, limit_usd: float, rate: Rate, ledger: Ledger, prices: Prices) -> None:
+        self._limit = limit_usd
+        self._rate = rate
+        self._ledger = ledger
+        self._prices = prices
+        self._out: dict[str, float] = {}
+
+    def cost(self, request: TeacherRequest) -> float:
+        """The most that a request can cost in a batch, in dollars."""
+        return most_cost(request, self._rate, batch=True)
+
+    def sent(self, batch: str, most_usd: float) -> None:
+        """A batch goes out that may cost so much."""
+        self._out[batch] = most_usd
+
+    def left(self, waiting: Mapping[str, int]) -> float:
+        """Dollars that are neither spent nor bound by the batches that are out (their tokens by their id)."""
+        bound = 0.0
+        for batch, num_tokens in waiting.items():
+            unknown = self._rate.cost(Usage(input_tokens=_UNKNOWN_FACTOR * num_tokens), batch=True)
+            bound += self._out.get(batch, unknown)
+        return self._limit - spent(self._ledger, self._prices) - bound
+
+    def used_up(self, most_usd: float) -> BudgetError:
+        """What to raise when a request that may cost so much does not fit."""
+        return used_up(self._limit, spent(self._ledger, self._prices), most_usd)
+
+
+def used_up(limit_usd: float, spent_usd: float, most_usd: float) -> BudgetError:
+    return BudgetError(
+        f"the budget of {limit_usd:,.2f} USD is used up: {spent_usd:,.4f} USD are spent in this build, and the next request "
+        f"may cost up to {most_usd:,.4f}. What was received is kept; a larger --max-usd goes on from here"
+    )
+
+
+def most_cost(request: TeacherRequest, rate: Rate, *, batch: bool = False) -> float:
+    """The most that a request can cost, in dollars: all of its prompt written to the cache where that is dearer, and all
+    the output that it allows."""
+    num_given = most_tokens(prompt(request)) + _OVERHEAD_TOKENS
+    as_input = Usage(input_tokens=num_given, output_tokens=request.max_tokens)
+    as_write = Usage(cache_write_tokens=num_given, output_tokens=request.max_tokens)
+    return max(rate.cost(as_input, batch=batch), rate.cost(as_write, batch=batch))
+
+
+class BudgetedTeacher:
+    """A teacher whose every request passes through a budget. `read` is the provider's reading of its raw replies."""
+
+    def __init__(self, teacher: Teacher, budget: Budget, read: Callable[[Raw], TeacherReply]) -> None:
+        self._teacher = teacher
+        self._budget = budget
+        self._read = read
+
+    async def ask(self, request: TeacherRequest) -> Raw:
+        """As the teacher's own. Raises BudgetError as well."""
+        reserved = await self._budget.reserve(request)
+        usage = None
+        try:
+            raw = await self._teacher.ask(request)
+            usage = self._usage(raw)
+            return raw
+        finally:
+            await self._budget.settle(reserved, usage)
+
+    async def close(self) -> None:
+        await self._teacher.close()
+
+    def status(self) -> str:
+        """The teacher's own, and what is spent."""
+        return ", ".join(filter(None, (self._teacher.status(), f"{self._budget.spent_usd:,.2f} USD")))
+
+    def _usage(self, raw: Raw) -> Usage | None:
+        try:
+            return self._read(raw).usage
+        except ValueError:
+            return None
+
+
+def spent(ledger: Ledger, prices: Prices) -> float:
+    """What all replies in a ledger cost together, in dollars; those of models without a price count nothing."""
+    return sum(entry_cost(entry, prices) or 0.0 for entry in ledger.entries())
+
+
+def entry_cost(entry: Entry, prices: Prices) -> float | None:
+    """What one request of a ledger cost, as `reply_cost`."""
+    raw = entry.raw if entry.failure is None else None
+    return reply_cost(entry.provider, entry.model, raw, prices, was_in_batch=entry.was_in_batch)
+
+
+def reply_cost(provider: str, model: str, raw: Raw | None, prices: Prices, *, was_in_batch: bool) -> float | None:
+    """What one raw reply cost; None where no price is known, 0 for no reply and for one without usage."""
+    known = PROVIDERS.get(provider)
+    rate = FREE if known is not None and known.is_free else prices.rate(provider, model)
+    if rate is None:
+        return None
+    if raw is None or known is None:
+        return 0.0
+    try:
+        usage = known.read(raw).usage
+    except ValueError:
+        return 0.0
+    return rate.cost(usage, batch=is_batch(raw, was_in_batch=was_in_batch))
+
+
+def budgeted(teacher: Teacher, choice: TeacherChoice, spending: Spending, ledger: Ledger) -> Teacher:
+    """The teacher, held to the run's limit where there is one. Raises RecipeError for a limit on a model without a price."""
+    provider = PROVIDERS[choice.provider]
+    if spending.max_usd is None or provider.is_free:
+        return teacher
+    rate = spending.prices.require(choice.provider, choice.model)
+    budget = Budget(spending.max_usd, rate, spent_usd=spent(ledger, spending.prices))
+    return BudgetedTeacher(teacher, budget, provider.read)
+
+
+def batch_budget(choice: TeacherChoice, spending: Spending, ledger: Ledger) -> BatchBudget | None:
+    """The run's limit for batches, where there is one. Raises RecipeError for a limit on a model without a price."""
+    if spending.max_usd is None or PROVIDERS[choice.provider].is_free:
+        return None
+    rate = spending.prices.require(choice.provider, choice.model)
+    return BatchBudget(spending.max_usd, rate, ledger, spending.prices)

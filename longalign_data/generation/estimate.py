@@ -1,0 +1,316 @@
+"""What a data set will cost, before anything is asked.
+
+In: the selected documents with their lengths in the recipe's tokens, prices, and what is known of the teacher's own
+tokenizer. Out: for each way of asking, and one to five answers a document, dollars with an interval and days.
+
+How many tokens of the teacher's one token of the recipe is, is known from its own counts: a pilot through the provider's
+free counting endpoint, or the usage of replies that the ledger has already. Without either a rule of thumb stands in, with
+a wide interval. The ways of asking:
+
+    live           two calls a document, each with the whole document
+    live+cache     the first call writes the document to the provider's cache, the others read it
+    batch          two waves, at the provider's batch price; marks for a cache do not pay there
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from longalign_data.generation.documents import Measured, SelectedDocuments
+from longalign_data.generation.exchange import task_of
+from longalign_data.generation.ledger import Ledger
+from longalign_data.recipe import Recipe
+from longalign_data.records import Usage
+from longalign_data.tasks.templates import Templates
+from longalign_data.teachers.prices import Rate
+from longalign_data.teachers.table import PROVIDERS
+from longalign_data.tokenizers import Tokenizer, count_tokens
+
+Way = Literal["live", "live+cache", "batch"]
+WAYS: tuple[Way, ...] = ("live", "live+cache", "batch")
+MAX_ANSWERS = 5
+
+ENOUGH_OBSERVATIONS = 5
+"""So many prompts of a language, and its own ratio is used; below it, that of all languages together."""
+
+_SIGMAS = 1.96
+
+QUESTION_TOKENS = 40
+"""Of one drawn question in the answer call; nothing beside the document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A likely value and how far it may be off either way (95%)."""
+
+    likely: float
+    off: float
+
+    @property
+    def low(self) -> float:
+        return max(0.0, self.likely - self.off)
+
+    @property
+    def high(self) -> float:
+        return self.likely + self.off
+
+
+PRIOR_RATIO: dict[str, Range] = {"anthropic": Range(1.5, 0.3), "openai": Range(1.0, 0.2)}
+"""Tokens of the teacher for one of the recipe. For `anthropic` from what is published on its newer tokenizers against
+`cl100k` (15 to 20 percent more for the older ones, 30 more again for the newer)."""
+PRIOR_QUESTION_OUT = Range(250.0, 150.0)
+PRIOR_ANSWER_OUT = Range(400.0, 300.0)
+"""Output tokens of the two calls without thinking, which a pilot cannot know and replies can."""
+
+PREFILL_TOKENS_PER_S = 5_000.0
+OUTPUT_TOKENS_PER_S = 60.0
+CALL_OVERHEAD_S = 1.5
+"""Speed of a live call as hosted models have it; only the days depend on it."""
+WAVE_DAYS = (1 / 24, 1.0)
+"""A batch takes from an hour, most do, to the day after which it expires."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One prompt that the teacher counted: its language, the recipe's tokens and the teacher's."""
+
+    lang: str
+    recipe_tokens: int
+    teacher_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What is known of the teacher. `ratios` by language; `origin` says in words where it comes from."""
+
+    ratios: Mapping[str, Range]
+    question_out: Range
+    answer_out: Range
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """One way of asking with `answers` answers a document: dollars for everything and for one sample, and days from the
+    least to the most."""
+
+    way: Way
+    answers: int
+    usd: Range
+    usd_per_sample: float
+    days: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """`tokens` are the teacher's tokens of all documents by language, once; `chars_per_token` of each."""
+
+    num_documents: int
+    tokens: Mapping[str, Range]
+    chars_per_token: Mapping[str, float]
+    calibration: Calibration
+    offers: Sequence[Offer]
+
+
+def estimate(
+    documents: Sequence[Measured],
+    *,
+    instruction_tokens: Mapping[str, int],
+    rate: Rate,
+    calibration: Calibration,
+    concurrency: int,
+) -> Estimate:
+    """The table of offers. `instruction_tokens` is what the recipe's tokenizer makes of the instruction that asks about a
+    document, by its id; `concurrency` calls are on their way at once in live."""
+    tokens: dict[str, Range] = {}
+    chars: dict[str, int] = defaultdict(int)
+    for document in documents:
+        ratio = calibration.ratios[document.lang]
+        so_far = tokens.get(document.lang, Range(0.0, 0.0))
+        tokens[document.lang] = Range(
+            so_far.likely + ratio.likely * document.num_tokens, so_far.off + ratio.off * document.num_tokens
+        )
+        chars[document.lang] += document.num_chars
+    offers = [
+        _offer(way, answers, documents, instruction_tokens, rate, calibration, concurrency)
+        for way in WAYS
+        for answers in range(1, MAX_ANSWERS + 1)
+    ]
+    return Estimate(
+        num_documents=len(documents),
+        tokens=dict(sorted(tokens.items())),
+        chars_per_token={lang: chars[lang] / tokens[lang].likely for lang in sorted(tokens) if tokens[lang].likely},
+        calibration=calibration,
+        offers=offers,
+    )
+
+
+def _offer(
+    way: Way,
+    answers: int,
+    documents: Sequence[Measured],
+    instruction_tokens: Mapping[str, int],
+    rate: Rate,
+    calibration: Calibration,
+    concurrency: int,
+) -> Offer:
+    def dollars(known: Calibration) -> float:
+        return sum(
+            _document_cost(way, answers, document, instruction_tokens[document.doc_id], rate, known)
+            for document in documents
+        )
+
+    likely = dollars(calibration)
+    # Languages may be off together, tokenizers are; inputs and outputs are off independently.
+    more_in = replace(calibration, ratios={lang: Range(r.high, 0.0) for lang, r in calibration.ratios.items()})
+    more_out = replace(
+        calibration,
+        question_out=Range(calibration.question_out.high, 0.0),
+        answer_out=Range(calibration.answer_out.high, 0.0),
+    )
+    off = math.hypot(dollars(more_in) - likely, dollars(more_out) - likely)
+    return Offer(
+        way=way,
+        answers=answers,
+        usd=Range(likely, off),
+        usd_per_sample=likely / max(1, len(documents) * answers),
+        days=_days(way, answers, documents, calibration, concurrency),
+    )
+
+
+def _document_cost(
+    way: Way, answers: int, document: Measured, instruction: int, rate: Rate, known: Calibration
+) -> float:
+    ratio = known.ratios[document.lang].likely
+    size, asking, asked = (round(ratio * n) for n in (document.num_tokens, instruction, QUESTION_TOKENS))
+    question_out, answer_out = round(known.question_out.likely), round(known.answer_out.likely)
+    if way == "live+cache":
+        first = Usage(cache_write_tokens=size, input_tokens=asking, output_tokens=question_out)
+        later = Usage(cache_read_tokens=size, input_tokens=asked, output_tokens=answer_out)
+    else:
+        first = Usage(input_tokens=size + asking, output_tokens=question_out)
+        later = Usage(input_tokens=size + asked, output_tokens=answer_out)
+    return rate.cost(first, batch=way == "batch") + answers * rate.cost(later, batch=way == "batch")
+
+
+def _days(
+    way: Way, answers: int, documents: Sequence[Measured], known: Calibration, concurrency: int
+) -> tuple[float, float]:
+    if way == "batch":
+        return 2 * WAVE_DAYS[0], 2 * WAVE_DAYS[1]
+    read = sum(known.ratios[document.lang].likely * document.num_tokens for document in documents)
+    prompts = 1 if way == "live+cache" else 1 + answers
+    written = len(documents) * (known.question_out.likely + answers * known.answer_out.likely)
+    seconds = prompts * read / PREFILL_TOKENS_PER_S + written / OUTPUT_TOKENS_PER_S
+    seconds += len(documents) * (1 + answers) * CALL_OVERHEAD_S
+    days = seconds / max(1, concurrency) / 86_400
+    return days / 2, days * 2
+
+
+def instructions_of(documents: Iterable[Measured], recipe: Recipe, templates: Templates) -> dict[str, str]:
+    """The instruction that asks for each document's questions, by its id."""
+    return {
+        document.doc_id: templates.instruction(task_of(document.doc_id, recipe), document.lang)
+        for document in documents
+    }
+
+
+def measure(texts: Mapping[str, str], tokenizer: Tokenizer) -> dict[str, int]:
+    """Tokens of each text; equal texts are counted once."""
+    distinct = sorted(set(texts.values()))
+    known = dict(zip(distinct, count_tokens(tokenizer, distinct, threads=1), strict=True))
+    return {key: known[text] for key, text in texts.items()}
+
+
+def spread_over(documents: Sequence[Measured], count: int) -> Sequence[Measured]:
+    """`count` documents for a pilot: in each language by its share (at least one), evenly over the lengths."""
+    by_lang: dict[str, list[Measured]] = defaultdict(list)
+    for document in documents:
+        by_lang[document.lang].append(document)
+    chosen: list[Measured] = []
+    for lang in sorted(by_lang):
+        ordered = sorted(by_lang[lang], key=lambda document: (document.num_tokens, document.doc_id))
+        wanted = min(len(ordered), max(1, round(count * len(ordered) / len(documents))))
+        chosen += [ordered[int((n + 0.5) * len(ordered) / wanted)] for n in range(wanted)]
+    return chosen
+
+
+def calibrate(
+    recipe: Recipe,
+    langs: Iterable[str],
+    *,
+    observations: Sequence[Observation],
+    outputs: Mapping[str, Sequence[int]],
+    origin: str,
+) -> Calibration:
+    """From prompts that the teacher counted and from the output tokens of its replies by kind (`question`, `answer`);
+    either may be empty, then the rules of thumb stand in."""
+    prior = PRIOR_RATIO.get(recipe.generate.teacher.provider, Range(1.0, 0.2))
+    of_all = _ratio(observations) if len(observations) >= 2 else None
+    ratios: dict[str, Range] = {}
+    for lang in sorted(set(langs)):
+        own = [seen for seen in observations if seen.lang == lang]
+        if len(own) >= ENOUGH_OBSERVATIONS:
+            ratios[lang] = _ratio(own)
+        else:
+            ratios[lang] = of_all or prior
+    return Calibration(
+        ratios=ratios,
+        question_out=_mean(outputs.get("question", ()), PRIOR_QUESTION_OUT),
+        answer_out=_mean(outputs.get("answer", ()), PRIOR_ANSWER_OUT),
+        origin=origin if of_all else "rules of thumb; narrow them with --pilot 50",
+    )
+
+
+def _ratio(seen: Sequence[Observation]) -> Range:
+    """The ratio estimator: sum over sum, with the standard error of its residuals."""
+    total = sum(one.recipe_tokens for one in seen)
+    ratio = sum(one.teacher_tokens for one in seen) / total
+    if len(seen) < 2:
+        return Range(ratio, 0.2 * ratio)
+    residuals = sum((one.teacher_tokens - ratio * one.recipe_tokens) ** 2 for one in seen)
+    error = math.sqrt(residuals / (len(seen) - 1) / len(seen)) / (total / len(seen))
+    return Range(ratio, _SIGMAS * error)
+
+
+def _mean(values: Sequence[int], prior: Range) -> Range:
+    if len(values) < ENOUGH_OBSERVATIONS:
+        return prior
+    mean = sum(values) / len(values)
+    error = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    return Range(mean, _SIGMAS * error)
+
+
+def observed(
+    ledger: Ledger, documents: SelectedDocuments, recipe: Recipe, tokenizer: Tokenizer
+) -> tuple[Sequence[Observation], Mapping[str, Sequence[int]]]:
+    """What the replies in a ledger tell of this recipe's teacher."""
+    choice = recipe.generate.teacher
+    read = PROVIDERS[choice.provider].read
+    seen: list[Observation] = []
+    outputs: dict[str, list[int]] = defaultdict(list)
+    lengths: dict[str, int] = {}
+    for entry in ledger.entries():
+        document = documents.measures.get(entry.document_id)
+        if (
+            document is None
+            or entry.raw is None
+            or entry.failure
+            or (entry.provider, entry.model) != (choice.provider, choice.model)
+        ):
+            continue
+        try:
+            usage = read(entry.raw).usage
+        except ValueError:
+            continue
+        prompt_tokens = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
+        if not prompt_tokens:
+            continue
+        if entry.instruction not in lengths:
+            lengths[entry.instruction] = count_tokens(tokenizer, [entry.instruction], threads=1)[0]
+        base = document.num_tokens + lengths[entry.instruction]
+        seen.append(Observation(lang=document.lang, recipe_tokens=base, teacher_tokens=prompt_tokens))
+        outputs[entry.kind].append(usage.output_tokens)
+    return seen, outputs

@@ -1,0 +1,140 @@
+"""Batches in the ledger: which requests went out together, under which of the provider's ids, and until when to fetch them.
+
+A submission is `sending` from before the provider is told of it, `open` once the provider's id is known, and `done` when
+its results are in. One that never arrived, failed as a whole, or whose results are gone is `lost`: its requests without a
+reply are free to be sent again. A request stands in at most one submission that is sending or open.
+"""
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from longalign_data.generation.ledger import Call, Ledger
+
+State = Literal["sending", "open", "done", "lost"]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS submissions (
+    submission_id TEXT PRIMARY KEY,
+    provider      TEXT NOT NULL,
+    model         TEXT NOT NULL,
+    state         TEXT NOT NULL CHECK (state IN ('sending', 'open', 'done', 'lost')),
+    batch_id      TEXT,
+    num_requests  INTEGER NOT NULL,
+    num_bytes     INTEGER NOT NULL,
+    num_tokens    INTEGER NOT NULL,
+    created       REAL NOT NULL,
+    kept_until    REAL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS submission_items (
+    submission_id TEXT NOT NULL REFERENCES submissions,
+    request_id    TEXT NOT NULL REFERENCES requests,
+    PRIMARY KEY (submission_id, request_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS submission_items_by_request ON submission_items (request_id);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One batch. `created` and `kept_until` are Unix seconds of this machine's clock; `num_tokens` is an estimate."""
+
+    submission_id: str
+    provider: str
+    model: str
+    state: State
+    batch_id: str | None
+    num_requests: int
+    num_bytes: int
+    num_tokens: int
+    created: float
+    kept_until: float | None
+
+
+class Submissions:
+    """The batches of a ledger. Raises BuildError as the ledger does."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        with ledger.together() as db:
+            for statement in _TABLES.split(";"):
+                db.execute(statement)
+
+    def begin(self, submission: Submission, calls: Sequence[Call]) -> None:
+        """Notes a batch and its requests before the provider is told."""
+        with self._ledger.together() as db:
+            for call in calls:
+                self._ledger.begin(call)
+            db.execute(
+                "INSERT INTO submissions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    submission.submission_id,
+                    submission.provider,
+                    submission.model,
+                    submission.state,
+                    submission.batch_id,
+                    submission.num_requests,
+                    submission.num_bytes,
+                    submission.num_tokens,
+                    submission.created,
+                    submission.kept_until,
+                ),
+            )
+            db.executemany(
+                "INSERT INTO submission_items VALUES (?, ?)",
+                [(submission.submission_id, call.request_id) for call in calls],
+            )
+
+    def opened(self, submission_id: str, batch_id: str, *, kept_s: float) -> None:
+        """The provider has the batch under this id, and keeps its results so long."""
+        with self._ledger.together() as db:
+            db.execute(
+                "UPDATE submissions SET state = 'open', batch_id = ?, kept_until = ? WHERE submission_id = ?",
+                (batch_id, time.time() + kept_s, submission_id),
+            )
+
+    def closed(self, submission_id: str, state: Literal["done", "lost"]) -> None:
+        """The batch is over for us."""
+        with self._ledger.together() as db:
+            db.execute("UPDATE submissions SET state = ? WHERE submission_id = ?", (state, submission_id))
+
+    def unfinished(self) -> list[Submission]:
+        """Those that are sending or open, oldest first."""
+        with self._ledger.together() as db:
+            rows = db.execute(
+                "SELECT * FROM submissions WHERE state IN ('sending', 'open') ORDER BY created, submission_id"
+            ).fetchall()
+        return [_submission(row) for row in rows]
+
+    def batch_ids(self) -> set[str]:
+        """Every id that the provider has given us."""
+        with self._ledger.together() as db:
+            return {row[0] for row in db.execute("SELECT batch_id FROM submissions WHERE batch_id IS NOT NULL")}
+
+    def requests(self, submission_id: str) -> set[str]:
+        """The ids of a batch's requests."""
+        with self._ledger.together() as db:
+            return {
+                row[0]
+                for row in db.execute(
+                    "SELECT request_id FROM submission_items WHERE submission_id = ?", (submission_id,)
+                )
+            }
+
+    def in_flight(self) -> set[str]:
+        """The requests of every batch that is sending or open."""
+        with self._ledger.together() as db:
+            return {
+                row[0]
+                for row in db.execute(
+                    "SELECT request_id FROM submission_items JOIN submissions USING (submission_id) "
+                    "WHERE state IN ('sending', 'open')"
+                )
+            }
+
+
+def _submission(row: sqlite3.Row | tuple[object, ...]) -> Submission:
+    names = Submission.__dataclass_fields__
+    return Submission(**dict(zip(names, row, strict=True)))

@@ -1,0 +1,1 @@
+"""General instruction data beside the built samples: sets of conversations that exist already."""

@@ -1,0 +1,61 @@
+"""One request through to its reply: waits for its turn, is sent, and is sent again after a transient fault."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from longalign_data.teachers.base import Connection, Raw, TeacherRequest
+from longalign_data.teachers.pace import Pace
+from longalign_data.teachers.retry import Fault, repeat
+
+_BYTES_PER_TOKEN = 3.6
+"""On the low side for English and Chinese alike: the budget is corrected by the headers of the next reply."""
+
+
+class Line:
+    """The line to one model at one provider."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.pace = Pace(connection.concurrency)
+
+    async def ask(
+        self,
+        request: TeacherRequest,
+        send: Callable[[], Awaitable[tuple[Raw, Mapping[str, str]]]],
+        *,
+        fault_of: Callable[[Exception], Fault],
+        is_begun: Callable[[], bool],
+    ) -> Raw:
+        """The reply. `send` makes one attempt and gives the reply with its headers, `fault_of` reads what it raises, and
+        `is_begun` says whether the provider has just seen the document. Raises TeacherError as `Teacher.ask` does."""
+        num_tokens = len(request.document.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN
+
+        async def attempt() -> Raw | Fault:
+            begun = is_begun()
+            # Tokens read from the cache do not count against the budget.
+            ticket = await self.pace.enter(num_tokens=0.1 * num_tokens if begun else num_tokens, is_begun=begun)
+            fault: Fault | None = None
+            headers: Mapping[str, str] = {}
+            raw: Any = None
+            try:
+                raw, headers = await send()
+                if not isinstance(raw, dict):
+                    fault = Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
+            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
+                fault = fault_of(error)
+                headers = getattr(getattr(error, "response", None), "headers", {})
+            finally:
+                self.pace.leave(
+                    ticket,
+                    succeeded=fault is None and raw is not None,
+                    is_load=fault is not None and fault.is_load,
+                    wait_s=fault.wait_s if fault else None,
+                    headers=headers,
+                )
+            return fault or dict(raw)
+
+        return await repeat(attempt, retry_s=self._connection.retry_s)
+
+    def status(self) -> str:
+        """Requests under way of the level found."""
+        return f"{self.pace.num_inside} under way, level {int(self.pace.level)}"

@@ -1,0 +1,218 @@
+"""How many requests are under way at once, found from what the server answers, and never set by hand.
+
+The level starts at four and grows with every success (doubling from round to round) until the first refusal for load.
+That cuts it to three quarters, once for a burst: refusals of requests that were sent before the last cut say nothing
+new. From then on it climbs back quickly, to half-way between what was good and what was refused, and tries more only now
+and then: rarely while that keeps failing, in growing steps while it keeps succeeding. Servers that tell their budgets of
+requests and input tokens in headers are not asked for more than is left. Among those who wait, requests about a document
+that the provider has just seen go first, while it still stands in the prompt cache.
+"""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FIRST_LEVEL = 4.0
+CUT = 0.75
+FIRST_PROBE = 64
+LONGEST_PROBE = 128
+"""Successes before one more is tried. A failed try is one refusal, so these keep refusals below 2%."""
+LONGEST_PAUSE_S = 60.0
+_TRUST = 0.25
+"""How far a header that tells of more than we reckoned is believed: requests on their way may not be counted in it."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One request under way. `num_inside` is how many were, itself included, when it was sent."""
+
+    cost: float
+    started: float
+    num_inside: int
+
+
+@dataclass(slots=True)
+class _Budget:
+    """A limit per minute that fills continuously."""
+
+    limit: float
+    level: float
+    at: float
+
+    def now(self, now: float) -> float:
+        return min(self.limit, self.level + (now - self.at) * self.limit / 60)
+
+    def wait(self, cost: float, now: float) -> float:
+        """Seconds until `cost` is there; a cost beyond the limit waits for a nearly full one."""
+        missing = min(cost, 0.98 * self.limit) - self.now(now)
+        return max(0.0, missing * 60 / self.limit)
+
+    def spend(self, cost: float, now: float) -> None:
+        self.level, self.at = self.now(now) - cost, now
+
+
+@dataclass(slots=True, eq=False)
+class Pace:
+    """The pace of one model at one provider; at most `ceiling` at once. Used inside one event loop."""
+
+    ceiling: int
+    level: float = FIRST_LEVEL
+    num_inside: int = 0
+    num_sent: int = 0
+    num_refused: int = 0
+    _known: float | None = None
+    _good: float = 1.0
+    _budgets: dict[str, _Budget] = field(default_factory=dict)
+    _inside: set[Ticket] = field(default_factory=set)
+    _waiting: list[tuple[int, int, float, "asyncio.Future[None]"]] = field(default_factory=list)
+    _order: "itertools.count[int]" = field(default_factory=itertools.count)
+    _last_cut: float = float("-inf")
+    _paused_until: float = 0.0
+    _since_change: int = 0
+    _probe_after: int = FIRST_PROBE
+    _step: float = 1.0
+    _alarm: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self.level = min(self.level, float(self.ceiling))
+
+    async def enter(self, *, num_tokens: float, is_begun: bool) -> Ticket:
+        """Waits for a place. `num_tokens` is what the request will count against the input budget; `is_begun` that its
+        document was asked about just now. Every ticket goes back through `leave`."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (0 if is_begun else 1, next(self._order), num_tokens, place))
+        self._admit()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.num_inside -= 1
+                self._admit()
+            raise
+        now = time.monotonic()
+        ticket = Ticket(cost=num_tokens, started=now, num_inside=self.num_inside)
+        self._inside.add(ticket)
+        self.num_sent += 1
+        return ticket
+
+    def leave(
+        self,
+        ticket: Ticket,
+        *,
+        succeeded: bool,
+        is_load: bool = False,
+        wait_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """A request is over: with a reply, with a refusal for load (`is_load`; `wait_s` is what the server asked to wait),
+        or with another fault."""
+        now = time.monotonic()
+        self._inside.discard(ticket)
+        self.num_inside -= 1
+        told = self._read(headers or {}, now)
+        if succeeded:
+            self._grow(ticket)
+        elif is_load:
+            self.num_refused += 1
+            if wait_s is not None:
+                self._paused_until = max(self._paused_until, now + min(wait_s, LONGEST_PAUSE_S))
+            is_budget = told and any(budget.wait(ticket.cost, now) > 0 for budget in self._budgets.values())
+            if ticket.started > self._last_cut and not is_budget:
+                self._cut(ticket, now)
+        self._admit()
+
+    def _grow(self, ticket: Ticket) -> None:
+        # Successes say something about the level only when it was made use of.
+        if ticket.num_inside < int(self.level) and not self._waiting:
+            return
+        self._since_change += 1
+        if self._since_change >= self.level:
+            self._good = max(self._good, self.level)
+        if self._known is None:
+            self._set(self.level + 1)
+        elif self.level < self._known:
+            self._set(min(self._known, self.level + 0.5))
+        elif self._since_change >= self._probe_after:
+            self._known = self.level + self._step
+            self._probe_after = max(int(self.level), FIRST_PROBE // 4)
+            self._step = min(2 * self._step, max(1.0, self.level / 4))
+            self._set(self._known)
+
+    def _set(self, level: float) -> None:
+        if int(level) != int(self.level):
+            self._since_change = 0
+        self.level = max(1.0, min(level, float(self.ceiling)))
+
+    def _cut(self, ticket: Ticket, now: float) -> None:
+        # A try at more that failed at once doubles the time until the next one.
+        failed_probe = self._known is not None and self._good < self.level
+        self._probe_after = min(LONGEST_PROBE, 2 * FIRST_PROBE) if failed_probe else FIRST_PROBE
+        refused = max(2.0, float(min(max(ticket.num_inside, self.num_inside + 1), int(self.level))))
+        self._good = min(self._good, refused - 1)
+        self._known = max(1.0, refused - 1 - (refused - 1 - self._good) // 2)
+        self._good = min(self._good, CUT * refused)
+        self._set(CUT * refused)
+        self._since_change, self._step, self._last_cut = 0, 1.0, now
+
+    def _read(self, headers: Mapping[str, str], now: float) -> bool:
+        """Takes over what the headers say is left; whether they said anything."""
+        told = False
+        for name, pairs in _HEADERS.items():
+            for limit_name, left_name in pairs:
+                try:
+                    limit, left = float(headers[limit_name]), float(headers[left_name])
+                except (KeyError, ValueError):
+                    continue
+                if limit <= 0:
+                    continue
+                told = True
+                known = self._budgets.get(name)
+                if known is None:
+                    under_way = sum(ticket.cost if name == "tokens" else 1 for ticket in self._inside)
+                    self._budgets[name] = _Budget(limit, left - under_way, now)
+                    continue
+                reckoned = min(known.now(now), limit)
+                level = left if left < reckoned else reckoned + _TRUST * (left - reckoned)
+                self._budgets[name] = _Budget(limit, level, now)
+        return told
+
+    def _admit(self) -> None:
+        """Lets in whom the level, the pause and the budgets allow, and sets an alarm for the next moment to look."""
+        now = time.monotonic()
+        while self._waiting and self.num_inside < int(self.level):
+            _, _, num_tokens, place = self._waiting[0]
+            if place.done():
+                heapq.heappop(self._waiting)
+                continue
+            costs = {"requests": 1.0, "tokens": num_tokens}
+            wait = max(
+                [self._paused_until - now, *(budget.wait(costs[name], now) for name, budget in self._budgets.items())]
+            )
+            if wait > 0:
+                self._wake_in(wait)
+                return
+            heapq.heappop(self._waiting)
+            for name, budget in self._budgets.items():
+                budget.spend(costs[name], now)
+            self.num_inside += 1
+            place.set_result(None)
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(seconds, self._admit)
+
+
+_HEADERS = {
+    "requests": (
+        ("anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining"),
+        ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"),
+    ),
+    "tokens": (
+        ("anthropic-ratelimit-input-tokens-limit", "anthropic-ratelimit-input-tokens-remaining"),
+        ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens"),
+    ),
+}

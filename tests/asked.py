@@ -1,0 +1,122 @@
+"""A small corpus in two languages, a recipe for either provider, and the fake provider beside them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from longalign_data.build.pipeline import build
+from longalign_data.engine import RunOptions, Silent
+from longalign_data.recipe import load_recipe
+from longalign_data.teachers.base import Teacher
+from longalign_data.teachers.fake import FakeServer
+
+ROOT = Path(__file__).parent.parent
+KEY = "sk-planted-5f1d0c7e"
+
+RECIPE = """
+name: asked
+version: 1.0.0
+seed: 3
+sources:
+  - {id: lines, title: Reports, lang: en, license: CC0-1.0, path: en.jsonl, reader: {kind: jsonl}}
+  - {id: zeilen, title: Records, lang: zh, license: CC0-1.0, path: zh.jsonl, reader: {kind: jsonl}}
+ingest: {min_tokens: 200, max_tokens: 20000}
+sample: {count: COUNT, strategy: none, languages: {}}
+generate: {teacher: {provider: PROVIDER}}
+encode: {max_tokens: 20000}
+pack: {capacity: 20000, packs_per_step: 1}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A recipe's corpus with where its builds go."""
+
+    recipe: Path
+    prepared: Path
+
+    def start(
+        self, url: str, output: Path, *options: str, key: str = KEY, stage: str = "generate"
+    ) -> "subprocess.Popen[str]":
+        if not output.exists():
+            shutil.copytree(self.prepared, output)
+        command = [sys.executable, "-m", "longalign_data", stage, str(self.recipe), "--output", str(output)]
+        command += ["--teacher-url", url, "--workers", "1", *options]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key}
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        )
+
+    def build(self, url: str, output: Path, *options: str, code: int = 0, key: str = KEY) -> str:
+        process = self.start(url, output, *options, key=key)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, out + err
+        assert "Traceback" not in err
+        assert KEY not in out + err
+        return out + err
+
+
+def make_corpus(folder: Path, *, count: int = 16, size: int = 40) -> Path:
+    """A corpus, and builds that stand before the generate stage; the same for every teacher."""
+    with (folder / "en.jsonl").open("w", encoding="utf-8") as file:
+        for n in range(count - count // 4):
+            sections = [
+                f"Section {k}\n\nOn day {k} the inspectors of site {n} found {(n * 31 + k * 17) % 997} units. "
+                f"The foreman Adeline{n}x{k} signed the sheet. Nothing was said about the pumps."
+                for k in range(size + n)
+            ]
+            file.write(json.dumps({"text": f"Report {n}\n\n" + "\n\n".join(sections)}) + "\n")
+    with (folder / "zh.jsonl").open("w", encoding="utf-8") as file:
+        for n in range(count // 4):
+            text = "\n\n".join(
+                f"第{k}节 检查记录\n编号{n}的设备在第{k}天由第{k % 7}组检查，读数为{(n * 37 + k * 11) % 1000}。记录员确认无误。"
+                for k in range(size + n)
+            )
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("COUNT", str(count)).replace("PROVIDER", "extractive"), encoding="utf-8")
+    loaded = load_recipe(recipe)
+    for stage in ("ingest", "sample"):
+        build(loaded, folder / "builds", run=RunOptions(), progress=Silent(), teacher=no_teacher, only=stage)
+    return folder
+
+
+def no_teacher() -> Teacher:
+    raise AssertionError("nothing is asked before the generate stage")
+
+
+def with_teacher(prepared: Path, folder: Path, provider: str) -> Asked:
+    """A copy of the corpus in `folder` with this teacher in its recipe."""
+    for path in prepared.glob("*.jsonl"):
+        shutil.copy(path, folder)
+    text = (prepared / "recipe.yaml").read_text(encoding="utf-8")
+    recipe = folder / "recipe.yaml"
+    model = "" if provider == "extractive" else ", model: fake-1"
+    recipe.write_text(text.replace("provider: extractive", f"provider: {provider}{model}"), encoding="utf-8")
+    return Asked(recipe, prepared / "builds")
+
+
+def address(server: FakeServer, provider: str) -> str:
+    return server.url + ("/v1" if provider == "openai" else "")
+
+
+def log_of(folder: Path, number: int = 0) -> list[dict[str, Any]]:
+    path = folder / f"requests-{number}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def rows(output: Path, table: str) -> list[dict[str, Any]]:
+    shards = sorted((output / "asked" / "1.0.0" / table).glob("*.parquet"))
+    return [row for path in shards for row in pq.read_table(path).to_pylist()]
+
+
+def texts(output: Path) -> list[dict[str, Any]]:
+    """Samples without what the bill says of them."""
+    return [{k: v for k, v in row.items() if k not in {"usage", "cost_usd"}} for row in rows(output, "samples")]

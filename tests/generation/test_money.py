@@ -1,0 +1,208 @@
+"""Bills against the fake provider's meter: what samples cost, what a limit allows, what an estimate says."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longalign_data.teachers.fake import FakeServer
+
+ROOT = Path(__file__).parent.parent.parent
+PRICES = """
+dated: 2026-11-22
+providers:
+  anthropic: {cache_write: 1.25, cache_read: 0.1, batch: 0.5, models: {fake-1: {tiers: [{input: 2, output: 10}]}}}
+  openai: {cache_read: 0.1, batch: 0.5, models: {fake-1: {tiers: [{input: 2, output: 10}]}}}
+"""
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> str:
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES, encoding="utf-8")
+    return str(path)
+
+
+def address(server: FakeServer, provider: str) -> str:
+    return server.url + ("/v1" if provider == "openai" else "")
+
+
+def report(output: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((output / "asked/1.0.0/state/generate.json").read_text(encoding="utf-8"))
+    return state
+
+
+def longalign(*arguments: str, key: str = "any", code: int = 0) -> str:
+    command = [sys.executable, "-m", "longalign_data", *arguments]
+    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": "160"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("provider", "schedule"), [("anthropic", "live"), ("anthropic", "batch"), ("openai", "live"), ("openai", "batch")]
+)
+def test_what_samples_cost_is_what_the_provider_metered(
+    corpus: Callable[..., Any],
+    serve: Callable[..., FakeServer],
+    tmp_path: Path,
+    prices: str,
+    provider: str,
+    schedule: str,
+) -> None:
+    server = serve(batches={"seconds": 0.1})
+    out = tmp_path / "builds"
+    said = corpus(provider, count=8).build(
+        address(server, provider), out, "--prices", prices, "--schedule", schedule, "--concurrency", "4"
+    )
+    cost = report(out)["details"]["cost"]
+    assert report(out)["num_rejected"] == 0
+    assert cost["usd"] == pytest.approx(server.state.usd(), abs=1e-6)
+    assert cost["ledger_usd"] == pytest.approx(server.state.usd(), abs=1e-6)
+    for parts in ("by_source", "by_task", "by_model"):
+        assert sum(cost[parts].values()) == pytest.approx(cost["usd"], abs=1e-4)
+    assert f"{cost['usd']:,.4f} USD" in said
+    assert f"{cost['usd']:,.4f}" in longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
+
+
+@pytest.mark.parametrize("schedule", ["live", "batch"])
+def test_a_limit_is_never_passed_and_a_larger_one_goes_on(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str, schedule: str
+) -> None:
+    server = serve(batches={"seconds": 0.1}, latency_s=0.02)
+    asked = corpus("anthropic", count=12, size=60)
+    options = ["--prices", prices, "--schedule", schedule, "--concurrency", "6", "--max-usd"]
+    whole = tmp_path / "whole"
+    asked.build(server.url, whole, *options, "100")
+    bill = server.state.usd()
+
+    second = serve(batches={"seconds": 0.1}, latency_s=0.02)
+    limit = 0.6 * bill
+    said = asked.build(second.url, tmp_path / "limited", *options, f"{limit:.6f}", code=2)
+    assert "the budget of" in said
+    assert "--max-usd goes on from here" in said
+    assert 0 < second.state.usd() <= limit
+    asked.build(second.url, tmp_path / "limited", *options, f"{2 * bill:.6f}")
+    assert second.state.usd() == pytest.approx(bill, rel=0.3)
+    assert samples(tmp_path / "limited") == samples(whole)
+
+
+def samples(output: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    shards = sorted((output / "asked/1.0.0/samples").glob("*.parquet"))
+    rows = [row for path in shards for row in pq.read_table(path).to_pylist()]
+    return [{k: v for k, v in row.items() if k not in {"usage", "cost_usd"}} for row in rows]
+
+
+def test_a_limit_on_a_model_without_a_price_asks_for_the_price(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    server = serve()
+    said = corpus("openai", count=4).build(address(server, "openai"), tmp_path / "builds", "--max-usd", "1", code=2)
+    assert "no price is known for the model 'fake-1'" in said
+    assert server.state.usd() == 0.0
+
+
+def test_without_a_price_the_build_runs_and_says_so(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    server = serve()
+    said = corpus("openai", count=4).build(address(server, "openai"), tmp_path / "builds")
+    assert "no price is known for this teacher" in said
+    assert {row["cost_usd"] for row in rows(tmp_path / "builds")} == {None}
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    shards = sorted((output / "asked/1.0.0/samples").glob("*.parquet"))
+    return [row for path in shards for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.mark.parametrize(("schedule", "way"), [("live", "live+cache"), ("batch", "batch")])
+def test_the_estimate_from_a_pilot_is_near_the_meter(
+    corpus: Callable[..., Any],
+    serve: Callable[..., FakeServer],
+    tmp_path: Path,
+    prices: str,
+    schedule: str,
+    way: str,
+) -> None:
+    server = serve(batches={"seconds": 0.1}, cache={"min_tokens": 1})
+    asked = corpus("anthropic", count=12, size=60)
+    common = [str(asked.recipe), "-o", str(tmp_path / "builds"), "--prices", prices, "--teacher-url", server.url]
+    before = longalign("estimate", *common, "--pilot", "6")
+    assert server.state.usd() == 0.0, "an estimate is free"
+    assert "documents that anthropic counted" in before
+    low, high = bounds(before, way)
+    asked.build(server.url, tmp_path / "builds", "--prices", prices, "--schedule", schedule)
+    bill = server.state.usd()
+    # The fake's answers are shorter than any model's, which no pilot can know.
+    assert 0.8 * low <= bill <= high
+    after = longalign("estimate", *common)
+    assert "replies in this build's ledger" in after
+    # A batch run asks its first question live, at full price, which is a twenty-fourth of these.
+    assert likely(after, way) == pytest.approx(bill, rel=0.05 if schedule == "live" else 0.1)
+
+
+def line_of(said: str, way: str) -> list[str]:
+    line = next(line for line in said.splitlines() if re.match(rf"{re.escape(way)}\s+1 <", line))
+    return line.removeprefix(way).replace("<", " ").split()
+
+
+def likely(said: str, way: str) -> float:
+    return float(line_of(said, way)[2])
+
+
+def bounds(said: str, way: str) -> tuple[float, float]:
+    low, high = line_of(said, way)[3:5]
+    return float(low) - 0.005, float(high) + 0.005
+
+
+def test_five_answers_a_document_cost_less_each_and_the_bill_still_adds_up(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    one, five = serve(cache={"min_tokens": 1}), serve(cache={"min_tokens": 1})
+    asked = corpus("anthropic", count=8, size=60)
+    asked.build(one.url, tmp_path / "one", "--prices", prices)
+    text = asked.recipe.read_text(encoding="utf-8")
+    asked.recipe.write_text(text.replace("generate: {", "generate: {answers_per_document: 5, "), encoding="utf-8")
+    asked.build(five.url, tmp_path / "five", "--prices", prices)
+    single, several = rows(tmp_path / "one"), rows(tmp_path / "five")
+    assert len(single) == 8
+    by_document: dict[str, list[dict[str, Any]]] = {}
+    for row in several:
+        by_document.setdefault(row["doc_ids"][0], []).append(row)
+    for row in single:
+        same = by_document[row["doc_ids"][0]]
+        indices = [other["question_index"] for other in same]
+        assert len(set(indices)) == len(indices) == min(5, len(row["questions"]))
+        # The first of several is the one that is drawn alone.
+        assert {k: same[0][k] for k in ("sample_id", "messages")} == {k: row[k] for k in ("sample_id", "messages")}
+    assert len({row["sample_id"] for row in several}) == len(several)
+    assert sum(row["cost_usd"] for row in several) == pytest.approx(five.state.usd(), rel=1e-6)
+    assert five.state.usd() / len(several) < 0.45 * one.state.usd() / len(single)
+    done = report(tmp_path / "five")
+    assert done["num_in"] == done["num_out"] + done["num_rejected"] + done["num_left_out"]
+
+
+def test_the_ledger_names_failures_and_the_cache(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    server = serve(cache={"min_tokens": 1}, faults=[{"kind": "refusal", "share": 0.3}])
+    asked = corpus("anthropic", count=12)
+    asked.build(server.url, tmp_path / "builds", "--prices", prices)
+    rejected = report(tmp_path / "builds")["rejected"]["refusal"]
+    said = longalign("ledger", str(asked.recipe), "-o", str(tmp_path / "builds"), "--prices", prices)
+    assert f"failed: refusal {rejected}" in said
+    assert "of the prompt tokens were read from it" in said
+    for name in ("lines", "zeilen", "anthropic fake-1"):
+        assert name in said

@@ -1,0 +1,153 @@
+"""Requests as a file and replies as a file: the same data set as the one that was asked for live."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from longalign_data.teachers.fake import FakeServer
+
+ROOT = Path(__file__).parent.parent.parent
+PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+
+
+def longalign(*arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "longalign_data", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def answer_elsewhere(requests: Path, replies: Path, server: FakeServer, provider: str) -> int:
+    """What somebody does with the file on another machine: asks line by line, and writes what came, last first."""
+    lines = [json.loads(line) for line in requests.read_text(encoding="utf-8").splitlines()]
+    answered: list[dict[str, Any]] = []
+    for line in lines:
+        body = json.dumps(line["body"] if provider == "openai" else line["params"]).encode()
+        if provider == "openai":
+            assert line["url"] == PATHS["openai"]
+            assert line["method"] == "POST"
+        headers = {"content-type": "application/json", "authorization": "Bearer any", "anthropic-version": "2026-10-21"}
+        with urllib.request.urlopen(
+            urllib.request.Request(server.url + PATHS[provider], data=body, headers=headers), timeout=20
+        ) as response:
+            reply = json.loads(response.read())
+        if provider == "openai":
+            result: dict[str, Any] = {"response": {"status_code": 200, "body": reply}, "error": None}
+        else:
+            result = {"result": {"type": "succeeded", "message": reply}}
+        answered.append({"custom_id": line["custom_id"], **result})
+    with replies.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in reversed(answered))
+    return len(lines)
+
+
+def table(output: Path, name: str) -> list[dict[str, Any]]:
+    shards = sorted((output / "asked/1.0.0" / name).glob("*.parquet"))
+    rows = [row for path in shards for row in pq.read_table(path).to_pylist()]
+    return [{k: v for k, v in row.items() if k not in {"usage", "cost_usd"}} for row in rows]
+
+
+@pytest.mark.parametrize("provider", sorted(PATHS))
+def test_a_data_set_made_through_files_is_the_one_that_was_asked_live(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, provider: str
+) -> None:
+    server = serve()
+    asked = corpus(provider, count=8)
+    asked.recipe.write_text(
+        asked.recipe.read_text(encoding="utf-8").replace("generate: {", "generate: {answers_per_document: 2, "),
+        encoding="utf-8",
+    )
+    asked.build(server.url + ("/v1" if provider == "openai" else ""), tmp_path / "live")
+    files = [str(asked.recipe), "-o", str(tmp_path / "files")]
+    requests, replies = tmp_path / "requests.jsonl", tmp_path / "replies.jsonl"
+    counts = []
+    for _ in range(2):
+        longalign("ledger", *files, "--export", str(requests))
+        counts.append(answer_elsewhere(requests, replies, server, provider))
+        said = longalign("ledger", *files, "--import", str(replies))
+        assert f"{counts[-1]} replies taken" in said
+    assert counts == [8, 16]
+    assert "nothing is left to ask" in said
+    assert "0 requests" in longalign("ledger", *files, "--export", str(requests))
+    # No key and no address: whatever asked now would fail.
+    longalign("build", *files)
+    assert table(tmp_path / "files", "samples") == table(tmp_path / "live", "samples")
+
+
+def test_lines_that_are_torn_failed_or_foreign_are_counted_and_their_requests_stay(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    server = serve()
+    asked = corpus("openai", count=8)
+    files = [str(asked.recipe), "-o", str(tmp_path / "files")]
+    requests, replies = tmp_path / "requests.jsonl", tmp_path / "replies.jsonl"
+    longalign("ledger", *files, "--export", str(requests))
+    answer_elsewhere(requests, replies, server, "openai")
+    lines = replies.read_text(encoding="utf-8").splitlines()
+    ids = [json.loads(line)["custom_id"] for line in lines]
+    failed = {"error": {"message": "the server was busy", "code": "server_error"}}
+    lines[0] = json.dumps({"custom_id": ids[0], "response": {"status_code": 500, "body": failed}})
+    lines[1] = json.dumps({"custom_id": ids[1], "response": None, "error": {"message": "expired"}})
+    lines[2] = json.dumps({"custom_id": "f" * 32, "response": {"status_code": 200, "body": {}}})
+    lines[3] = json.dumps({"custom_id": ids[3], "response": {"status_code": 200, "body": {"choices": []}}})
+    lines[7] = lines[7][:50]
+    replies.write_text("\n".join(lines), encoding="utf-8")
+    said = longalign("ledger", *files, "--import", str(replies))
+    for words in (
+        "8 lines, 3 replies taken",
+        "1 unreadable line",
+        f"{replies}:8",
+        "2 unavailable",
+        "1 another build",
+        "1 not in the provider's format",
+        # Five questions wait again, and three documents wait for their answer.
+        "8 requests wait for a reply",
+    ):
+        assert words in said, said
+    again = longalign("ledger", *files, "--import", str(replies))
+    assert "0 replies taken, 3 known before" in again
+
+
+def test_a_prompt_that_was_too_long_elsewhere_ends_its_document(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    server = serve()
+    asked = corpus("openai", count=4)
+    files = [str(asked.recipe), "-o", str(tmp_path / "files")]
+    requests, replies = tmp_path / "requests.jsonl", tmp_path / "replies.jsonl"
+    for turn in range(2):
+        longalign("ledger", *files, "--export", str(requests))
+        answer_elsewhere(requests, replies, server, "openai")
+        if turn == 0:
+            lines = replies.read_text(encoding="utf-8").splitlines()
+            body = {"error": {"message": "This model's maximum context length is 8 tokens"}}
+            custom_id = json.loads(lines[0])["custom_id"]
+            lines[0] = json.dumps({"custom_id": custom_id, "response": {"status_code": 400, "body": body}})
+            replies.write_text("\n".join(lines), encoding="utf-8")
+        longalign("ledger", *files, "--import", str(replies))
+    longalign("build", *files)
+    assert len(table(tmp_path / "files", "samples")) == 3
+    rejects = [row for row in table(tmp_path / "files", "rejects") if row["stage"] == "generate"]
+    assert [row["reason"] for row in rejects] == ["context-exceeded"]
+
+
+def test_what_cannot_be_exported_or_imported_is_said(corpus: Callable[..., Any], tmp_path: Path) -> None:
+    asked = corpus("openai", count=4)
+    files = [str(asked.recipe), "-o", str(tmp_path / "files")]
+    assert "cannot be read" in longalign("ledger", *files, "--import", str(tmp_path / "nothing.jsonl"), code=2)
+    build = str(tmp_path / "files/asked/1.0.0")
+    assert "need the recipe" in longalign("ledger", build, "--export", str(tmp_path / "x"), code=2)
+    text = asked.recipe.read_text(encoding="utf-8")
+    asked.recipe.write_text(text.replace("provider: openai", "provider: extractive"), encoding="utf-8")
+    assert "answers by itself" in longalign("ledger", *files, "--export", str(tmp_path / "x"), code=2)
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,198 @@
+"""The real command against the fake provider over real HTTP: the same rows however the teacher is asked, and every fault
+ends as a sample or a named reject."""
+
+import json
+import signal
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from longalign_data.teachers.fake import FakeServer
+from tests.asked import KEY, Asked, address, log_of, rows, texts
+
+QUICK = {"seconds": 0.2}
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_live_and_batch_give_the_same_samples_in_the_same_order(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, provider: str
+) -> None:
+    asked, server = corpus(provider), serve(batches=QUICK)
+    asked.build(address(server, provider), tmp_path / "live", "--concurrency", "3")
+    asked.build(address(server, provider), tmp_path / "batch", "--schedule", "batch")
+    assert texts(tmp_path / "live") == texts(tmp_path / "batch")
+    assert len(texts(tmp_path / "live")) == 16
+    assert server.state.meter["batch_replies"] == 31, "all but the one that is tried first"
+    waves = [len(line["items"]) for line in log_of(tmp_path) if line["event"] == "batch"]
+    assert waves == [15, 16]
+
+
+def test_live_calls_read_each_document_from_the_cache_and_a_batch_costs_half(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked = corpus("anthropic", size=60)
+    live, batch, naive = (serve(batches=QUICK) for _ in range(3))
+    asked.build(live.url, tmp_path / "live")
+    asked.build(batch.url, tmp_path / "batch", "--schedule", "batch")
+    samples = rows(tmp_path / "live", "samples")
+    assert all(sample["usage"]["cache_read_tokens"] == sample["usage"]["cache_write_tokens"] > 0 for sample in samples)
+    prices = naive.state.scenario.prices
+    meter = live.state.meter
+    num_input = meter["input_tokens"] + meter["cache_write_tokens"] + meter["cache_read_tokens"]
+    plain = (num_input * prices.input + meter["output_tokens"] * prices.output) / 1e6
+    assert live.state.usd() < 0.75 * plain
+    assert batch.state.usd() < 0.53 * plain
+
+
+ODD_REPLIES = {
+    "refusal": "refusal",
+    "max-tokens": "max-tokens",
+    "context-exceeded": "context-exceeded",
+    "invalid": "bad-request",
+    "too-long": "context-exceeded",
+}
+
+
+@pytest.mark.parametrize("schedule", ["live", "batch"])
+def test_every_fault_ends_as_a_sample_or_a_named_reject_and_the_counts_add_up(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: str
+) -> None:
+    transient = ["rate-limited", "overloaded", "server-error", "unavailable", "drop", "half-body", "lost-reply"]
+    faults = [{"kind": kind, "share": 0.12, "attempts": 1, "retry_after_s": 0.1} for kind in transient]
+    faults += [{"kind": kind, "share": 0.2, "attempts": 1} for kind in ("expired", "errored")]
+    faults += [{"kind": kind, "share": 0.08} for kind in (*ODD_REPLIES, "empty", "thinking-first", "several-blocks")]
+    asked, server = corpus("anthropic", count=48, size=12), serve(seed=11, batches=QUICK, faults=faults)
+    asked.build(server.url, tmp_path / "out", "--schedule", schedule)
+    samples, rejects = rows(tmp_path / "out", "samples"), rows(tmp_path / "out", "rejects")
+    assert len(samples) + len(rejects) == 48
+    reasons = Counter(reject["reason"] for reject in rejects)
+    assert set(reasons) <= {*ODD_REPLIES.values(), "empty-answer", "no-questions"}
+    assert len(reasons) >= 4
+    met = {line["fault"] for line in log_of(tmp_path) if line["event"] == "call"}
+    if schedule == "live":
+        assert set(transient) <= met
+    report = json.loads((tmp_path / "out/asked/1.0.0/state/generate.json").read_text(encoding="utf-8"))
+    assert report["num_in"] == report["num_out"] + report["num_rejected"] == 48
+
+
+def test_the_same_faulty_provider_gives_both_schedules_the_same_rows(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    faults = [{"kind": kind, "share": 0.1} for kind in ("refusal", "max-tokens", "several-blocks", "empty")]
+    faults += [{"kind": "expired", "share": 0.3, "attempts": 1}, {"kind": "overloaded", "share": 0.3, "attempts": 1}]
+    asked, server = corpus("anthropic"), serve(seed=2, batches=QUICK, faults=faults)
+    asked.build(server.url, tmp_path / "live")
+    asked.build(server.url, tmp_path / "batch", "--schedule", "batch")
+    assert texts(tmp_path / "live") == texts(tmp_path / "batch")
+    assert rows(tmp_path / "live", "rejects") == rows(tmp_path / "batch", "rejects") != []
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_submission_whose_reply_was_lost_is_found_and_not_sent_twice(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, provider: str
+) -> None:
+    asked, server = corpus(provider), serve(batches={"seconds": 0.5, "lost_replies": 2})
+    asked.build(address(server, provider), tmp_path / "out", "--schedule", "batch")
+    assert [line["lost_reply"] for line in log_of(tmp_path) if line["event"] == "batch"] == [True, True]
+    assert len(texts(tmp_path / "out")) == 16
+
+
+def test_batches_are_cut_to_the_tokens_that_the_provider_lets_wait(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, server = corpus("openai"), serve(batches={"seconds": 0.1, "enqueued_tokens": 16_000})
+    asked.build(address(server, "openai"), tmp_path / "out", "--schedule", "batch")
+    submitted = [line for line in log_of(tmp_path) if line["event"] == "batch"]
+    assert submitted[0]["failed"]
+    keys = Counter(item["key"] for line in submitted if not line["failed"] for item in line["items"])
+    assert set(keys.values()) == {1}
+    assert len(texts(tmp_path / "out")) == 16
+
+
+def leave_with_a_batch_out(asked: Asked, server: FakeServer, output: Path, number: signal.Signals) -> tuple[int, str]:
+    """Starts a build, and sends it a signal once the provider has its first batch; exit code and standard error. From
+    then on batches take a moment."""
+    process = asked.start(server.url, output, "--schedule", "batch")
+    while not server.state.batches:
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(number)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20, "the batch takes ten minutes, leaving does not"
+    settings = server.state.scenario.batches.model_copy(update={"seconds": 0.2})
+    server.state.scenario = server.state.scenario.model_copy(update={"batches": settings})
+    return process.returncode, err
+
+
+def test_ctrl_c_leaves_at_once_and_the_same_command_fetches_what_was_done_meanwhile(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, server = corpus("anthropic"), serve(batches={"seconds": 600.0})
+    code, err = leave_with_a_batch_out(asked, server, tmp_path / "out", signal.SIGINT)
+    assert code == 130
+    assert "the same command goes on" in err
+    (batch,) = server.state.batches.values()
+    batch.ready = 0.0
+    asked.build(server.url, tmp_path / "out", "--schedule", "batch")
+    keys = Counter(item["key"] for line in log_of(tmp_path) if line["event"] == "batch" for item in line["items"])
+    assert set(keys.values()) == {1}
+    assert len(texts(tmp_path / "out")) == 16
+
+
+def test_results_that_are_no_longer_kept_are_asked_for_again(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, server = corpus("anthropic"), serve(batches={"seconds": 600.0})
+    leave_with_a_batch_out(asked, server, tmp_path / "out", signal.SIGKILL)
+    (batch,) = server.state.batches.values()
+    batch.ready, batch.created = 0.0, batch.created - 30 * 86_400
+    asked.build(server.url, tmp_path / "out", "--schedule", "batch")
+    ledger = sqlite3.connect(tmp_path / "out/asked/1.0.0/ledger.sqlite")
+    states = [row[0] for row in ledger.execute("SELECT state FROM submissions ORDER BY created")]
+    ledger.close()
+    assert states == ["lost", "done", "done"]
+
+
+@pytest.mark.parametrize("schedule", ["live", "batch"])
+def test_a_key_that_is_refused_ends_the_run_and_stands_nowhere(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: str
+) -> None:
+    asked, server = corpus("anthropic"), serve(key="another")
+    said = asked.build(server.url, tmp_path / "out", "--schedule", schedule, code=1)
+    assert "HTTP 401" in said
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("schedule", ["live", "batch"])
+def test_a_parameter_that_the_model_does_not_take_ends_the_run_before_it_costs_anything(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: str
+) -> None:
+    asked, server = corpus("anthropic"), serve()
+    text = asked.recipe.read_text(encoding="utf-8")
+    asked.recipe.write_text(text.replace("model: fake-1", "model: fake-1, parameters: {top_p: 0.9}"), encoding="utf-8")
+    said = asked.build(server.url, tmp_path / "out", "--schedule", schedule, "--concurrency", "4", code=1)
+    assert "top_p" in said
+    assert "refuses every request" in said
+    assert not server.state.batches
+    assert server.state.usd() == 0
+
+
+def test_a_teacher_without_a_batch_api_says_so(corpus: Callable[..., Asked], tmp_path: Path) -> None:
+    asked = corpus("extractive")
+    assert "no batch API" in asked.build("http://127.0.0.1:9", tmp_path, "--schedule", "batch", code=2)
+
+
+def test_no_key_stands_in_any_file_of_a_build(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, server = corpus("anthropic", count=8), serve(batches=QUICK, faults=[{"kind": "drop", "attempts": 1}])
+    asked.build(server.url, tmp_path / "out", "--schedule", "batch")
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path

@@ -1,0 +1,147 @@
+"""The level of live calls, driven by a server that is simulated in the loop: no clock of the test's own, no waiting."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from longalign_data.teachers.cachemark import CacheMark, break_even
+from longalign_data.teachers.pace import Pace
+
+
+async def drive(pace: Pace, capacity: Callable[[int], int], num_requests: int) -> tuple[int, list[int]]:
+    """Sends so many requests as the pace allows to a server that takes `capacity(number)` at once; the refusals, and the
+    level after each request."""
+    busy = refused = number = 0
+    levels: list[int] = []
+
+    async def worker() -> None:
+        nonlocal busy, refused, number
+        while number < num_requests:
+            number += 1
+            ticket = await pace.enter(num_tokens=1, is_begun=False)
+            if busy >= capacity(number):
+                refused += 1
+                await asyncio.sleep(0)
+                pace.leave(ticket, succeeded=False, is_load=True)
+                continue
+            busy += 1
+            await asyncio.sleep(0.002)
+            busy -= 1
+            pace.leave(ticket, succeeded=True)
+            levels.append(int(pace.level))
+
+    await asyncio.gather(*(worker() for _ in range(pace.ceiling)))
+    return refused, levels
+
+
+def test_the_level_finds_what_the_server_takes_and_is_rarely_refused() -> None:
+    refused, levels = asyncio.run(drive(Pace(64), lambda _: 16, 3000))
+    assert refused < 0.02 * 3000
+    settled = levels[500:]
+    assert sum(settled) / len(settled) > 0.93 * 16
+    assert max(settled) <= 17
+
+
+def test_the_level_follows_a_server_that_takes_less_and_then_more() -> None:
+    pace = Pace(64)
+    _, levels = asyncio.run(drive(pace, lambda n: 16 if n < 1500 else 6 if n < 3000 else 24, 7000))
+    before, less, more = levels[1000:1400], levels[2200:2800], levels[-800:]
+    assert 13 < sum(before) / len(before) <= 17
+    assert 4.5 < sum(less) / len(less) <= 7
+    assert 19 < sum(more) / len(more) <= 26
+
+
+def test_without_refusals_the_level_rises_to_its_ceiling() -> None:
+    pace = Pace(32)
+    refused, _ = asyncio.run(drive(pace, lambda _: 1000, 400))
+    assert (refused, int(pace.level)) == (0, 32)
+
+
+def test_a_burst_of_refusals_cuts_the_level_once() -> None:
+    async def burst() -> tuple[float, float]:
+        pace = Pace(64, level=16.0)
+        tickets = [await pace.enter(num_tokens=1, is_begun=False) for _ in range(16)]
+        before = pace.level
+        for ticket in tickets:
+            pace.leave(ticket, succeeded=False, is_load=True)
+        return before, pace.level
+
+    before, after = asyncio.run(burst())
+    assert after == 0.75 * before
+
+
+def test_no_request_is_sent_beyond_the_input_tokens_that_the_headers_leave() -> None:
+    async def spend() -> tuple[int, bool]:
+        pace = Pace(64, level=32.0)
+        headers = {
+            "anthropic-ratelimit-input-tokens-limit": "60000",
+            "anthropic-ratelimit-input-tokens-remaining": "10000",
+        }
+        pace.leave(await pace.enter(num_tokens=1, is_begun=False), succeeded=True, headers=headers)
+        waiting = [asyncio.create_task(pace.enter(num_tokens=3000, is_begun=False)) for _ in range(8)]
+        await asyncio.sleep(0.1)
+        num_sent = sum(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return num_sent, pace.num_refused == 0
+
+    assert asyncio.run(spend()) == (3, True)
+
+
+def test_requests_about_a_document_that_was_just_seen_go_first() -> None:
+    async def order() -> list[str]:
+        pace = Pace(1)
+        first = await pace.enter(num_tokens=1, is_begun=False)
+        came: list[str] = []
+
+        async def wait(name: str, *, is_begun: bool) -> None:
+            ticket = await pace.enter(num_tokens=1, is_begun=is_begun)
+            came.append(name)
+            pace.leave(ticket, succeeded=True)
+
+        tasks = [asyncio.create_task(wait("new", is_begun=False)), asyncio.create_task(wait("begun", is_begun=True))]
+        await asyncio.sleep(0)
+        pace.leave(first, succeeded=True)
+        await asyncio.gather(*tasks)
+        return came
+
+    assert asyncio.run(order()) == ["begun", "new"]
+
+
+def test_a_waiter_that_is_cancelled_leaves_its_place_to_the_next() -> None:
+    async def cancel() -> int:
+        pace = Pace(1)
+        first = await pace.enter(num_tokens=1, is_begun=False)
+        gone, stays = (asyncio.create_task(pace.enter(num_tokens=1, is_begun=False)) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        pace.leave(first, succeeded=True)
+        await asyncio.wait_for(stays, 5)
+        return pace.num_inside
+
+    assert asyncio.run(cancel()) == 1
+
+
+@pytest.mark.parametrize(("num_calls", "rate"), [(2, 0.4348), (3, 0.3261), (5, 0.2717)])
+def test_the_break_even_of_a_cache_mark_is_that_of_the_bill(num_calls: int, rate: float) -> None:
+    assert break_even(num_calls) == pytest.approx(rate, abs=1e-4)
+    marked = 1.25 + (num_calls - 1) * (1.25 - 1.15 * break_even(num_calls))
+    assert marked == pytest.approx(num_calls)
+
+
+def test_marking_stops_where_it_does_not_pay_and_never_starts_for_one_call_or_short_texts() -> None:
+    long = "word " * 2000
+    assert CacheMark(2).should_mark(long)
+    assert not CacheMark(1).should_mark(long)
+    assert not CacheMark(2).should_mark("short")
+    mark = CacheMark(2)
+    for number in range(40):
+        document = f"{number} {long}"
+        for num_read in (0, 2000 if number % 4 == 0 else 0):
+            marked = mark.should_mark(document)
+            mark.saw(document, marked=marked, num_read=num_read)
+    assert mark.hit_rate is not None
+    assert mark.hit_rate < 0.43
+    assert not mark.should_mark("a new " + long)
