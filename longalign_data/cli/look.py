@@ -1,6 +1,7 @@
 """`longalign stats`, `sql` and `show`: what stands in a build."""
 
 import enum
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,14 +26,21 @@ class ResultFormat(enum.StrEnum):
     parquet = "parquet"
 
 
-def stats(build_path: BuildArg) -> None:
+def stats(
+    build_path: BuildArg,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as one JSON object, for programs.")] = False,
+) -> None:
     """Lengths by stage, source, language and task; histogram, rejects, fill."""
     from rich.console import Console
 
     from longalign_data.explore.stats import collect, print_stats
     from longalign_data.shards.folder import open_build
 
-    print_stats(collect(open_build(build_path)), Console())
+    found = collect(open_build(build_path))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), ensure_ascii=False, allow_nan=False, indent=2))
+    else:
+        print_stats(found, Console())
 
 
 def sql(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from longalign_data.errors import BuildError, UserError
 from longalign_data.explore.plain import one_line, shorten, visible
-from longalign_data.explore.sql import connect
+from longalign_data.explore.sql import connect, reading
 from longalign_data.records import Sample
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import from_row
@@ -31,7 +31,8 @@ def show(build: BuildFolder, sample_id_prefix: str | None, console: "Console") -
     """Prints the sample whose id begins with `sample_id_prefix`; without one, that with the smallest id, which is as good
     as a random one and always the same. A prefix of several ids lists them instead.
 
-    Raises UserError when no id begins so, with the nearest ids, and BuildError when the build holds no samples.
+    Raises UserError when no id begins so, with the nearest ids, and BuildError when the build holds no samples or a
+    damaged file.
     """
     connection = connect(build)
     try:
@@ -45,9 +46,9 @@ def show(build: BuildFolder, sample_id_prefix: str | None, console: "Console") -
 def _find(
     connection: "duckdb.DuckDBPyConnection", build: BuildFolder, prefix: str | None, console: "Console"
 ) -> str | None:
-    ids: list[str] = [
-        row[0] for row in connection.execute("select sample_id from samples order by sample_id").fetchall()
-    ]
+    with reading(connection):
+        found_ids = connection.execute("select sample_id from samples order by sample_id").fetchall()
+    ids: list[str] = [row[0] for row in found_ids]
     if not ids:
         raise BuildError(
             f"{build.root}: holds no samples: the stage 'generate' is not complete, or the recipe does not keep them; "
@@ -67,11 +68,12 @@ def _find(
     from rich.text import Text
 
     console.print(Text(f"{len(found):,} samples begin with {wanted}:"))
-    rows = connection.execute(
-        "select sample_id, task, lang, source, num_tokens from samples where starts_with(sample_id, ?) "
-        "order by sample_id limit ?",
-        [wanted, LISTED],
-    ).fetchall()
+    with reading(connection):
+        rows = connection.execute(
+            "select sample_id, task, lang, source, num_tokens from samples where starts_with(sample_id, ?) "
+            "order by sample_id limit ?",
+            [wanted, LISTED],
+        ).fetchall()
     for sample_id, task, lang, source, tokens in rows:
         console.print(Text(f"  {sample_id}  {one_line(task)}, {one_line(lang)}, {one_line(source)}, {tokens:,} tokens"))
     if len(found) > LISTED:
@@ -206,9 +208,9 @@ class _Page:
             )
 
     def _row(self, query: str, value: str) -> dict[str, Any] | None:
-        rows: list[dict[str, Any]] = (
-            self._connection.sql(query, params=[value]).to_arrow_table().slice(0, 1).to_pylist()
-        )
+        with reading(self._connection):
+            found = self._connection.sql(query, params=[value]).to_arrow_table()
+        rows: list[dict[str, Any]] = found.slice(0, 1).to_pylist()
         return rows[0] if rows else None
 
     def _head(self, title: str) -> None:

@@ -9,13 +9,14 @@ Views read the shards where they stand, and only the columns that a query names.
 statements that write files are refused.
 """
 
+import contextlib
 import csv
 import datetime
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -48,9 +49,11 @@ class Result:
     columns: Sequence[str]
     types: Sequence[str]
     _reader: pa.RecordBatchReader
+    _explained: Callable[[Exception], UserError]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows as Arrow batches of at most 1,024. Raises UserError with DuckDB's message."""
+        """The rows as Arrow batches of at most 1,024. Raises UserError with DuckDB's message, and BuildError, which names
+        the file, when a shard turns out to be damaged."""
         import duckdb
 
         while True:
@@ -59,7 +62,7 @@ class Result:
             except StopIteration:
                 return
             except (duckdb.Error, pa.ArrowException, OSError) as error:
-                raise UserError(str(error)) from None
+                raise self._explained(error) from None
             yield batch
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
@@ -78,7 +81,7 @@ def connect(builds: Mapping[str, BuildFolder] | BuildFolder) -> "duckdb.DuckDBPy
 
     A table that the build does not hold is an empty view with the right columns. Of several builds, each table is to be
     had by itself as `"<name>".samples`, and all together as `samples` with the name in the first column, `build`.
-    Raises BuildError when a shard is torn.
+    Raises BuildError when a shard is torn; damage further inside shows when its rows are read (`reading`).
     """
     import duckdb
 
@@ -92,12 +95,14 @@ def connect(builds: Mapping[str, BuildFolder] | BuildFolder) -> "duckdb.DuckDBPy
             connection.execute(f"create schema if not exists {_quoted(name)}")
             for table in TABLES:
                 body = _table_body(connection, build, table)
-                connection.execute(f"create view {_quoted(name)}.{_quoted(table)} as {body}")
+                view = f"{_quoted(name)}.{_quoted(table)}"
+                connection.execute(f"create view {view} as {body}")
+                # Where the rows come from, for `_damage`.
+                connection.execute(f"comment on view {view} is {_literal(str(build.root.absolute()))}")
     except duckdb.Error as error:
+        found = _damage_in(connection, build, table)
         connection.close()
-        raise BuildError(
-            f"{build.root / table}: cannot be read: {str(error).partition(chr(10))[0]}; run `longalign build` again to mend it"
-        ) from None
+        raise found or BuildError(f"{build.root / table}: cannot be read: {error}") from None
     if not isinstance(builds, BuildFolder):
         for table in TABLES:
             parts = [
@@ -108,13 +113,31 @@ def connect(builds: Mapping[str, BuildFolder] | BuildFolder) -> "duckdb.DuckDBPy
     return connection
 
 
+@contextlib.contextmanager
+def reading(connection: "duckdb.DuckDBPyConnection") -> Iterator[None]:
+    """Around queries of our own over what `connect` opened: an error in them is a BuildError, which names the damaged file
+    and what to remove."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise _damage(connection) or BuildError(f"the build cannot be read: {error}") from None
+
+
 def run_query(connection: "duckdb.DuckDBPyConnection", text: str) -> Result:
     """The result of the last statement in `text`, after running those before it.
 
     Raises UserError with DuckDB's own message and the known tables or columns; also for statements that would write
-    files, attach databases or load extensions, and when there is no statement at all.
+    files, attach databases or load extensions, and when there is no statement at all. Raises BuildError for a damaged
+    shard.
     """
     import duckdb
+
+    def explained(error: Exception) -> UserError:
+        wrong_words = isinstance(error, duckdb.CatalogException | duckdb.BinderException | duckdb.ParserException)
+        found = None if wrong_words else _damage(connection, text)
+        return found or UserError(f"{error}{_hint(connection, text, error)}")
 
     try:
         statements = connection.extract_statements(text)
@@ -126,9 +149,9 @@ def run_query(connection: "duckdb.DuckDBPyConnection", text: str) -> Result:
             connection.sql(statement.query)
         relation = connection.sql(statements[-1].query)
         types = [str(kind) for kind in relation.types]
-        return Result(_unique(relation.columns), types, relation.to_arrow_reader(BATCH_ROWS))
+        return Result(_unique(relation.columns), types, relation.to_arrow_reader(BATCH_ROWS), explained)
     except duckdb.Error as error:
-        raise UserError(f"{error}{_hint(connection, text, error)}") from None
+        raise explained(error) from None
 
 
 def schema_of(connection: "duckdb.DuckDBPyConnection", table: str) -> Sequence[tuple[str, str]]:
@@ -317,8 +340,46 @@ def _table_body(connection: "duckdb.DuckDBPyConnection", build: BuildFolder, tab
         columns = zip(empty.columns, empty.types, strict=True)
         nothing = ", ".join(f"cast(null as {kind}) as {_quoted(name)}" for name, kind in columns)
         return f"select {nothing} where false"
+    return _rows_of(shards)
+
+
+def _rows_of(shards: Sequence[Path]) -> str:
     paths = ", ".join(_literal(re.sub(r"([*?\[])", r"[\1]", str(path.absolute()))) for path in shards)
     return f"select * from read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608 - the paths are literals
+
+
+def _damage(connection: "duckdb.DuckDBPyConnection", text: str | None = None) -> BuildError | None:
+    """The first shard that cannot be read, of the tables that a query names (None: of all). DuckDB's own words often name
+    no file, so every shard is read again, alone."""
+    views = connection.cursor().execute(
+        "select view_name, comment from duckdb_views() where not internal and comment is not null"
+    )
+    for table, root in views.fetchall():
+        if text is None or re.search(rf"\b{re.escape(table)}\b", text, re.IGNORECASE):
+            found = _damage_in(connection, BuildFolder(Path(root)), table)
+            if found is not None:
+                return found
+    return None
+
+
+def _damage_in(connection: "duckdb.DuckDBPyConnection", build: BuildFolder, table: str) -> BuildError | None:
+    import duckdb
+
+    for shard in build.shards(table):
+        try:
+            for _ in connection.cursor().sql(_rows_of([shard])).to_arrow_reader(BATCH_ROWS):
+                pass
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            remove = shard.parent
+            if table == "rejects":
+                # No stage stops standing for want of its rejects, so it is its report that has to go.
+                report = build.report(shard.name.rpartition("-")[0])
+                remove = report if report.is_file() else shard
+            return BuildError(
+                f"{shard}: the file is damaged ({one_line(str(error))}); "
+                f"remove {remove} and run `longalign build` again, which makes it anew"
+            )
+    return None
 
 
 def _views(connection: "duckdb.DuckDBPyConnection") -> list[str]:

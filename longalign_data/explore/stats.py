@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from longalign_data.explore.plain import one_line, shorten
-from longalign_data.explore.sql import connect
+from longalign_data.explore.sql import connect, reading
 from longalign_data.shards.folder import STAGES, BuildFolder
 from longalign_data.shards.stage import StageReport, read_report
 
@@ -156,29 +156,30 @@ _WITH_SAMPLING_EDGES = ("documents", "selected", "samples", "sequences")
 
 
 def collect(build: BuildFolder) -> Stats:
-    """The figures of a build. Reads lengths and labels, never texts or token ids. Raises BuildError on a torn shard or
-    report."""
+    """The figures of a build. Reads lengths and labels, never texts or token ids. Raises BuildError on a damaged shard or
+    report, naming it."""
     reports = {stage: report for stage in STAGES if (report := read_report(build, stage)) is not None}
     sampled = reports["sample"].details if "sample" in reports else {}
     connection = connect(build)
     try:
-        lengths: list[Lengths] = []
-        histograms: list[Histogram] = []
-        for of, query in _MEASURED.items():
-            found = _lengths(connection, of, query)
-            if found:
-                lengths += found
-                edges = _edges(sampled) if of in _WITH_SAMPLING_EDGES else None
-                histograms.append(_histogram(connection, of, query, edges))
-        return Stats(
-            lengths=lengths,
-            histograms=histograms,
-            set_aside=list(_set_aside(connection, reports)),
-            cells=list(_cells(sampled)),
-            truncation=_truncation(connection),
-            packing=_packing(connection, reports.get("pack")),
-            spending=_spending(connection),
-        )
+        with reading(connection):
+            lengths: list[Lengths] = []
+            histograms: list[Histogram] = []
+            for of, query in _MEASURED.items():
+                found = _lengths(connection, of, query)
+                if found:
+                    lengths += found
+                    edges = _edges(sampled) if of in _WITH_SAMPLING_EDGES else None
+                    histograms.append(_histogram(connection, of, query, edges))
+            return Stats(
+                lengths=lengths,
+                histograms=histograms,
+                set_aside=list(_set_aside(connection, reports)),
+                cells=list(_cells(sampled)),
+                truncation=_truncation(connection),
+                packing=_packing(connection, reports.get("pack")),
+                spending=_spending(connection),
+            )
     finally:
         connection.close()
 

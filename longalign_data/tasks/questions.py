@@ -33,11 +33,6 @@ _FENCE = re.compile(r"^\s*(?:```|~~~)[\w-]*\s*$")
 _BULLET = re.compile(r"^\s*(?:[-*+•]\s+)?(?P<text>.*[?？])\s*$")
 
 
-def format_questions(questions: list[str]) -> str:
-    """The reply that the instructions ask for: `1: `, `2: ` and so on, one a line."""
-    return "\n".join(f"{number}: {question}" for number, question in enumerate(questions, 1))
-
-
 def parse_questions(reply: str) -> list[str]:
     """The questions of a reply in the order in which they stand: at most five, none empty, none twice.
 

@@ -223,6 +223,21 @@ def test_tables_that_are_not_kept_go_and_come_back_when_they_are_needed(
     assert rows(tmp_path)["sequences"] == rows(whole)["sequences"]
 
 
+@pytest.mark.parametrize("removed", ["samples", "state/ingest.json"])
+def test_what_the_word_about_a_damaged_shard_says_to_remove_is_made_anew(
+    reference: tuple[Path, Path, float], tmp_path: Path, removed: str
+) -> None:
+    recipe, whole, _ = reference
+    shutil.copytree(whole, tmp_path / "builds")
+    root = tmp_path / "builds" / "small" / "1.0.0"
+    damaged = root / ("samples/00000.parquet" if removed == "samples" else "rejects/ingest-00000.parquet")
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[:40] + b"\xa5" * 60 + data[100:])
+    shutil.rmtree(root / removed) if removed == "samples" else (root / removed).unlink()
+    assert finish(recipe, tmp_path / "builds").count("stood complete") == 4
+    assert rows(tmp_path / "builds") == rows(whole)
+
+
 @pytest.mark.parametrize("table", sorted(set(TABLES) - {"chats"}))  # this recipe has no mix; test_other_flows has one
 def test_every_table_loads_with_datasets(reference: tuple[Path, Path, float], tmp_path: Path, table: str) -> None:
     _, whole, _ = reference

@@ -136,6 +136,15 @@ def write_build(root: Path) -> BuildFolder:
             writer.next_input()
         writer.reject(Reject(id="notes/99.jsonl:0", stage="ingest", reason="broken-json", detail="line 1"))
         writer.next_input()
+        writer.reject(
+            Reject(
+                id=documents[3].doc_id,
+                stage="ingest",
+                reason="duplicate",
+                detail="hills:notes/100.jsonl:0-9: the same text",
+            )
+        )
+        writer.next_input()
         writer.leave_out("too-short", 3)
         writer.next_input(3)
         writer.finish()

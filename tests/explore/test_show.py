@@ -85,6 +85,21 @@ def test_a_build_that_kept_only_samples_shows_what_it_can(build: BuildFolder, tm
     assert "in training" not in text
 
 
+@pytest.mark.parametrize("column", ["sample_id", "stop_reason"])
+def test_a_damaged_shard_is_named_with_what_to_remove(build: BuildFolder, tmp_path: Path, column: str) -> None:
+    shutil.copytree(build.root / "samples", tmp_path / "samples")
+    (shard,) = BuildFolder(tmp_path).shards("samples")
+    metadata, data = pq.read_metadata(shard), bytearray(shard.read_bytes())
+    index = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
+    for group in range(metadata.num_row_groups):
+        chunk = metadata.row_group(group).column(index)
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        data[end - 20 : end] = b"\xa5" * 20
+    shard.write_bytes(data)
+    with pytest.raises(BuildError, match=rf"^{shard}: .*remove {shard.parent} and run `longalign build` again"):
+        said(BuildFolder(tmp_path), None)
+
+
 def test_a_build_without_samples_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="longalign build RECIPE"):
         said(BuildFolder(tmp_path), None)

@@ -14,6 +14,7 @@ import pytest
 
 from longalign_data.errors import BuildError, UserError
 from longalign_data.explore import sql
+from longalign_data.explore.stats import collect
 from longalign_data.records import TABLES
 from longalign_data.shards.folder import BuildFolder
 
@@ -92,8 +93,51 @@ def test_a_question_about_lengths_reads_no_texts(build: BuildFolder, tmp_path: P
 def test_a_torn_shard_is_named(build: BuildFolder, tmp_path: Path) -> None:
     shutil.copytree(build.root / "plan", tmp_path / "plan")
     (tmp_path / "plan" / "00000.parquet").write_bytes(b"PAR1 nothing more")
-    with pytest.raises(BuildError, match=r"plan.*longalign build"):
+    with pytest.raises(BuildError, match=r"plan/00000\.parquet: .*remove \S+/plan and run `longalign build` again"):
         sql.connect(BuildFolder(tmp_path))
+
+
+def overwrite(path: Path, column: str) -> None:
+    """Destroys up to 60 bytes in the middle of a column's first page; the size of the file stays."""
+    metadata = pq.read_metadata(path)
+    chunk = metadata.row_group(0).column(
+        next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
+    )
+    data = bytearray(path.read_bytes())
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    begin = max(chunk.data_page_offset, end - 60)
+    data[begin:end] = b"\xa5" * (end - begin)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("table", "column"), [("samples", "task"), ("plan", "step"), ("documents", "source")])
+def test_a_damaged_shard_of_unchanged_size_is_named_with_what_to_remove(
+    build: BuildFolder, tmp_path: Path, table: str, column: str
+) -> None:
+    shutil.copytree(build.root, tmp_path / "build")
+    damaged = BuildFolder(tmp_path / "build")
+    (shard,) = damaged.shards(table)
+    overwrite(shard, column)
+    words = rf"^{re.escape(str(shard))}: .*remove {re.escape(str(shard.parent))} and run `longalign build` again"
+    with pytest.raises(BuildError, match=words):
+        answer(damaged, f"select {column}, count(*) from {table} group by all")
+    with pytest.raises(BuildError, match=words):
+        collect(damaged)
+    assert answer(damaged, "select count(*) from packs") == [(9,)]
+
+
+def test_of_damaged_rejects_it_is_the_report_of_their_stage_that_has_to_go(build: BuildFolder, tmp_path: Path) -> None:
+    shutil.copytree(build.root, tmp_path / "build")
+    damaged = BuildFolder(tmp_path / "build")
+    overwrite(damaged.root / "rejects" / "generate-00000.parquet", "reason")
+    with pytest.raises(BuildError, match=r"rejects/generate-00000\.parquet: .*remove \S+/state/generate\.json and run"):
+        collect(damaged)
+
+
+def test_an_error_of_a_query_over_sound_shards_is_no_damage(build: BuildFolder) -> None:
+    with pytest.raises(UserError, match="boom") as caught:
+        answer(build, "select error('boom') from samples")
+    assert not isinstance(caught.value, BuildError)
 
 
 def test_an_unknown_table_is_answered_with_the_known_ones(build: BuildFolder) -> None:

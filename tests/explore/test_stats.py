@@ -1,6 +1,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -91,6 +93,7 @@ def test_rejects_and_what_was_left_out_are_counted_by_stage_and_reason(build: Bu
     rows = [(row.stage, row.kind, row.reason, row.count) for row in stats.collect(build).set_aside]
     assert rows == [
         ("ingest", "rejected", "broken-json", 1),
+        ("ingest", "rejected", "duplicate", 1),
         ("ingest", "left out", "too-short", 3),
         ("sample", "left out", "not-drawn", 4),
         ("generate", "rejected", "refused", 2),
@@ -115,9 +118,13 @@ def test_targets_packs_truncation_and_spending(build: BuildFolder) -> None:
     assert (spent.samples, spent.cost_usd) == (18, pytest.approx(9 * 0.25))
 
 
-def test_statistics_are_plain_enough_for_json(build: BuildFolder) -> None:
-    found = stats.collect(build)
-    assert json.loads(json.dumps(found.to_json()))["lengths"][0]["of"] == "documents"
+def test_the_command_prints_all_figures_as_json(build: BuildFolder) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "longalign_data", "stats", str(build.root), "--json"],
+        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == stats.collect(build).to_json()
 
 
 def test_statistics_need_no_more_than_what_stands(build: BuildFolder, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longalign_data.tasks.questions import MAX_QUESTIONS, format_questions, parse_questions
+from longalign_data.tasks.questions import MAX_QUESTIONS, parse_questions
+from longalign_data.teachers.extractive.teacher import numbered
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ LINE = st.text(
 
 @given(st.lists(LINE.filter(bool), min_size=1, max_size=MAX_QUESTIONS, unique=True))
 def test_every_list_of_questions_survives_being_written_and_read(questions: list[str]) -> None:
-    assert parse_questions(format_questions(questions)) == questions
+    assert parse_questions(numbered(questions)) == questions
 
 
 @given(st.text())

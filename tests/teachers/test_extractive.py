@@ -15,7 +15,7 @@ import pytest
 from longalign_data.tasks.questions import parse_questions
 from longalign_data.tasks.templates import load_templates
 from longalign_data.teachers.extractive.kinds import KINDS, LANGUAGES, Candidate, View, ask, recognise
-from longalign_data.teachers.extractive.prose import flat
+from longalign_data.teachers.extractive.prose import Prose, flat
 from longalign_data.teachers.extractive.teacher import CODE_KINDS, PROSE_KINDS, read, respond, task_of
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
@@ -378,6 +378,45 @@ def test_every_answer_about_source_code_is_true(package: Package, kind: str) -> 
             assert CODE_TRUTH[kind](package, candidate.slots, answer), (question, answer)
             asked += 1
     assert asked > 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Section 104 of report 1 says that unit 104 was inspected.",
+        "Chapter 3 Smith went to the market!",
+        "Part 2 Nobody knows why?”",
+        "Section 12, as we saw above",
+        "Chapter 5 describes what the keeper of the harbour told Mr",
+        "Chapter 5\nof the book tells more.",
+        "1.5 Million people came to the harbour.",
+        "3.14 Is the number that everybody in the harbour, young and old, knew by heart then",
+    ],
+)
+def test_a_sentence_that_begins_like_a_chapter_is_no_heading(line: str) -> None:
+    assert Prose(f"The beginning of it.\n\n{line}\n\nThe end of it.\n").headings == []
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "CHAPTER I", "CHAPTER I.", "Chapter 12", "CHAPTER II. THE POOL OF TEARS.", "Chapter 3: the harbour", "Part IV The Sea",
+        "Section 7 - Boats", "2.1 Installing", "第三章 渡口往事", "2.1 安装",
+    ],
+)  # fmt: skip
+def test_a_chapter_with_a_number_is_a_heading(title: str) -> None:
+    assert [heading.title for heading in Prose(f"It began.\n\n{title}\n\nIt went on.\n").headings] == [title]
+
+
+def test_reports_whose_sentences_begin_with_sections_are_not_said_to_stand_under_them() -> None:
+    document = "\n\n".join(
+        f"Section {number} of report 1 says that unit {number} was inspected.\n\nThe unit of number {number} was in order then."
+        for number in range(100, 160)
+    )
+    for task in TASKS:
+        questions = parse_questions(respond(document, load_templates().instruction(task, "en"))["text"])
+        assert len(questions) == 5
+        assert not any("heading" in question or "the section “" in question for question in questions)
 
 
 @pytest.mark.parametrize("kind", KINDS)

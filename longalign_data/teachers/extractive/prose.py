@@ -47,6 +47,10 @@ _CHAPTER = re.compile(
     rf"|\d+(?:\.\d+)+\.?[ \t]+[A-Z{HAN}][^\n]{{1,60}}?)[ \t]*$",
     re.MULTILINE,
 )
+_SENTENCE_END = re.compile(r"[.!?,;][\"'”’)\]]*$")
+_BARE_CHAPTER = re.compile(r"[A-Za-z]+[ \t]+\w+\.")
+_GOES_ON = re.compile(r"[A-Za-z]+[ \t]+\w+(?:[,;)]|[ \t]+[a-zà-þ])")
+_SMALL_LINE = re.compile(r"\n[ \t]*[a-zà-þ]")
 
 _COMMON_ENGLISH = _words(
     """
@@ -195,6 +199,8 @@ class Prose:
             for match in pattern.finditer(self.text):
                 if pattern is _UNDERLINED and not _is_rule_for(match):
                     continue
+                if pattern is _CHAPTER and not _is_chapter(match):
+                    continue
                 start, end = match.span("title")
                 title = match["title"].strip()
                 found.setdefault(start, Heading(start=start, end=end, title=title, body=match.end()))
@@ -262,6 +268,18 @@ def _is_clean(line: str, raw: str) -> bool:
     if _HAN.search(line):
         return 10 <= len(line) <= 200 and len(_HAN.findall(line)) >= 8 and bool(_CHINESE.fullmatch(line))
     return len(line) <= 400 and 5 <= len(line.split(" ")) <= 60 and bool(_ENGLISH.fullmatch(line))
+
+
+def _is_chapter(match: re.Match[str]) -> bool:
+    """Sentences begin with "Section 104" too, and lines of wrapped text do. A title does not end as a sentence does unless
+    it is a bare number or in capitals throughout ("CHAPTER II. THE SEA."), and no sentence goes on after or below it."""
+    title = match["title"].strip()
+    if _HAN.search(title):
+        return True
+    if _SENTENCE_END.search(title) and not (_BARE_CHAPTER.fullmatch(title) or title.isupper()):
+        return False
+    goes_on = _GOES_ON.match(title) or _SMALL_LINE.match(match.string, match.end())
+    return goes_on is None and len(title.split()) <= 12
 
 
 def _is_rule_for(match: re.Match[str]) -> bool:

@@ -79,8 +79,13 @@ def respond(document: str, instruction: str) -> Raw:
         return _raw(answer, "end_turn", evidence=list(dict.fromkeys(saying.evidence)))
     if all(pattern.search(wanted) for pattern in _NUMBERED_LINES):
         questions = make_questions(document, task_of(wanted), "zh" if _HAN.search(wanted) else "en")
-        return _raw("\n".join(f"{number}: {question}" for number, question in enumerate(questions, 1)), "end_turn")
+        return _raw(numbered(questions), "end_turn")
     return _raw("", "refusal", detail="not a question of this teacher's own")
+
+
+def numbered(questions: Sequence[str]) -> str:
+    """The reply that the instructions ask for: `1: `, `2: ` and so on, one a line."""
+    return "\n".join(f"{number}: {question}" for number, question in enumerate(questions, 1))
 
 
 def task_of(instruction: str) -> str:
