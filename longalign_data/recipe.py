@@ -270,7 +270,24 @@ def load_recipe(path: Path) -> LoadedRecipe:
                 f"sample.sources.{name}: no such source in this recipe; it has: {', '.join(sorted(seen))}",
                 "sample", "sources", name,
             )  # fmt: skip
-    return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed)
+    return LoadedRecipe(recipe=_with_placed_tokenizers(recipe, path.parent), path=path, text=text, sources=placed)
+
+
+def _with_placed_tokenizers(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the files that its tokenizers name seen from `folder`."""
+    trainee = recipe.encode.tokenizer
+    encode = recipe.encode.model_copy(update={"tokenizer": trainee and _placed_tokenizer(trainee, folder)})
+    return recipe.model_copy(update={"tokenizer": _placed_tokenizer(recipe.tokenizer, folder), "encode": encode})
+
+
+def _placed_tokenizer(spec: str, folder: Path) -> str:
+    """`spec` with an absolute path where it names a file or folder; a name that tiktoken or the Hub knows stays."""
+    kind, _, name = spec.partition(":")
+    if not name or name.startswith("~"):
+        return spec
+    path = folder.resolve() / name
+    local = {"sentencepiece": True, "tiktoken": path.is_file() or name.endswith(".tiktoken"), "hf": path.is_dir()}
+    return f"{kind}:{path}" if local.get(kind) else spec
 
 
 def schema_json() -> str:

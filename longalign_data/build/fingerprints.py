@@ -12,7 +12,7 @@
 | `encode`, hash of the trainee's vocabulary and template   | encode                                |
 | `pack`                                                    | pack                                  |
 | `name`, `version`, `description`, `keep`                  | none                                  |
-| where the corpus lies on this machine, file times         | none                                  |
+| where corpus and vocabularies lie here, file times        | none                                  |
 | workers, concurrency, output folder, shard sizes, keys    | none                                  |
 
 A stage whose stored fingerprint equals the one computed from the recipe has nothing to do.
@@ -37,7 +37,8 @@ def fingerprints(recipe: Recipe, *, inputs: Plain, prompts: str, tokenizer: str,
         "ingest": [inputs, plain["ingest"], tokenizer],
         "sample": [seed, plain["sample"]],
         "generate": [seed, plain["generate"], prompts],
-        "encode": [plain["encode"], encoder],
+        # `encoder` has the hash of the vocabulary; the specification may hold a path of this machine.
+        "encode": [plain["encode"] | {"tokenizer": None}, encoder],
         "pack": [seed, plain["pack"]],
     }
     result: dict[str, str] = {}
