@@ -10,6 +10,7 @@ In: `recipes/<name>.yaml`. Out: a `Recipe` and, for each source, its card and th
 `recipes/schema.json` is the JSON schema of `Recipe`, for editors.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -513,7 +514,9 @@ def load_recipe(path: Path) -> LoadedRecipe:
                 f"pack.source_weights.{name}: no such source in this recipe; it has: {', '.join(sorted(seen))}",
                 "pack", "source_weights", name,
             )  # fmt: skip
-    return LoadedRecipe(recipe=recipe, path=path, text=text, sources=placed, mix=mix)
+    return LoadedRecipe(
+        recipe=_with_placed_tokenizers(recipe, path.parent), path=path, text=text, sources=placed, mix=mix
+    )
 
 
 def limited(loaded: LoadedRecipe, count: int) -> LoadedRecipe:
@@ -523,12 +526,24 @@ def limited(loaded: LoadedRecipe, count: int) -> LoadedRecipe:
     sample = recipe.sample.model_copy(update={"count": min(count, recipe.sample.count)})
     name = f"{recipe.name[:80]}-limit-{count}"
     text = f"# A trial: built with --limit {count}, so sample.count is {sample.count}.\n{loaded.text}"
-    return LoadedRecipe(
-        recipe=recipe.model_copy(update={"name": name, "sample": sample}),
-        path=loaded.path,
-        text=text,
-        sources=loaded.sources,
-    )
+    return dataclasses.replace(loaded, recipe=recipe.model_copy(update={"name": name, "sample": sample}), text=text)
+
+
+def _with_placed_tokenizers(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the files that its tokenizers name seen from `folder`."""
+    trainee = recipe.encode.tokenizer
+    encode = recipe.encode.model_copy(update={"tokenizer": trainee and _placed_tokenizer(trainee, folder)})
+    return recipe.model_copy(update={"tokenizer": _placed_tokenizer(recipe.tokenizer, folder), "encode": encode})
+
+
+def _placed_tokenizer(spec: str, folder: Path) -> str:
+    """`spec` with an absolute path where it names a file or folder; a name that tiktoken or the Hub knows stays."""
+    kind, _, name = spec.partition(":")
+    if not name or name.startswith("~"):
+        return spec
+    path = folder.resolve() / name
+    local = {"sentencepiece": True, "tiktoken": path.is_file() or name.endswith(".tiktoken"), "hf": path.is_dir()}
+    return f"{kind}:{path}" if local.get(kind) else spec
 
 
 def schema_json() -> str:

@@ -1,10 +1,15 @@
+import base64
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from longalign_data.build.fingerprints import fingerprints
+from longalign_data.encoding.encode import make_encoder
 from longalign_data.errors import RecipeError
 from longalign_data.recipe import Recipe, load_recipe, schema_json
+from longalign_data.tokenizers import load_tokenizer
 
 NOTES = "{id: notes, title: N, lang: en, license: CC0-1.0, path: ../notes, reader: {kind: text}}"
 HEAD = "name: x\nversion: 1.0.0\nsample: {count: 1}\n"
@@ -12,7 +17,7 @@ HEAD = "name: x\nversion: 1.0.0\nsample: {count: 1}\n"
 
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "recipes" / "mine.yaml"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
 
@@ -163,3 +168,34 @@ def test_the_defaults_are_those_of_the_paper() -> None:
     assert recipe.sample.languages == {"zh": 0.1}
     assert sorted(recipe.generate.tasks) == ["extraction", "general", "reasoning", "summary"]
     assert recipe.pack.alpha == 1
+
+
+def test_tokenizer_files_are_seen_from_the_recipe_and_their_place_is_no_identity(tmp_path: Path) -> None:
+    ranks = "".join(f"{base64.b64encode(bytes([n])).decode()} {n}\n" for n in range(256))
+    text = f"{HEAD}{TAIL}tokenizer: tiktoken:v/a.tiktoken\nencode: {{tokenizer: 'tiktoken:v/a.tiktoken'}}\n"
+    first = write(tmp_path / "one", text)
+    (first.parent / "v").mkdir()
+    (first.parent / "v" / "a.tiktoken").write_text(ranks)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    prints = []
+    for folder in ("one", "two"):
+        recipe = load_recipe(tmp_path / folder / "recipes" / "mine.yaml").recipe
+        place = f"tiktoken:{(tmp_path / folder / 'recipes' / 'v' / 'a.tiktoken').resolve()}"
+        assert (recipe.tokenizer, recipe.encode.tokenizer) == (place, place)
+        tokenizer = load_tokenizer(recipe.tokenizer).identity
+        encoder = make_encoder(recipe.encode, recipe.tokenizer).identity
+        prints.append(fingerprints(recipe, inputs=[], prompts="p", tokenizer=tokenizer, encoder=encoder))
+    assert prints[0] == prints[1]
+
+
+@pytest.mark.parametrize("spec", ["qwen", "tiktoken:cl100k_base", "hf:Qwen/Qwen2.5-7B@main"])
+def test_a_tokenizer_that_is_no_file_keeps_its_name(tmp_path: Path, spec: str) -> None:
+    assert load_recipe(write(tmp_path, f"{HEAD}{TAIL}tokenizer: '{spec}'\n")).recipe.tokenizer == spec
+
+
+def test_a_sentencepiece_model_and_a_folder_of_a_model_are_seen_from_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipes" / "llama").mkdir(parents=True)
+    path = write(tmp_path, f"{HEAD}{TAIL}tokenizer: 'sentencepiece:a.model'\nencode: {{tokenizer: 'hf:llama'}}\n")
+    recipe, folder = load_recipe(path).recipe, path.parent.resolve()
+    assert recipe.tokenizer == f"sentencepiece:{folder}/a.model"
+    assert recipe.encode.tokenizer == f"hf:{folder}/llama"

@@ -14,7 +14,7 @@
 | `encode`, hash of the trainee's vocabulary and template   | encode                                |
 | `pack`                                                    | pack                                  |
 | `name`, `version`, `description`, `keep`                  | none                                  |
-| where the corpus lies on this machine, file times         | none                                  |
+| where corpus and vocabularies lie here, file times        | none                                  |
 | workers, concurrency, output folder, shard sizes, keys    | none                                  |
 
 A stage whose stored fingerprint equals the one computed from the recipe has nothing to do.
@@ -55,7 +55,8 @@ def fingerprints(
         "sample": [seed, plain["sample"]],
         "generate": [seed, plain["generate"], prompts],
         "mix": [seed, mix_inputs, tokenizer],
-        "encode": [plain["encode"], encoder],
+        # `encoder` has the hash of the vocabulary; the specification may hold a path of this machine.
+        "encode": [plain["encode"] | {"tokenizer": None}, encoder],
         "pack": [seed, plain["pack"]],
     }
     result: dict[str, str] = {}

@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 something the user gave or can mend; 1 a teacher or a mach
 """
 
 import errno
+import os
 import sys
 from typing import Annotated
 
@@ -24,6 +25,8 @@ app = typer.Typer(
 COMMANDS = (build, bill, look, plan, catalog, decontam, export, fake)
 """The modules that bring the commands, in the order of `--help`; each adds its own in `register`."""
 
+STOPPED = "stopped; the same command goes on where this one was"
+
 for module in COMMANDS:
     module.register(app)
 
@@ -36,10 +39,13 @@ _STORAGE_FAULTS = frozenset(
 def main() -> None:
     """Runs the command line; every error a person can meet becomes one message and an exit code."""
     try:
-        app(prog_name="longalign")
+        try:
+            app(prog_name="longalign")
+        finally:
+            # Here and not at the interpreter's end, where a closed pipe could only be complained about.
+            sys.stdout.flush()
     except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(0) from None
+        _leave_closed_pipe()
     except (UserError, MissingExtraError) as error:
         _fail(str(error), 2)
     except LongAlignError as error:
@@ -52,7 +58,20 @@ def main() -> None:
             f"{place}cannot be written or read: {error.strerror or error}; mend that, and run the same command again", 1
         )
     except KeyboardInterrupt:
-        _fail("stopped; the same command goes on where this one was", 130)
+        _fail(STOPPED, 130)
+    except SystemExit as end:
+        # Typer turns Ctrl-C into the exit code 130, and Typer and rich a closed pipe into 1, before either gets here.
+        if end.code == 130:
+            _fail(STOPPED, 130)
+        if isinstance(end.__context__, BrokenPipeError):
+            _leave_closed_pipe()
+        raise
+
+
+def _leave_closed_pipe() -> None:
+    """The reader has what it wanted; what is still buffered goes nowhere, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,11 +1,14 @@
 """The command line as a person meets it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+
+import pytest
 
 import longalign_data
 
@@ -100,3 +103,58 @@ def test_the_fake_provider_says_how_to_reach_it_and_what_was_spent(tmp_path: Pat
     out, err = process.communicate(timeout=20)
     assert "0 replies, 0.0000 dollars" in out
     assert "Traceback" not in err
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+    command = [
+        sys.executable,
+        "-m",
+        "longalign_data",
+        "build",
+        str(recipe),
+        "--output",
+        str(tmp_path),
+        "--workers",
+        "1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("ingest")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "stopped; the same command goes on where this one was" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("arguments", [["catalog"], ["catalog", "show", "python-stdlib"], ["--help"]])
+def test_a_reader_that_leaves_early_is_no_error(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "longalign_data", *arguments]
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["build"], "Missing argument"),
+        (["build", "x.yaml", "--worker", "2"], "No such option"),
+        (["build", "x.yaml", "--workers", "many"], "--workers"),
+        (["biuld"], "No such command"),
+    ],
+)
+def test_a_command_that_is_spelt_wrong_is_told_so(arguments: list[str], word: str) -> None:
+    done = longalign(*arguments)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_version_and_help_are_no_errors() -> None:
+    assert [longalign(option).returncode for option in ("--version", "--help")] == [0, 0]
