@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longalign_data.build.pipeline import Built
-from longalign_data.sampling.draw import OTHER
+from longalign_data.sampling.partial import OTHER
 
 
 def print_outcomes(built: Built, console: Console) -> None:

@@ -186,7 +186,7 @@ def test_a_parameter_that_the_model_does_not_take_ends_the_run_before_it_costs_a
 
 def test_a_teacher_without_a_batch_api_says_so(corpus: Callable[..., Asked], tmp_path: Path) -> None:
     asked = corpus("extractive")
-    assert "no batch API" in asked.build("http://127.0.0.1:9", tmp_path, "--schedule", "batch", code=2)
+    assert "no batch API" in asked.build("http://127.0.0.1:9", tmp_path / "out", "--schedule", "batch", code=2)
 
 
 def test_no_key_stands_in_any_file_of_a_build(
