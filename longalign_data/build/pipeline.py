@@ -72,8 +72,8 @@ def build(
 ) -> Built:
     """Brings the build up to date with the recipe; with `only`, that one stage, on what stands before it.
 
-    `teacher` is called when the generate stage has something to do, and not otherwise, so that a finished build needs no
-    key. `spending` are the prices and the limit of that stage (the package's prices and no limit when None). Raises
+    `teacher` is called first of all when the generate stage has something to do, and not otherwise, so that a finished
+    build needs no key. `spending` are the prices and the limit of that stage (the package's prices and no limit when None). Raises
     BuildError when another process works on the folder, or when `only` lacks its inputs.
     """
     return _bring(loaded, output, run, progress, teacher, spending, only=only, until=None)
@@ -123,11 +123,13 @@ def _bring(
             to_run = _stages_to_run(folder, prints, recipe, INPUTS["generate"], until=until)
         else:
             to_run = _stages_to_run(folder, prints, recipe, recipe.keep)
+        # Before any work: a missing key or an unknown model is better known now than after the corpus was read.
+        asked = teacher() if "generate" in to_run else None
         outcomes: list[Outcome] = []
         for stage in stages:
             if stage in to_run:
                 folder.manifest.unlink(missing_ok=True)
-                report = _run_stage(stage, loaded, folder, prints[stage], run, progress, teacher, templates, spending)
+                report = _run_stage(stage, loaded, folder, prints[stage], run, progress, asked, templates, spending)
                 shutil.rmtree(folder.work(stage), ignore_errors=True)
                 outcomes.append(Outcome(report=report, ran=True))
             elif (report_ := read_report(folder, stage)) is not None and report_.fingerprint == prints[stage]:
@@ -164,18 +166,19 @@ def _run_stage(
     fingerprint: str,
     run: RunOptions,
     progress: Progress,
-    teacher: Callable[[], Teacher],
+    teacher: Teacher | None,
     templates: Templates,
     spending: Spending | None,
 ) -> StageReport:
     if stage == "generate":
+        assert teacher is not None
         return generate(
             loaded,
             folder,
             fingerprint=fingerprint,
             run=run,
             progress=progress,
-            teacher=teacher(),
+            teacher=teacher,
             templates=templates,
             spending=spending,
         )

@@ -23,6 +23,7 @@ from longalign_data.cli.arguments import (
     UrlOption,
     WorkersOption,
 )
+from longalign_data.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -143,7 +144,9 @@ def _run(
             output,
             run=run,
             progress=progress,
-            teacher=lambda: _teacher(loaded.recipe.generate, teacher_url, concurrency),
+            teacher=lambda: _teacher(
+                loaded.recipe.generate, teacher_url, concurrency, build_folder(loaded, output).ledger
+            ),
             only=only,
             spending=spending,
         )
@@ -183,10 +186,11 @@ def _as_typed(tool: str) -> str:
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
-def _teacher(generate: "Generate", url: str | None, concurrency: int) -> "Teacher":
+def _teacher(generate: "Generate", url: str | None, concurrency: int, ledger: Path) -> "Teacher":
     from longalign_data.teachers.table import load_teacher
 
     known = connection_of(generate.teacher, url)
+    _need_key(generate.teacher, known, ledger)
     return load_teacher(
         generate.teacher,
         api_key=known.api_key,
@@ -197,11 +201,32 @@ def _teacher(generate: "Generate", url: str | None, concurrency: int) -> "Teache
 
 
 def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":
-    """How the recipe's teacher is reached; keys and places come from the environment here and nowhere else."""
+    """How the recipe's teacher is reached; keys and places come from the environment here and nowhere else. Raises
+    UserError for a place that is no web address and a key that no header can carry, which would only fail later."""
     import os
+    from urllib.parse import urlsplit
 
     from longalign_data.teachers.base import Connection
 
     prefix = {"anthropic": "ANTHROPIC", "openai": "OPENAI"}.get(choice.provider, "")
     key = os.environ.get(f"{prefix}_API_KEY") or None
-    return Connection(api_key=key, base_url=url or os.environ.get(f"{prefix}_BASE_URL") or None)
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise UserError(f"{prefix}_API_KEY holds white space or other characters that no key has; set it again")
+    base_url = url or os.environ.get(f"{prefix}_BASE_URL") or None
+    if base_url is not None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise UserError(
+                f"{base_url!r} is no address of a teacher; expected something like http://localhost:8000/v1"
+            )
+    return Connection(api_key=key, base_url=base_url)
+
+
+def _need_key(choice: "TeacherChoice", connection: "Connection", ledger: Path) -> None:
+    """Raises UserError where the first request would fail for want of a key. With a ledger there may be no request left."""
+    needed = choice.provider == "anthropic" or (choice.provider == "openai" and connection.base_url is None)
+    if needed and connection.api_key is None and not ledger.is_file():
+        raise UserError(
+            f"the teacher {choice.model!r} needs an API key; set {choice.provider.upper()}_API_KEY. To rehearse without one: "
+            "longalign fake-provider, and --teacher-url"
+        )

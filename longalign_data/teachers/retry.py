@@ -24,7 +24,7 @@ _CHANCE = random.SystemRandom()
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _LOAD = frozenset({429, 503, 529})
-_TOO_LONG = ("too long", "too large", "context length", "context_length", "context window", "maximum context")
+_CONTEXT = ("context length", "context_length", "context window", "maximum context")
 _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
 
 
@@ -61,9 +61,19 @@ def fault_of_status(status: int, message: str, headers: Mapping[str, str]) -> Fa
             is_load=status in _LOAD,
             is_unsure=status >= 500 and status not in _LOAD,
         )
-    if status == 413 or any(mark in text for mark in _TOO_LONG):
+    if status == 413 or _is_too_long(text):
         return Fault(reason="context-exceeded", message=said, retryable=False)
     return Fault(reason="bad-request", message=said, retryable=False)
+
+
+def _is_too_long(text: str) -> bool:
+    """Whether an error text speaks of the prompt. "max_tokens is too large" is a mistake in the recipe instead, and must not
+    be taken out on a document."""
+    if any(mark in text for mark in _CONTEXT):
+        return True
+    of_the_prompt = any(word in text for word in ("prompt", "input", "messages"))
+    of_the_limit = any(word in text for word in ("max_tokens", "max_completion_tokens"))
+    return ("too long" in text or "too large" in text) and of_the_prompt and not of_the_limit
 
 
 def transport_fault(error: Exception, connection_error: type[Exception]) -> Fault:

@@ -358,3 +358,32 @@ def test_one_stage_alone_makes_its_own_missing_table_again(reference: tuple[Path
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True)
     assert rows(tmp_path / "builds") == rows(whole)
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "said"),
+    [
+        ({}, [], "set ANTHROPIC_API_KEY"),
+        ({"ANTHROPIC_API_KEY": "with space"}, [], "no key has"),
+        ({"ANTHROPIC_API_KEY": "k"}, ["--teacher-url", "not a url"], "no address of a teacher"),
+    ],
+)
+def test_a_teacher_that_cannot_be_asked_is_told_before_the_corpus_is_read(
+    tmp_path: Path, environment: dict[str, str], options: list[str], said: str
+) -> None:
+    recipe = write_corpus(tmp_path)
+    text = recipe.read_text(encoding="utf-8") + "generate: {teacher: {provider: anthropic, model: claude-sonnet-5-5}}\n"
+    recipe.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "longalign_data", "build", str(recipe), "--output", str(tmp_path / "b"), *options]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "OPENAI_"))}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=clean | environment | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "ingest" not in done.stderr
