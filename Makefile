@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
+BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume
+
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test kills check fix bench clean
+.PHONY: help quickstart test kills schema cluster check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,8 +31,15 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 kills: $(VENV)/.dev ## 200 kills at random moments of the generate stage (long)
 	LONGALIGN_KILLS=200 $(RUN) pytest -n 2 tests/generation/test_kills.py
 
+schema: $(VENV)/.dev ## write recipes/schema.json anew, after a change of the recipe or the catalog's models
+	$(BIN)/python -c "from longalign_data.recipe import schema_json; print(schema_json(), end='')" > recipes/schema.json
+
+cluster: $(VENV)/.dev ## test ingest on a Ray cluster of two nodes on this machine
+	$(RUN) pip install --quiet --disable-pip-version-check -e '.[ray]'
+	$(RUN) pytest -m cluster
+
 bench: $(VENV)/.dev ## run the benchmarks; results go to benchmarks/results/
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean: ## remove the environment and the quickstart's build
 	rm -rf $(VENV) builds/quickstart

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from longalign_data import yamlfile
-from longalign_data.catalog import Card, SourceId, builtin_cards, load_card
+from longalign_data.catalog import Card, SourceId, load_card
 from longalign_data.errors import RecipeError
 from longalign_data.yamlfile import Strict
 
@@ -551,5 +551,4 @@ def schema_json() -> str:
     schema = Recipe.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "longalign-data recipe"
-    schema["$defs"]["CardRef"]["properties"]["card"]["examples"] = sorted(builtin_cards())
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
