@@ -184,7 +184,8 @@ def test_tokenizer_files_are_seen_from_the_recipe_and_their_place_is_no_identity
         assert (recipe.tokenizer, recipe.encode.tokenizer) == (place, place)
         tokenizer = load_tokenizer(recipe.tokenizer).identity
         encoder = make_encoder(recipe.encode, recipe.tokenizer).identity
-        prints.append(fingerprints(recipe, inputs=[], prompts="p", tokenizer=tokenizer, encoder=encoder))
+        parts = {"inputs": [], "curation": [], "mix_inputs": []}
+        prints.append(fingerprints(recipe, **parts, prompts="p", tokenizer=tokenizer, encoder=encoder))
     assert prints[0] == prints[1]
 
 
