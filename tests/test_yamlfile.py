@@ -137,9 +137,9 @@ MINIMAL = "name: x\nversion: 1.0.0\nsample: {count: 1}\nsources:\n"
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("- card: wiki\n  pth: x\n", "FILE:6: sources[0].pth: unknown key; did you mean 'path'? Known here: card, path"),
+        ("- card: wiki\n  pth: x\n", "FILE:6: sources[0].pth: unknown key; did you mean 'path'? Known here: acknowledge, card, path"),
         ("- card: 5\n", "FILE:5: sources[0].card: input should be a valid string; found 5"),
-        ("- id: a\n  titel: A\n", "FILE:6: sources[0].titel: unknown key; did you mean 'title'? Known here: homepage, id, lang"),
+        ("- id: a\n  titel: A\n", "FILE:6: sources[0].titel: unknown key; did you mean 'title'? Known here: gated, homepage, id, lang"),
         ("- id: a\n  titel: A\n", "FILE:5: sources[0].license: missing; it must be given"),
         ("- id: a\n  reader: {kind: text, text: b}\n", "FILE:6: sources[0].reader.text: unknown key; known here: extensions, kind"),
         ("- id: a\n  reader: {kind: jsonl, titel: b}\n", "FILE:6: sources[0].reader.titel: unknown key; did you mean 'title'?"),
@@ -158,7 +158,7 @@ def test_a_source_that_is_a_bare_word_is_told_what_a_source_looks_like(tmp_path:
 
 def test_a_misspelt_card_is_taken_for_a_reference(tmp_path: Path) -> None:
     message = complaint(tmp_path, MINIMAL + "- crad: wikipedia\n", Recipe)
-    assert "sources[0].crad: unknown key; did you mean 'card'? Known here: card, path" in message
+    assert "sources[0].crad: unknown key; did you mean 'card'? Known here: acknowledge, card, path" in message
 
 
 def test_norwegian_wants_quotes(tmp_path: Path) -> None:
