@@ -137,9 +137,9 @@ MINIMAL = "name: x\nversion: 1.0.0\nsample: {count: 1}\nsources:\n"
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("- card: wiki\n  pth: x\n", "FILE:6: sources[0].pth: unknown key; did you mean 'path'? Known here: acknowledge, card, path"),
+        ("- card: wiki\n  pth: x\n", "FILE:6: sources[0].pth: unknown key; did you mean 'path'? Known here: acknowledge, card"),
         ("- card: 5\n", "FILE:5: sources[0].card: input should be a valid string; found 5"),
-        ("- id: a\n  titel: A\n", "FILE:6: sources[0].titel: unknown key; did you mean 'title'? Known here: gated, homepage, id, lang"),
+        ("- id: a\n  titel: A\n", "FILE:6: sources[0].titel: unknown key; did you mean 'title'? Known here: gated, homepage, id"),
         ("- id: a\n  titel: A\n", "FILE:5: sources[0].license: missing; it must be given"),
         ("- id: a\n  reader: {kind: text, text: b}\n", "FILE:6: sources[0].reader.text: unknown key; known here: extensions, kind"),
         ("- id: a\n  reader: {kind: jsonl, titel: b}\n", "FILE:6: sources[0].reader.titel: unknown key; did you mean 'title'?"),
