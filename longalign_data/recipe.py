@@ -438,8 +438,30 @@ class LoadedRecipe:
         return self.path.parent / name
 
 
+def builtin_recipes() -> dict[str, Path]:
+    """Every recipe that comes with the package, by name: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "_recipes"
+    folder = installed if installed.is_dir() else package.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _builtin(path: Path) -> Path:
+    """`path` itself, unless it is a bare name and no such file exists; then the recipe of that name."""
+    if path.exists() or path.suffix in (".yaml", ".yml") or len(path.parts) != 1:
+        return path
+    known = builtin_recipes()
+    if path.name not in known:
+        raise RecipeError(f"{path}: no such file, and no recipe that comes along; these do: {', '.join(known)}")
+    return known[path.name]
+
+
 def load_recipe(path: Path) -> LoadedRecipe:
-    """The recipe and its cards. Raises RecipeError naming file, line, key, what was expected and what is known."""
+    """The recipe and its cards; a bare name such as `quickstart` is one that comes with the package.
+
+    Raises RecipeError naming file, line, key, what was expected and what is known.
+    """
+    path = _builtin(path)
     text = yamlfile.read_text(path)
     recipe = yamlfile.parse(text, path, Recipe)
     placed: list[PlacedSource] = []

@@ -200,3 +200,14 @@ def test_a_sentencepiece_model_and_a_folder_of_a_model_are_seen_from_the_recipe(
     recipe, folder = load_recipe(path).recipe, path.parent.resolve()
     assert recipe.tokenizer == f"sentencepiece:{folder}/a.model"
     assert recipe.encode.tokenizer == f"hf:{folder}/llama"
+
+
+def test_a_bare_name_is_a_recipe_that_comes_along_unless_a_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(Path("quickstart")).recipe.name == "quickstart"
+    with pytest.raises(RecipeError, match=r"quickstrat: no such file.*quickstart"):
+        load_recipe(Path("quickstrat"))
+    (tmp_path / "quickstart").write_text(f"{HEAD}{TAIL}")
+    assert load_recipe(Path("quickstart")).recipe.name == "x"
