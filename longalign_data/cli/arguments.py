@@ -27,7 +27,10 @@ EngineOption = Annotated[
 AddressOption = Annotated[
     str, typer.Option("--address", help="The Ray cluster, such as 10.0.0.5:6379; auto is the one this machine is in.")
 ]
-RecipeArg = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+RecipeArg = Annotated[
+    Path,
+    typer.Argument(help="The recipe, a YAML file; or the name of one that comes with the package.", show_default=False),
+]
 BuildArg = Annotated[Path, typer.Argument(help="A build folder, such as builds/quickstart/1.0.0.", show_default=False)]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Where builds stand: OUTPUT/<name>/<version>.")]
 WorkersOption = Annotated[
