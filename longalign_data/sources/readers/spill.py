@@ -4,7 +4,7 @@ Records are dealt by a hash of their group into files; a group is whole in one o
 memory. Both passes go through the records in the order in which they came.
 """
 
-import pickle
+import json
 import tempfile
 from collections.abc import Iterator
 from types import TracebackType
@@ -35,20 +35,18 @@ class Spill:
             file.close()
 
     def add(self, group: str, record: tuple[Any, ...]) -> None:
-        """Keeps a record of plain values."""
+        """Keeps a record of texts, numbers and None; raises TypeError for anything that JSON cannot say."""
         index = int(digest([group])[:8], 16) % len(self._files) if len(self._files) > 1 else 0
-        pickle.dump((group, record), self._files[index], protocol=5)
+        # A line of ASCII: line ends and lone surrogates inside a value are escaped.
+        self._files[index].write(json.dumps([group, *record]).encode("ascii") + b"\n")
 
     def groups(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """Each group with its records in the order of `add`; groups of a file in the order of their first record."""
         for file in self._files:
             file.seek(0)
             found: dict[str, list[tuple[Any, ...]]] = {}
-            while True:
-                try:
-                    group, record = pickle.load(file)  # noqa: S301 - written above, by this process
-                except EOFError:
-                    break
-                found.setdefault(group, []).append(record)
+            for line in file:
+                group, *record = json.loads(line)
+                found.setdefault(group, []).append(tuple(record))
             yield from found.items()
             file.close()
