@@ -11,6 +11,7 @@ from longalign_data.records import SCHEMA_VERSION
 from longalign_data.shards.files import write_json
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.stage import StageReport
+from longalign_data.tokenizers import HubTokenizer, load_tokenizer
 
 FORMAT = "longalign-data build"
 
@@ -36,8 +37,8 @@ def write_manifest(
         "recipe": loaded.text,
         "cards": [source.card.model_dump(mode="json", exclude_none=True) for source in loaded.sources],
         "tokenizers": {
-            "measure": {"spec": recipe.tokenizer, "identity": tokenizer},
-            "trainee": {"spec": recipe.encode.tokenizer or recipe.tokenizer, "identity": trainee_tokenizer},
+            "measure": _tokenizer(recipe.tokenizer, tokenizer),
+            "trainee": _tokenizer(recipe.encode.tokenizer or recipe.tokenizer, trainee_tokenizer),
         },
         "pack": recipe.pack.model_dump(mode="json"),
         "mix": [choice.model_dump(mode="json", exclude_none=True) for choice in recipe.mix],
@@ -60,6 +61,15 @@ def write_manifest(
     }
     if read_manifest(folder) != manifest:
         write_json(folder.manifest, manifest)
+
+
+def _tokenizer(spec: str, identity: str) -> dict[str, str]:
+    found = {"spec": spec, "identity": identity}
+    tokenizer = load_tokenizer(spec)
+    if isinstance(tokenizer, HubTokenizer) and tokenizer.revision is not None:
+        # What `hf:NAME` without a revision was on the day of the build; written as hf:NAME@REVISION it stays that.
+        found["revision"] = tokenizer.revision
+    return found
 
 
 def read_manifest(folder: BuildFolder) -> dict[str, Any] | None:

@@ -208,6 +208,21 @@ def test_chinese_variants_are_chosen() -> None:
     assert choose_variant(text, "zh-tw") == "電腦与軟體。原样"
 
 
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [("zh-cn", "电脑里的软件，头发与皇后，乾坤与干净"), ("zh-tw", "電腦裡的軟體，頭髮與皇后，乾坤與乾淨")],
+)
+def test_chinese_pages_are_converted_where_their_authors_set_no_marker(
+    tmp_path: Path, variant: str, words: str
+) -> None:
+    text = "電腦裡的-{zh-cn:软件; zh-tw:軟體}-，頭髮與皇后，乾坤與乾淨"
+    path = corpora.write_mediawiki(tmp_path / "w.xml", [corpora.mediawiki_page(1, "電腦", text)])
+    (page,) = docs(everything(placed(path, "wikipedia", "zh", variant=variant, convert=True)))
+    assert page.text == f"# {words[:2]}\n\n{words}"
+    (typed,) = docs(everything(placed(path, "wikipedia", "zh", variant=variant)))
+    assert typed.title == "電腦"
+
+
 # Stack Exchange
 
 
