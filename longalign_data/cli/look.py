@@ -33,7 +33,8 @@ def stats(
     """Lengths by stage, source, language and task; histogram, rejects, fill."""
     from rich.console import Console
 
-    from longalign_data.explore.stats import collect, print_stats
+    from longalign_data.explore.figures import collect
+    from longalign_data.explore.stats import print_stats
     from longalign_data.shards.folder import open_build
 
     found = collect(open_build(build_path))
