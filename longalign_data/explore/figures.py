@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from longalign_data.explore.recorded import stage_reports
 from longalign_data.explore.sql import connect, reading
 from longalign_data.shards.folder import STAGES, BuildFolder
-from longalign_data.shards.stage import StageReport, read_report
+from longalign_data.shards.stage import StageReport
 
 if TYPE_CHECKING:
     import duckdb
@@ -211,7 +212,7 @@ _WITH_SAMPLING_EDGES = ("documents", "selected", "samples", "sequences")
 def collect(build: BuildFolder) -> Stats:
     """The figures of a build. Reads lengths and labels, never texts or token ids. Raises BuildError on a damaged shard or
     report, naming it."""
-    reports = {stage: report for stage in STAGES if (report := read_report(build, stage)) is not None}
+    reports = stage_reports(build)
     sampled = reports["sample"].details if "sample" in reports else {}
     connection = connect(build)
     try:
@@ -336,21 +337,9 @@ def _crossings(connection: "duckdb.DuckDBPyConnection") -> list[Crossing]:
     ]
 
 
-DEPTHS = """
-    select sample_id, task, place.start / greatest(1, span."end" - span.start) as depth
-    from (
-        select sample_id, task, place, document_spans[list_position(doc_ids, place.doc_id)] as span
-        from (select sample_id, task, doc_ids, document_spans, unnest(checks.evidence) as place from samples)
-    )
-    where span is not null
-"""
-"""SQL: where each piece of evidence begins in its document, 0 the head and 1 the end. Texts are not needed: a sample says how
-long its documents are."""
-
-
 def _depths(connection: "duckdb.DuckDBPyConnection") -> list[EvidenceDepth]:
     rows = connection.execute(
-        f"select task, least(9, floor(10 * depth))::int, count(*) from ({DEPTHS}) where depth between 0 and 1 "  # noqa: S608
+        "select task, least(9, floor(10 * depth))::int, count(*) from evidence where depth between 0 and 1 "
         "group by all order by 1, 2"
     ).fetchall()
     found: dict[str, list[int]] = {}
