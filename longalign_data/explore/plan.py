@@ -5,7 +5,6 @@ the same printed for people, with one step drawn as bars. Nothing is written; to
 `pack` and run `longalign build` again, which starts at that stage.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from longalign_data import yamlfile
 from longalign_data.errors import BuildError, UserError
+from longalign_data.explore.recorded import manifest_of
 from longalign_data.packing.pack import Planned, Sequences, plan_sequences, read_sequences
 from longalign_data.recipe import PackSequences, Recipe
 from longalign_data.shards.folder import BuildFolder
@@ -47,7 +47,7 @@ class PlanReport:
 
 def recipe_of(build: BuildFolder) -> Recipe:
     """The recipe that a complete build was made from. Raises BuildError when it is not complete."""
-    manifest = _manifest(build)
+    manifest = manifest_of(build)
     if not manifest:
         raise BuildError(f"{build.root}: the build is not complete (no manifest.json); run: longalign build RECIPE")
     return yamlfile.parse(manifest["recipe"], build.manifest, Recipe)
@@ -89,19 +89,8 @@ def change(choice: PackSequences, changes: Mapping[str, Any]) -> PackSequences:
         raise UserError(f"this plan cannot be made: {error}") from None
 
 
-def _manifest(build: BuildFolder) -> dict[str, Any]:
-    """Empty while the build is not complete."""
-    try:
-        manifest: dict[str, Any] = json.loads(build.manifest.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise BuildError(f"{build.manifest}: not JSON: {error}") from None
-    return manifest
-
-
 def _encode_details(build: BuildFolder) -> dict[str, Any]:
-    return next(stage["details"] for stage in _manifest(build)["stages"] if stage["stage"] == "encode")
+    return next(stage["details"] for stage in manifest_of(build)["stages"] if stage["stage"] == "encode")
 
 
 def print_plan(report: PlanReport, console: "Console", *, ranks: int, seconds: float | None, name: str) -> None:
