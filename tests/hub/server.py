@@ -172,7 +172,7 @@ def hub_server() -> Iterator[Hub]:
         server.server_close()
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
         self.status, self.message, self.code = status, message, code
@@ -281,8 +281,8 @@ class _Handler(BaseHTTPRequestHandler):
                         status, answer, headers = handle(self, match, query, body)
                         break
                 else:
-                    raise _Refused(404, f"no such address: {self.command} {path}")
-        except _Refused as refused:
+                    raise _RefusedError(404, f"no such address: {self.command} {path}")
+        except _RefusedError as refused:
             headers = {"X-Error-Message": refused.message}
             if refused.code:
                 headers["X-Error-Code"] = refused.code
@@ -297,21 +297,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _need_token(self) -> None:
         if not self._knows():
-            raise _Refused(401, "Invalid username or password.")
+            raise _RefusedError(401, "Invalid username or password.")
 
     def _repo(self, name: str, *, write: bool = False) -> Repo:
         repo = self.state.repos.get(name)
         if write:
             self._need_token()
         if repo is None or (repo.private and not self._knows()):
-            raise _Refused(404 if self._knows() else 401, "Repository not found", "RepoNotFound")
+            raise _RefusedError(404 if self._knows() else 401, "Repository not found", "RepoNotFound")
         return repo
 
     def _commit_of(self, name: str, revision: str) -> tuple[Repo, Commit]:
         repo = self._repo(name)
         commit = repo.resolve(revision)
         if commit is None:
-            raise _Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            raise _RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return repo, commit
 
     def create(self, _: Any, __: Any, body: bytes) -> Any:
@@ -340,7 +340,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self._repo(match["repo"], write=True)
         commit = repo.resolve(match["rev"])
         if commit is None:
-            raise _Refused(404, "Invalid rev id", "RevisionNotFound")
+            raise _RefusedError(404, "Invalid rev id", "RevisionNotFound")
         files = []
         for file in json.loads(body)["files"]:
             known = commit.files.get(file["path"])
@@ -383,7 +383,7 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in body.splitlines()]
         header = lines[0]["value"]
         if header.get("parentCommit") not in (None, head.sha):
-            raise _Refused(412, "A commit has happened since. Please refresh and try again.")
+            raise _RefusedError(412, "A commit has happened since. Please refresh and try again.")
         files = dict(head.files)
         for line in lines[1:]:
             value = line["value"]
@@ -393,17 +393,17 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "lfsFile":
                 content = self.state.large.get(value["oid"], b"")
                 if value["oid"] not in self.state.large or len(content) != value["size"]:
-                    raise _Refused(400, f"{value['path']}: no such object {value['oid']}")
+                    raise _RefusedError(400, f"{value['path']}: no such object {value['oid']}")
                 pointer = (
                     f"version https://git-lfs.github.com/spec/v1\noid sha256:{value['oid']}\nsize {len(content)}\n"
                 )
                 files[value["path"]] = Blob(_git_oid(pointer.encode()), len(content), value["oid"], content)
             elif line["key"] == "deletedFile":
                 if value["path"] not in files:
-                    raise _Refused(404, "A file with this name doesn't exist", "EntryNotFound")
+                    raise _RefusedError(404, "A file with this name doesn't exist", "EntryNotFound")
                 del files[value["path"]]
             else:
-                raise _Refused(400, f"unknown operation {line['key']}")
+                raise _RefusedError(400, f"unknown operation {line['key']}")
         made = repo.commit(header["summary"], files)
         url = f"{self.state.url}/datasets/{match['repo']}/commit/{made.sha}"
         return 200, {"success": True, "commitOid": made.sha, "commitUrl": url, "hookOutput": ""}, {}
@@ -413,9 +413,9 @@ class _Handler(BaseHTTPRequestHandler):
         commit = repo.resolve(match["rev"])
         tag = json.loads(body)["tag"]
         if commit is None:
-            raise _Refused(404, "Invalid rev id", "RevisionNotFound")
+            raise _RefusedError(404, "Invalid rev id", "RevisionNotFound")
         if tag in repo.tags:
-            raise _Refused(409, f"Tag {tag} exists already")
+            raise _RefusedError(409, f"Tag {tag} exists already")
         repo.tags[tag] = commit.sha
         return 200, {}, {}
 
@@ -463,7 +463,7 @@ class _Handler(BaseHTTPRequestHandler):
             if recursive or len(below) == 1:
                 entries.append(blob.entry(path))
         if prefix and not entries:
-            raise _Refused(404, f"{match['path']} does not exist", "EntryNotFound")
+            raise _RefusedError(404, f"{match['path']} does not exist", "EntryNotFound")
         return 200, entries, {}
 
     def paths_info(self, match: re.Match[str], _: Any, body: bytes) -> Any:
@@ -482,7 +482,7 @@ class _Handler(BaseHTTPRequestHandler):
         _repo, commit = self._commit_of(match["repo"], match["rev"])
         blob = commit.files.get(match["path"])
         if blob is None:
-            raise _Refused(404, "Entry not found", "EntryNotFound")
+            raise _RefusedError(404, "Entry not found", "EntryNotFound")
         etag = f'"{blob.sha256 or blob.oid}"'
         headers = {
             "X-Repo-Commit": commit.sha,
