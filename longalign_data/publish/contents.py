@@ -201,8 +201,9 @@ def _leaks(
                 f"not keep {' and '.join(texts)}; add them to the recipe's `keep` and build again"
             )
         looked_at |= {table: build.root for table in there if table not in looked_at}
-    leaks: list[Leak] = []
-    for table, root in looked_at.items():
-        paths = [shard.path for shard in shards.get(table) or shards_of(manifest, table)]
-        leaks += find_leaks(root, paths, workers=workers)
-    return leaks
+    files = [
+        (root, shard.path)
+        for table, root in looked_at.items()
+        for shard in shards.get(table) or shards_of(manifest, table)
+    ]
+    return find_leaks(files, workers=workers)

@@ -18,6 +18,10 @@ SHOWN = 4
 """Characters of a finding that are shown, enough to find it again."""
 
 
+SEVERAL_BYTES = 20_000_000
+"""From so many bytes of files on, starting other processes costs less than it saves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
     """Something that looks like a key or a password: in which `file`, in the row whose id is `row_id`, in which `column`,
@@ -30,10 +34,11 @@ class Leak:
     beginning: str
 
 
-def find_leaks(root: Path, files: Sequence[str], *, workers: int = 1) -> list[Leak]:
-    """Everything that is found in the text columns of the files, which are relative to `root`, in their order."""
-    jobs = [(root, file) for file in files]
-    return [leak for found in map_ordered(_of_file, jobs, workers=min(workers, max(1, len(jobs)))) for leak in found]
+def find_leaks(files: Sequence[tuple[Path, str]], *, workers: int = 1) -> list[Leak]:
+    """Everything that is found in the text columns of the files, each a folder and a path below it, in their order."""
+    size = sum((root / file).stat().st_size for root, file in files)
+    workers = min(workers, len(files)) if size > SEVERAL_BYTES else 1
+    return [leak for found in map_ordered(_of_file, files, workers=workers) for leak in found]
 
 
 def _of_file(job: tuple[Path, str]) -> list[Leak]:

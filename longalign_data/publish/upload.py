@@ -186,13 +186,15 @@ class _Hub:
 
     def files_at(self, revision: str) -> dict[str, str]:
         """The files of a revision with the hashes by which they are known."""
+        from huggingface_hub.hf_api import RepoFile
+
         entries = self._patiently(
             lambda: list(self._api.list_repo_tree(**self._repo, recursive=True, revision=revision))
         )
         return {
-            entry.path: (entry.lfs.sha256 if entry.lfs else entry.blob_id)
+            entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id
             for entry in entries
-            if hasattr(entry, "blob_id")
+            if isinstance(entry, RepoFile)
         }
 
     def commit(
@@ -201,7 +203,7 @@ class _Hub:
         """Sends the files and commits them on top of `parent`. False where another commit came between, or where it is not
         known whether this one arrived: the head then says what is there."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-        from huggingface_hub.errors import HTTPError
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # whichever client the library has
 
         additions = [
             CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.content or str(file.source))
@@ -230,7 +232,7 @@ class _Hub:
 
     def _patiently(self, call: Callable[[], Value]) -> Value:
         """What `call` gives, after as many attempts as it takes. Raises HubError."""
-        from huggingface_hub.errors import HTTPError
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # whichever client the library has
 
         for attempt in itertools.count(1):
             try:
