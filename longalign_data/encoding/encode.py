@@ -32,7 +32,7 @@ from longalign_data.encoding.windows import Windower
 from longalign_data.engine import Progress, RunOptions, map_ordered
 from longalign_data.errors import BuildError
 from longalign_data.identity import digest
-from longalign_data.recipe import Encode, LoadedRecipe
+from longalign_data.recipe import Encode, LoadedRecipe, portable
 from longalign_data.records import DocumentSpan, Message, Reject, Sample, TokenSequence
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import from_row, iter_batches
@@ -196,7 +196,7 @@ def encode(
             progress.advance(items=job.num_inputs, tokens=pc.sum(encoded.table.column("num_tokens")).as_py() or 0)
         return writer.finish(
             {
-                "tokenizer": spec,
+                "tokenizer": portable(spec),
                 "tokenizer_identity": load_tokenizer(spec).identity,
                 "template": encoder.template,
                 "encoding": encoder.identity,
