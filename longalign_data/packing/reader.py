@@ -5,7 +5,7 @@ In: a folder with the tables `packs` and `plan`: a build, or a published copy of
 
     input_ids     [ 5  9  2  7 | 5  3  2]        int64[T]
     position_ids  [ 0  1  2  3 | 0  1  2]        int64[T], from 0 in every sequence
-    loss_weights  [ 0  0 .5 .5 | 0  0  1]        float32[T], of the label at the same place
+    loss_weights  [ 0  0 .5 .5 | 0  0  1]        float64[T], of the label at the same place
     cu_seqlens    [ 0  4  7]                     int32[num_sequences + 1]
 
 The same folder serves every split of K into ranks x accumulation: micro-batch m of a step takes its packs m * ranks to
@@ -60,7 +60,7 @@ class PackBatch:
     pack_id: str
     input_ids: npt.NDArray[np.int64]
     position_ids: npt.NDArray[np.int64]
-    loss_weights: npt.NDArray[np.float32]
+    loss_weights: npt.NDArray[np.float64]
     cu_seqlens: npt.NDArray[np.int32]
     max_seqlen: int
     num_tokens: int
@@ -268,7 +268,7 @@ class PackReader:
             pack_id=pack_id,
             input_ids=input_ids,
             position_ids=position_ids,
-            loss_weights=_numbers(table, "loss_weights", at).astype(np.float32),
+            loss_weights=_numbers(table, "loss_weights", at).astype(np.float64),
             cu_seqlens=cu_seqlens,
             max_seqlen=int(lengths.max()),
             num_tokens=len(input_ids),

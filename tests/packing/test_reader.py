@@ -64,7 +64,7 @@ def test_a_batch_is_the_stored_pack_with_restarting_positions(build: Any) -> Non
         assert batch.max_seqlen == max(lengths)
         assert (batch.num_tokens, batch.num_sequences) == (row.num_tokens, row.num_sequences)
         kinds = (batch.input_ids.dtype, batch.position_ids.dtype, batch.loss_weights.dtype, batch.cu_seqlens.dtype)
-        assert kinds == (np.int64, np.int64, np.float32, np.int32)
+        assert kinds == (np.int64, np.int64, np.float64, np.int32)
 
 
 def test_step_numbers_are_those_of_its_packs(build: Any) -> None:
