@@ -270,7 +270,7 @@ class Pack:
     are not scaled by the step: divide the summed loss of a whole step by the plan's `normalizer` (Z; equal to M, the
     number of sequences, for alpha = 1). Source: LongAlign, Eq. 2 and 4. Stored in double precision, because 1/3 in single
     precision is wrong by 3e-8 and would be the largest error of a step; there are few distinct values, so Parquet's
-    dictionaries store them in no more space.
+    dictionaries store them in hardly more space.
 
     `work` is the modelled cost of the pack, sum over its sequences of c1*l + c2*l^2.
     """
