@@ -9,6 +9,7 @@ be rid of the text deletes that folder.
 """
 
 import dataclasses
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from longalign_data.shards.files import sync_folder, write_json
 from longalign_data.shards.folder import STAGES, BuildFolder
 from longalign_data.shards.manifest import Manifest, read_manifest, recipe_of, require_manifest, shards_of, stage_of
 from longalign_data.shards.parquet import from_row, iter_batches
-from longalign_data.shards.stage import StageReport, StageWriter
+from longalign_data.shards.stage import StageReport, StageWriter, write_report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +238,11 @@ def _filtered(
             _count(writer, old, kept=bool(shards_of(manifest, table)))
             if stage == "sample":
                 writer.counts.num_tokens = old["num_tokens"] - lengths.num_tokens
-            yield writer.finish(_details(made, manifest, old, gone, lengths))
+            report = writer.finish()
+        # Some figures are counted in the shards, which are closed only now.
+        report = dataclasses.replace(report, details=_details(made, manifest, old, gone, lengths))
+        write_report(made, report)
+        yield report
 
 
 def _count(writer: StageWriter, old: Mapping[str, Any], *, kept: bool) -> None:
@@ -389,7 +394,9 @@ def refuse_to_bring_back(folder: BuildFolder, loaded: LoadedRecipe) -> None:
         )
     sources = {placed.card.id for placed in loaded.sources} | {placed.set.id for placed in loaded.mix}
     open_: dict[tuple[str, str], str] = {}
-    for path in sorted(folder.root.parent.glob("*/manifest.json")):
+    # A trial (`--limit`) stands under a name of its own.
+    names = {recipe.name, re.sub(r"-limit-[0-9]+$", "", recipe.name)}
+    for path in sorted(path for name in names for path in folder.root.parent.parent.glob(f"{name}/*/manifest.json")):
         found = read_manifest(BuildFolder(path.parent)) or {}
         for entry in found.get("removed") or ():
             open_[entry["kind"], entry["id"]] = entry["version"]
@@ -404,7 +411,7 @@ def refuse_to_bring_back(folder: BuildFolder, loaded: LoadedRecipe) -> None:
             )
     if lines:
         raise BuildError(
-            f"{folder.root.parent}: something was removed from this data set, and the recipe {recipe.version} could bring it "
+            f"{folder.root}: something was removed from this data set, and the recipe {recipe.version} could bring it "
             "back:\n"
             + "\n".join(f"- {line}" for line in lines)
             + "\nThen build it as a new version. To have it back on "
