@@ -76,10 +76,6 @@ def test_a_build_that_is_not_complete_is_none(copy: BuildFolder) -> None:
         verify(copy, Silent())
 
 
-def swap(rows: Rows) -> None:
-    rows[0], rows[1] = rows[1], rows[0]
-
-
 def put(name: str, value: Any) -> Callable[[Rows], object]:
     return lambda rows: rows[0].update({name: value})
 
@@ -104,7 +100,7 @@ CHANGES: dict[str, tuple[str, Callable[[Rows], object], str]] = {
     "a token of a pack": ("packs", lambda rows: rows[0]["input_ids"].__setitem__(0, 3), "other tokens"),
     "a weight": ("packs", lambda rows: rows[0]["loss_weights"].__setitem__(-1, 0.123), "weights are not those"),
     "a border": ("packs", lambda rows: rows[0]["cu_seqlens"].__setitem__(-1, 1), "do not fit each other"),
-    "packs out of order": ("packs", swap, "is not pack 0 of the plan"),
+    "packs out of order": ("packs", put("pack_id", "0" * 32), "is not pack 0 of the plan"),
     "M": ("plan", lambda rows: [row.update(num_sequences=99) for row in rows], "says 99 sequences and holds"),
     "Z": ("plan", lambda rows: [row.update(normalizer=0.5) for row in rows], "says the normalizer 0.5"),
     "capacity": ("plan", put("capacity", 5), "has room for 5"),
