@@ -26,6 +26,7 @@ from longalign_data.errors import RecipeError
 from longalign_data.yamlfile import Strict
 
 Share = Annotated[float, Field(ge=0)]
+DocumentOrSampleId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="A whole id, 32 characters.")]
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -357,6 +358,14 @@ class PackSequences(Strict):
         return self
 
 
+class Exclude(Strict):
+    """What was withdrawn: documents are rejected when they are read, samples when they are made, both as `withdrawn`.
+    `longalign remove` takes things out of a build that stands; these lines keep them out of those to come."""
+
+    documents: list[DocumentOrSampleId] = []
+    samples: list[DocumentOrSampleId] = []
+
+
 TableName = Literal["documents", "selection", "samples", "chats", "sequences", "packs", "plan"]
 
 
@@ -378,6 +387,7 @@ class Recipe(Strict):
     mix: list[MixSet] = []
     encode: Encode = Encode()
     pack: PackSequences = PackSequences()
+    exclude: Exclude = Exclude()
     keep: list[TableName] = Field(
         default=["documents", "selection", "samples", "chats", "sequences", "packs", "plan"],
         description="Tables that stay in the build; rejects always do.",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from longalign_data.build.fingerprints import fingerprints, stages_of
 from longalign_data.build.manifest import write_manifest
+from longalign_data.build.removal import refuse_to_bring_back
 from longalign_data.curation.curate import curation_identity
 from longalign_data.encoding.encode import encode, encoder_identity
 from longalign_data.engine import Progress, RunOptions
@@ -107,6 +108,7 @@ def _bring(
     trainee = load_tokenizer(recipe.encode.tokenizer or recipe.tokenizer).identity
     stages = stages_of(recipe)
     with folder.lock():
+        refuse_to_bring_back(folder, loaded)
         _clear_others(folder, stages)
         prints = fingerprints(
             recipe,
