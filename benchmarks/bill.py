@@ -3,8 +3,10 @@
 python benchmarks/bill.py
 
 Fifty documents of 8,000 to 40,000 tokens, every prompt sent over real HTTP. `naive` sends the same calls with no mark for
-the cache; all that differs is the way. The estimate is what `longalign estimate --pilot 50` says before anything is asked.
-The fake's answers are short, so these ratios are those of the documents' tokens; see the column `output_share`.
+the cache; all that differs is the way. `estimated_usd` is what `longalign estimate --pilot 50` says before anything is asked,
+with the lengths of replies out of a trial build of ten documents (`--limit 10`); `by_pilot_usd` what it says without the
+trial, when nobody knows yet how much this teacher writes. The fake's answers are short, so these ratios are those of the
+documents' tokens; see `output_share`.
 """
 
 import os
@@ -22,7 +24,7 @@ from record import store
 from longalign_data.build.pipeline import build, prepare
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.generation.budget import Spending
-from longalign_data.recipe import load_recipe
+from longalign_data.recipe import limited, load_recipe
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.stage import read_report
 from longalign_data.teachers.fake import FakeServer, Scenario
@@ -71,8 +73,16 @@ def metered(prepared: Path, output: Path, recipe: Path, schedule: str, cache: bo
         }
 
 
-def estimated(prepared: Path, output: Path, recipe: Path, way: str, answers: int) -> float:
-    shutil.copytree(prepared, output)
+def trial(output: Path, recipe: Path) -> None:
+    loaded = limited(load_recipe(recipe), 10)
+    prepare(loaded, output, run=RunOptions(), progress=Silent())
+    with FakeServer(SCENARIO) as server:
+        teacher = load_teacher(loaded.recipe.generate.teacher, api_key="fake", base_url=server.url)
+        run = RunOptions(concurrency=4)
+        build(loaded, output, run=run, progress=Silent(), teacher=lambda: teacher, only="generate")
+
+
+def estimated(output: Path, recipe: Path, way: str, answers: int) -> float:
     with FakeServer(SCENARIO) as server:
         command = [sys.executable, "-m", "longalign_data", "estimate", str(recipe), "--output", str(output)]
         command += ["--pilot", str(NUM), "--teacher-url", server.url, "--prices", str(recipe.parent / "prices.yaml")]
@@ -90,12 +100,17 @@ def main(folder: Path) -> None:
     prepare(load_recipe(recipes[1]), prepared, run=RunOptions(), progress=Silent())
     rows: list[dict[str, Any]] = []
     for number, (name, (schedule, cache, answers, way)) in enumerate(WAYS.items()):
-        expected = estimated(prepared, folder / f"estimate-{number}", recipes[answers], way, answers)
+        place = folder / f"estimate-{number}"
+        shutil.copytree(prepared, place)
+        by_pilot = estimated(place, recipes[answers], way, answers)
+        trial(place, recipes[answers])
+        expected = estimated(place, recipes[answers], way, answers)
         row = metered(prepared, folder / f"build-{number}", recipes[answers], schedule, cache, answers)
         naive = rows[0]["usd_per_sample"] if rows else row["usd_per_sample"]
         row |= {
             "of_naive_per_sample": round(row["usd_per_sample"] / naive, 4),
             "usd_per_sample": round(row["usd_per_sample"], 6),
+            "by_pilot_usd": by_pilot,
             "estimated_usd": expected,
             "estimate_off": round(expected / row["usd"] - 1, 4),
         }
