@@ -392,6 +392,7 @@ class _Seen:
     def __init__(self, recipe: Recipe) -> None:
         wish = recipe.curate.near_duplicates
         self._near = NearDuplicates(wish.threshold) if wish.action == "reject" else None
+        self._withdrawn = {bytes.fromhex(doc_id) for doc_id in recipe.exclude.documents}
         self._ids: set[bytes] = set()
         self._order: list[bytes] = []
 
@@ -401,6 +402,8 @@ class _Seen:
     def refusal(self, doc_id: str, found: Signature | None) -> Refused | None:
         """Why the next document is not taken: it is the same as one before it, or nearly so."""
         key = bytes.fromhex(doc_id)
+        if key in self._withdrawn:
+            return Refused(reason="withdrawn", detail="named in the recipe's exclude.documents")
         if key in self._ids:
             return Refused(reason="duplicate", detail="the same text as a document before it")
         if self._near is not None:

@@ -38,6 +38,7 @@ REASONS: dict[str, str] = {
     "too-large": f"more than {MAX_RECORD_BYTES >> 20} MiB in one document, or a source file larger than its card allows",
     "too-long": "more tokens than the recipe's ingest.max_tokens",
     "duplicate": "the same text as an earlier document",
+    "withdrawn": "named in the recipe's exclude.documents",
     "near-duplicate": "nearly the same text as an earlier document (curate.near_duplicates)",
     "secret": "a key, token or password (curate.secrets)",
     "language": "not in the language that it is said to be in (curate.language)",
