@@ -1,6 +1,6 @@
 """Every reader against a bare loop over the same libraries, in one run: what our layer (bounds, rejects, references) costs.
 
-    python benchmarks/readers.py [PYTHON-WITH-DATATROVE]
+    python benchmarks/readers.py [PYTHON-WITH-DATATROVE [ROW ...]]
 
 A bare loop reads the same file with the library that the reader uses, parses every record once and takes its text, as a
 script of ten lines would; it trusts the file, holds what it likes and refers to nothing. Both sides keep all texts with
@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 import pypdf
 import zstandard
 from pylatexenc.latex2text import LatexNodes2Text
-from record import store
+from record import RESULTS, store
 from resiliparse.extract.html2text import extract_plain_text
 
 from longalign_data.catalog import Card
@@ -316,39 +316,40 @@ def datatrove(python: str, root: Path, kind: str, name: str) -> tuple[float, int
 
 
 def main() -> None:
-    """Measures every pair and stores the rows."""
+    """Measures every pair, or those that are named, and stores the rows."""
     peer = sys.argv[1] if len(sys.argv) > 1 else None
-    rows: list[dict[str, Any]] = []
+    wanted = sys.argv[2:]
+    stored = RESULTS / "readers.json"
+    before = json.loads(stored.read_text(encoding="utf-8"))["rows"] if wanted and stored.is_file() else []
+    rows: dict[str, dict[str, Any]] = {row["reader"]: row for row in before}
+    same = {"jsonl": "a.jsonl", "jsonl, .gz": "a.jsonl.gz", "parquet": "a.parquet", "warc, HTML": "a.warc.gz"}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write(root)
         found = pairs(root)
         assert {kind for _, kind, *_ in found} == set(READERS), "every reader is measured"
         for row, kind, path, options, bare in found:
+            if wanted and row not in wanted:
+                continue
             mine, other = measured(functools.partial(ours, kind, path, **options), functools.partial(sized, bare, path))
             seconds, count, size = mine
-            rows.append(
-                {
-                    "reader": row,
-                    "documents": count,
-                    "mb": round(size / 1e6, 2),
-                    "mb_per_s": round(size / 1e6 / seconds, 2),
-                    "documents_per_s": round(count / seconds, 1),
-                    "bare_mb_per_s": round(other[2] / 1e6 / other[0], 2),
-                    "time_against_bare": round(seconds / other[0], 2),
-                }
-            )
-            print(rows[-1], flush=True)
-        same = {"jsonl": "a.jsonl", "jsonl, .gz": "a.jsonl.gz", "parquet": "a.parquet", "warc, HTML": "a.warc.gz"}
-        for measured_row in rows if peer is not None else ():
-            if (file := same.get(measured_row["reader"])) is not None:
-                assert peer is not None
-                kind = measured_row["reader"].partition(",")[0]
-                seconds, count, size, version = datatrove(peer, root, kind, file)
-                measured_row["datatrove"] = version
-                measured_row["datatrove_documents"] = count
-                measured_row["datatrove_mb_per_s"] = round(size / 1e6 / seconds, 2)
-    store("readers", rows, packages=("mwparserfromhell", "pyarrow", "pylatexenc", "pypdf", "resiliparse", "zstandard"))
+            rows[row] = {
+                "reader": row,
+                "documents": count,
+                "mb": round(size / 1e6, 2),
+                "mb_per_s": round(size / 1e6 / seconds, 2),
+                "documents_per_s": round(count / seconds, 1),
+                "bare_mb_per_s": round(other[2] / 1e6 / other[0], 2),
+                "time_against_bare": round(seconds / other[0], 2),
+            }
+            if peer is not None and row in same:
+                seconds, count, size, version = datatrove(peer, root, kind, same[row])
+                rows[row]["datatrove"] = version
+                rows[row]["datatrove_documents"] = count
+                rows[row]["datatrove_mb_per_s"] = round(size / 1e6 / seconds, 2)
+            print(rows[row], flush=True)
+    packages = ("mwparserfromhell", "pyarrow", "pylatexenc", "pypdf", "resiliparse", "zstandard")
+    store("readers", list(rows.values()), packages=packages)
 
 
 if __name__ == "__main__":
