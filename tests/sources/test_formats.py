@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -572,6 +573,25 @@ def test_every_block_is_read_once_however_the_file_is_cut(
     assert "".join("".join(raw.text.split()) for raw in docs(whole)) == kept
 
 
+@pytest.mark.parametrize("blank", [b"\n", b" ", b" \n", b"\r\n"])
+def test_white_space_without_end_between_blocks_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blank: bytes
+) -> None:
+    monkeypatch.setattr(blocks, "PIECE_BYTES", 5000)
+    path = tmp_path / "a.txt"
+    path.write_bytes(blank * 100_000 + b"\n\none\n\n" + blank * 900_000 + b"\n\ntwo\n")
+    (partition,) = partitions(placed(path, "blocks"))
+    tracemalloc.start()
+    found = list(read(partition))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [raw.text for raw in docs(found)] == ["one", "two"]
+    for raw in docs(found):
+        begin = int(raw.source_ref.split("@")[1])
+        assert path.read_bytes()[begin:].lstrip().startswith(raw.text.encode())
+    assert peak < (1 << 20) * 3.5
+
+
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(
@@ -645,3 +665,23 @@ def test_a_giant_line_and_a_giant_book_stay_below_a_gigabyte(tmp_path: Path) -> 
     first, second, peak = done.stdout.splitlines()
     assert (first, second) == ("['too-large']", "['too-large']")
     assert int(peak) < 1 << 20
+
+
+def test_rows_of_a_repository_in_several_files_come_together_as_the_page_on_scale_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import duckdb
+
+    (tmp_path / "data").mkdir()
+    for part in range(3):
+        rows = {"repo_name": ["a", "b", "c"], "path": [f"{part}.py"] * 3, "content": ["x = 1\n"] * 3}
+        pq.write_table(pa.table(rows), tmp_path / "data" / f"{part}.parquet")
+    assert len(docs(everything(placed(tmp_path / "data", "github", license=None)))) == 9
+    page = (Path(__file__).parent.parent.parent / "docs" / "scale.md").read_text(encoding="utf-8")
+    command = page.split("```sql\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1")
+        connection.execute(command)
+    found = docs(everything(placed(tmp_path / "grouped" / "*" / "*.parquet", "github", license=None)))
+    assert sorted((raw.title, raw.text.count("==> ")) for raw in found) == [("a", 3), ("b", 3), ("c", 3)]

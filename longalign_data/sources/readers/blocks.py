@@ -78,7 +78,10 @@ def _blocks(partition: Partition) -> Iterator[tuple[int, bytes | None]]:
         searched = 0
         for piece in itertools.chain(pieces(file, PIECE_BYTES), [_END]):
             buffer += piece
-            for match in _BLANK_LINES.finditer(buffer, searched):
+            # Not into the white space at the end: what follows it says whether documents part there, and the pattern would
+            # look for that again at each of its lines.
+            rest = len(buffer.rstrip())
+            for match in _BLANK_LINES.finditer(buffer, searched, rest):
                 stop, following = base + match.start() + 1, base + match.end()
                 if begin is not None and stop > begin:
                     large = large or stop - begin > MAX_RECORD_BYTES
@@ -86,8 +89,18 @@ def _blocks(partition: Partition) -> Iterator[tuple[int, bytes | None]]:
                 if end is not None and following >= end:
                     return
                 begin, large = following if following >= start else None, False
-            rest = len(buffer.rstrip())
             large = large or (begin is not None and base + len(buffer) - begin > MAX_RECORD_BYTES)
+            blank, gone = buffer[rest:], buffer[rest:-1024]
+            if len(blank) > PIECE_BYTES and gone and (blank.count(b"\n") > 1 or begin is None or large):
+                # White space without end is not kept, but for what it says about the lines around it.
+                if begin is not None and blank.count(b"\n") > 1:
+                    if base + rest > begin:
+                        yield begin, None if large else buffer[begin - base : rest + 1]
+                    begin, large = None, False
+                position = base + len(buffer)
+                buffer, searched = b"\n" * min(2, gone.count(b"\n")) + b" " + blank[-1024:], 0
+                base = position - len(buffer)
+                continue
             cut = rest if begin is None or large else min(rest, begin - base)
             buffer, base, searched = buffer[cut:], base + cut, rest - cut
 
