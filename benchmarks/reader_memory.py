@@ -10,6 +10,7 @@ go. Every row runs in a process of its own.
 import bz2
 import gzip
 import json
+import random
 import resource
 import subprocess
 import sys
@@ -58,11 +59,12 @@ def write_warc(path: Path, size: int) -> None:
 
 def write_wikipedia(path: Path, size: int) -> None:
     """A multistream dump: one bzip2 stream for a hundred pages. Only the first of a hundred is an article; the others are
-    redirects full of one letter, which unpack quickly and each packed block to forty times its size, so that reading is
+    redirects of 60 KB, nearly all one letter, which unpack quickly and to a hundred times their size, so that reading is
     what takes the time and not the parsing of wikitext."""
     pages = [corpora.mediawiki_page(1, "A", corpora.topics()[0][1][:2000])]
-    text = "#REDIRECT [[A]] " + "a" * 60_000
-    pages += [corpora.mediawiki_page(n, f"R{n}", text, redirect="A") for n in range(2, 101)]
+    for number in range(2, 101):
+        text = "#REDIRECT [[A]] " + random.Random(number).randbytes(600).hex() + "a" * 60_000
+        pages.append(corpora.mediawiki_page(number, f"R{number}", text, redirect="A"))
     data = "".join(pages).encode()
     head, tail = (bz2.compress(part.encode()) for part in (corpora.MEDIAWIKI_HEAD, corpora.MEDIAWIKI_TAIL))
     repeated(path, head, bz2.compress(data), tail, size // len(data))

@@ -9,8 +9,8 @@ into text by one call of the library, ours by rules of its own. Texts are this P
 format, 25 KB a document and 100 KB where a file is one; for Wikipedia the real dump, when it can be had. Seconds are of
 processor time, the best of several rounds in which the sides take turns.
 
-With the interpreter of an environment in which datatrove is installed, its readers read the same files in the same run.
-It takes HTML out of pages with trafilatura where ours has resiliparse.
+With the interpreter of an environment in which datatrove is installed, its readers of JSON lines and Parquet read the same
+files in the same run.
 """
 
 import ast
@@ -57,17 +57,13 @@ DATATROVE = """
 import importlib.metadata, json, logging, sys, time
 from loguru import logger
 logger.remove()
-from datatrove.pipeline.readers import JsonlReader, ParquetReader, WarcReader
-from datatrove.pipeline.extractors import Trafilatura
+from datatrove.pipeline.readers import JsonlReader, ParquetReader
 kind, folder, name, rounds = sys.argv[1:]
 best = float("inf")
 for _ in range(int(rounds)):
-    make = {"jsonl": JsonlReader, "parquet": ParquetReader, "warc": WarcReader}[kind]
-    reader = make(folder, glob_pattern=name)
+    reader = {"jsonl": JsonlReader, "parquet": ParquetReader}[kind](folder, glob_pattern=name)
     begin = time.process_time()
-    found = reader.run()
-    found = Trafilatura().run(found) if kind == "warc" else found
-    texts = [(document.text, len(document.text.encode())) for document in found]
+    texts = [(document.text, len(document.text.encode())) for document in reader.run()]
     best = min(best, time.process_time() - begin)
 print(json.dumps([best, len(texts), sum(size for _, size in texts), importlib.metadata.version("datatrove")]))
 """
@@ -322,7 +318,7 @@ def main() -> None:
     stored = RESULTS / "readers.json"
     before = json.loads(stored.read_text(encoding="utf-8"))["rows"] if wanted and stored.is_file() else []
     rows: dict[str, dict[str, Any]] = {row["reader"]: row for row in before}
-    same = {"jsonl": "a.jsonl", "jsonl, .gz": "a.jsonl.gz", "parquet": "a.parquet", "warc, HTML": "a.warc.gz"}
+    same = {"jsonl": "a.jsonl", "jsonl, .gz": "a.jsonl.gz", "parquet": "a.parquet"}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write(root)
