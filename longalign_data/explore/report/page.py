@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 NUM_SAMPLES = 40
-DOCUMENT_CHARS = 8_000
+DOCUMENT_CHARS = 16_000
 MAX_BYTES = 5_000_000
 SAMPLES_BYTES = 3_000_000
 """Of all samples together; escaped, hostile text can be many times as long as it was."""
@@ -69,7 +69,6 @@ def render_report(build: BuildFolder, prices: Prices) -> str:
         set_aside=_set_aside(stats),
         samples=list(_samples(build, templates)),
         num_samples=next((row.count for row in stats.lengths if row.of == "samples" and not row.by), 0),
-        explorer="`longalign view` opens them whole",
         recipe=str(manifest.get("recipe", ""))[:100_000],
     )
     assert len(html.encode()) < MAX_BYTES

@@ -135,6 +135,7 @@ class _Pages:
             columns=columns,
             shown=[*shown, wish.sort] if columns[wish.sort].hidden and wish.sort != key else shown,
             choices=self._choices[table],
+            more_open=any(columns[name].hidden for name in wish.filters),
             wish=wish,
             page=page,
             path=request.url.path,
