@@ -117,9 +117,9 @@ class _Pages:
         return self._list(request, "documents", "doc_id", sort="doc_id")
 
     def rejects(self, request: "Request") -> "Response":
-        return self._list(request, "rejects", "id", sort="stage")
+        return self._list(request, "rejects", None, sort="stage")
 
-    def _list(self, request: "Request", table: str, key: str, *, sort: str) -> "Response":
+    def _list(self, request: "Request", table: str, key: str | None, *, sort: str) -> "Response":
         connection = self._own_connection()
         if table not in self._columns:
             self._columns[table] = sample_columns(connection, table)

@@ -1,13 +1,16 @@
 """A build that would like to do harm, and one document in each language that is as long as they get."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 from longalign_data.engine import RunOptions
+from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.identity import document_id
-from longalign_data.records import Checks, Document, Evidence, PlanEntry, Reject, Sample, Score, Selected
+from longalign_data.records import Checks, Document, Evidence, PlanEntry, Reject, Sample, Score, Selected, Usage
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.stage import StageWriter
+from longalign_data.teachers.base import TeacherRequest
 from tests.explore.conftest import make_document, make_id, make_pack, make_sample, make_sequence
 
 SCRIPT = "<script>window.planted = 1; fetch('/planted')</script>"
@@ -20,6 +23,7 @@ HOSTILE = (
     "👩‍👩‍👧‍👦 🏳️‍🌈 🇨🇳 ✅\n"
 )
 HUGE_LINE = "0123456789abcdef" * 15_000
+RECIPE = "sources: [{card: python-topics}]\nsample: {count: 1}\npack: {packs_per_step: 2, capacity: 65536}\n"
 NUM_SMALL = 130
 LONG_TOKENS = 64_000
 
@@ -132,4 +136,28 @@ def write_planted(root: Path) -> BuildFolder:
             writer.write("plan", entry)
             writer.next_input(len(sequences[number : number + 7]))
         writer.finish({"capacity": 5_000})
+    build.manifest.write_text(
+        json.dumps(
+            {
+                "name": f"planted {SCRIPT}",
+                "version": "1.0.0",
+                "recipe": f"name: planted\nversion: 1.0.0\ndescription: {json.dumps(SCRIPT)}\n{RECIPE}",
+                "stages": [{"stage": "encode", "details": {"answers_cut": 0}}],
+            }
+        )
+    )
+    with Ledger(build.ledger) as ledger:
+        for number in range(40):
+            call = Call(
+                request_id=f"{number:032x}",
+                document_id="d",
+                kind="answer",
+                provider="openai",
+                request=TeacherRequest(document="", instruction="", model="small", max_tokens=1, parameters={}),
+            )
+            ledger.begin(call)
+            ledger.answered(call, {"id": number})
+            ledger.note_usage(
+                call, Usage(input_tokens=1_000, cache_read_tokens=9_000 * (number % 2), output_tokens=500)
+            )
     return build

@@ -10,13 +10,16 @@ import pytest
 from longalign_data.errors import BuildError, MissingExtraError
 from longalign_data.explore.report.page import MAX_BYTES, render_report
 from longalign_data.shards.folder import BuildFolder
-from longalign_data.teachers.prices import Prices
+from longalign_data.teachers.prices import ModelPrice, Prices, ProviderPrices, Tier
 from tests.explore.look.planted import SCRIPT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PRICES = Prices(dated=datetime.date(2026, 1, 1), providers={})
+PRICES = Prices(
+    dated=datetime.date(2026, 1, 1),
+    providers={"openai": ProviderPrices(models={"small": ModelPrice(tiers=[Tier(input=1.0, output=2.0)])})},
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,18 @@ def test_a_sample_opens_with_its_evidence_marked(report: Path, page: "Page", bui
     marked = sample.locator("mark").first
     assert marked.is_visible()
     assert (marked.text_content() or "").startswith("7")
+
+
+def test_money_cache_and_weights_are_drawn_where_they_are_known(hostile: Path, page: "Page") -> None:
+    page.goto(hostile.as_uri())
+    cost = page.locator("figure", has_text="Dollars over time")
+    # 40 replies of 1,000 tokens, half of them 9,000 more that no price makes cheaper, and 500 written.
+    assert "0.26 dollars for 40 replies" in cost.inner_text()
+    assert cost.locator(".wide path").count() > 3
+    assert "81.8% in all" in page.locator("figure", has_text="provider's cache").inner_text()
+    weights = page.locator("figure", has_text="How much a sequence counts")
+    weights.locator("summary").click()
+    assert weights.get_by_role("cell", name="1.00 (1.00 to 1.00)").first.is_visible()
 
 
 def test_the_report_can_be_read_on_a_phone_and_in_the_dark(report: Path, browser: "Browser") -> None:
