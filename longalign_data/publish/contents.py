@@ -153,7 +153,16 @@ def _manifest(manifest: Manifest, shards: Mapping[str, Sequence[ShardInfo]], wit
     left_out = [table for table in TABLES if rows_of(manifest, table) and table not in shards]
     return manifest | {
         "tables": listed,
-        "published": {"without_documents": without_documents, "left_out": left_out},
+        "published": {
+            "without_documents": without_documents,
+            "left_out": left_out,
+            # What a rehydrated copy can be compared with.
+            "withheld": {
+                table: [shard.sha256 for shard in shards_of(manifest, table)]
+                for table in (*sorted(WITH_DOCUMENTS), "plan")
+                if without_documents and shards_of(manifest, table)
+            },
+        },
     }
 
 
