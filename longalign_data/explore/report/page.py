@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from longalign_data.errors import BuildError
 from longalign_data.explore.calls import calls_over_time
 from longalign_data.explore.figures import Stats, collect
-from longalign_data.explore.pages.sample import ShownDocument, Whole, whole_samples
+from longalign_data.explore.pages.sample import ShownDocument, Whole, whole_sample
 from longalign_data.explore.pages.templates import BASE_CSS, environment
 from longalign_data.explore.pages.text import around
 from longalign_data.explore.plan import plan_report
@@ -153,7 +153,8 @@ def _samples(build: BuildFolder, templates: "jinja2.Environment") -> Iterator[An
             ).fetchall()
         room = SAMPLES_BYTES
         for (sample_id,) in ids:
-            (whole,) = whole_samples(connection, [sample_id])
+            whole = whole_sample(connection, sample_id)
+            assert whole is not None
             html = template.render(whole=_with_excerpts(whole), provenance=list(provenance(whole)))
             room -= len(html.encode())
             if room < 0:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from longalign_data.errors import BuildError, UserError
 from longalign_data.explore.figures import collect
-from longalign_data.explore.pages.sample import Whole, whole_samples
+from longalign_data.explore.pages.sample import Whole, whole_sample
 from longalign_data.explore.pages.templates import BASE_CSS, environment
 from longalign_data.explore.pages.text import blocks
 from longalign_data.explore.recorded import manifest_of
@@ -146,9 +146,9 @@ class _Pages:
         connection = self._own_connection()
         sample_id = request.path_params["sample_id"]
         for table in ("samples", "chats"):
-            found = whole_samples(connection, [sample_id], table=table)
-            if found:
-                return self._page("sample.html", **_sample_page(found[0]))
+            found = whole_sample(connection, sample_id, table=table)
+            if found is not None:
+                return self._page("sample.html", **_sample_page(found))
         return self.missing(request, UserError(f"no sample is called {sample_id!r}"))
 
     def overview(self, request: "Request") -> "Response":
