@@ -211,6 +211,28 @@ class ReplyChecks(Strict):
     min_grounding: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class ClosedBookCheck(Strict):
+    """Asks each question once more without the document. Answers of which a greater share than `max_known` (numbers, names and
+    quotations) is in that reply are rejected: the teacher knew them anyway."""
+
+    max_known: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class JudgeCheck(Strict):
+    """Has the teacher judge each answer beside its document, from 1 to 5 with reasons. Answers below `min_score` are
+    rejected."""
+
+    min_score: Annotated[int, Field(ge=1, le=5)] = 1
+
+
+class PaidChecks(Strict):
+    """Checks of every answer that ask the teacher again and are paid for: one short call for `closed_book`, one with the whole
+    document for `judge`. Write `{}` behind the name for one that scores and rejects nothing."""
+
+    closed_book: ClosedBookCheck | None = None
+    judge: JudgeCheck | None = None
+
+
 class Generate(Strict):
     """Task types with their shares, the prompt files, and the teacher. `templates` are prompt files of your own, relative
     to the recipe; a task they name replaces or joins the built-in ones. `answers_per_document` of the five questions are
@@ -226,6 +248,15 @@ class Generate(Strict):
     answers_per_document: Annotated[int, Field(ge=1, le=5)] = 1
     teacher: TeacherChoice = TeacherChoice()
     checks: ReplyChecks = ReplyChecks()
+    paid_checks: PaidChecks = PaidChecks()
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> "Generate":
+        if self.teacher.provider == "extractive" and self.paid_checks != PaidChecks():
+            raise ValueError(
+                "paid_checks: the extractive teacher quotes and cannot judge; take another teacher for them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _some_task(self) -> "Generate":

@@ -11,12 +11,14 @@ from pathlib import Path
 from longalign_data.build.fingerprints import fingerprints, stages_of
 from longalign_data.build.manifest import write_manifest
 from longalign_data.build.removal import refuse_to_bring_back
+from longalign_data.checks.judge import judge_identity
 from longalign_data.curation.curate import curation_identity
 from longalign_data.encoding.encode import encode, encoder_identity
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
 from longalign_data.generation.budget import Spending
 from longalign_data.generation.generate import generate
+from longalign_data.identity import digest
 from longalign_data.mixing.mix import mix, mix_inputs
 from longalign_data.packing.pack import pack
 from longalign_data.publish.card import write_card
@@ -115,7 +117,9 @@ def _bring(
             inputs=snapshot(loaded, folder),
             mix_inputs=mix_inputs(loaded, folder),
             curation=curation_identity(recipe.curate, decontamination_index(loaded)),
-            prompts=templates.identity,
+            prompts=digest([templates.identity, judge_identity()])
+            if recipe.generate.paid_checks.judge
+            else templates.identity,
             tokenizer=tokenizer,
             encoder=encoder_identity(recipe.encode, recipe.tokenizer),
         )

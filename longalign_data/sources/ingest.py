@@ -230,7 +230,7 @@ def _measured(job: _Job, tokenizer: Tokenizer, masked: Counter[str]) -> Iterator
         if isinstance(raw, RawReject):
             yield raw
             continue
-        num_bytes = len(raw.text.encode())
+        num_bytes = raw.num_bytes
         if surely_short(tokenizer, num_bytes, job.window.min_tokens):
             # Exact before cleaning too: what takes the place of a finding is never longer.
             yield None
@@ -262,7 +262,8 @@ def _clean(raw: RawDocument, curation: Curation) -> _Cleaned | RawReject:
         return _refusal(raw, found)
     if not found.masked and found.title == raw.title:
         return _Cleaned(raw, {})
-    return _Cleaned(dataclasses.replace(raw, text=found.text, title=found.title), found.masked)
+    num_bytes = len(found.text.encode())
+    return _Cleaned(dataclasses.replace(raw, text=found.text, title=found.title, num_bytes=num_bytes), found.masked)
 
 
 def _refusal(raw: RawDocument, refused: Refused) -> RawReject:
@@ -293,7 +294,7 @@ def _count(
                 title=raw.title,
                 text=raw.text,
                 num_chars=len(raw.text),
-                num_bytes=len(raw.text.encode()),
+                num_bytes=raw.num_bytes,
                 num_tokens=num_tokens,
             )
 
