@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test kills schema cluster check fix bench clean
+.PHONY: help quickstart test kills exactness schema cluster check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 
 kills: $(VENV)/.dev ## 200 kills at random moments of the generate stage (long)
 	LONGALIGN_KILLS=200 $(RUN) pytest -n 2 tests/generation/test_kills.py
+
+exactness: $(VENV)/.dev ## the gradient of a step on every layout of ranks, engines and weights against Eq. 2 (long)
+	LONGALIGN_EXACTNESS=1 $(RUN) pytest tests/exactness
 
 schema: $(VENV)/.dev ## write recipes/schema.json anew, after a change of the recipe or the catalog's models
 	$(BIN)/python -c "from longalign_data.recipe import schema_json; print(schema_json(), end='')" > recipes/schema.json

@@ -43,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FOLDER", help="where the run goes (default: runs/<name of the configuration>)")
     add("--max-steps", type=_positive, metavar="N", help="stop after step N; the schedule stays that of the whole run")
     add("--resume", action="store_true", help="go on from the last checkpoint in the output folder, if there is one")
+    add(
+        "--export",
+        action="store_true",
+        help="train no step: write the model of the last checkpoint, on one rank or more",
+    )
     add("--random-init", action="store_true", help="random weights; the model folder needs no more than a config.json")
     # The deepspeed launcher adds this one; LOCAL_RANK says the same.
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
@@ -95,6 +100,7 @@ def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Map
                 random_init=asked.random_init,
                 resume=asked.resume,
                 stop_after=asked.max_steps,
+                export_only=asked.export,
             ),
             rank=rank,
             ranks=ranks,
