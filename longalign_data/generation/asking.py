@@ -68,12 +68,18 @@ class _Asker:
     abort: TeacherError | None = None
     held: list[tuple[Call, TeacherError, Document]] = field(default_factory=list)
     has_answers: bool = False
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def work(self, documents: Iterator[Document]) -> None:
-        for document in documents:
+        while (document := await self._next(documents)) is not None:
             await self._document(document)
             if self.abort or self.num_failed_in_row >= self.patience:
                 return
+
+    async def _next(self, documents: Iterator[Document]) -> Document | None:
+        # One at a time, beside the loop: decompressing a long document takes it longer than anything else here.
+        async with self.reading:
+            return await asyncio.to_thread(next, documents, None)
 
     async def _document(self, document: Document) -> None:
         # A teacher on this machine never waits; without this an interruption would only be seen at the end.
