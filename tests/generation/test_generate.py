@@ -502,6 +502,7 @@ def test_a_stage_cut_off_while_writing_goes_on_with_the_same_rows_and_figures(tm
             "seconds": 1.0,
             "rejected": {},
             "left_out": {},
+            "figures": {},
         },
         "shards": {"samples": kept, "rejects": []},
     }
