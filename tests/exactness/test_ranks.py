@@ -3,7 +3,6 @@
 LONGALIGN_EXACTNESS=1 (`make exactness`) runs the whole grid; otherwise a part of it that has every value at least once.
 """
 
-import dataclasses
 import itertools
 import os
 from collections import defaultdict
