@@ -18,8 +18,9 @@ from longalign_data.packing.reader import PackBatch
 class MicroBatch:
     """`input_ids`, `position_ids`: int64 [1, T], positions restart in every sequence. `cu_seqlens`: int32 [n + 1].
     `target_rows`, `labels`: int64 [R], `weights`: float32 [R]: hidden row `target_rows[j]` predicts token `labels[j]`,
-    which counts `weights[j]` in the loss. R is at least 1: a pack without targets gets one row of weight 0, so that every
-    parameter takes part on every rank and collectives stay in step."""
+    which counts `weights[j]` in the loss; `sequences`, int64 [R]: its place among the pack's sequences. R is at least 1: a
+    pack without targets gets one row of weight 0, so that every parameter takes part on every rank and collectives stay in
+    step."""
 
     input_ids: Tensor
     position_ids: Tensor
@@ -28,6 +29,7 @@ class MicroBatch:
     target_rows: Tensor
     labels: Tensor
     weights: Tensor
+    sequences: Tensor
 
 
 def micro_batch(pack: PackBatch | None, device: torch.device, vocabulary: int) -> MicroBatch:
@@ -61,4 +63,5 @@ def micro_batch(pack: PackBatch | None, device: torch.device, vocabulary: int) -
         target_rows=put(np.maximum(targets - 1, 0), np.int64),
         labels=put(ids[targets], np.int64),
         weights=put(weights[targets], np.float32),
+        sequences=put(np.searchsorted(borders, targets, side="right") - 1, np.int64),
     )

@@ -16,24 +16,23 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.reader import PackReader, open_packs
-from trainer import attention, engine, model
+from trainer import attention, engine, logs, model
 from trainer.batch import micro_batch
 from trainer.config import TrainConfig, learning_rate
 from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, World
 from trainer.loss import Objective
+from trainer.metrics import Meter
 from trainer.probe import probe
 
 
@@ -49,12 +48,14 @@ class Run:
     random_init: bool = False
     resume: bool = False
     stop_after: int | None = None
+    trackers: Sequence[str] = ()
 
 
 def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     """Trains from the first step, or from the last checkpoint, to the end; every rank calls it. Raises UserError for what a
     person can mend, before the first step where it can be known, and LongAlignError when training cannot go on."""
     config = asked.config
+    logs.check_installed(asked.trackers)
     reader = open_packs(asked.build)
     if reader.num_steps == 0:
         raise UserError(f"{asked.build}: its plan has no step; nothing to train on")
@@ -84,15 +85,15 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
         worker.load(checkpoint)
     stop = min(num_steps, asked.stop_after or num_steps)
     vocabulary = objective.model.config.get_text_config().vocab_size
-    if world.rank == 0:
-        _write_json(asked.output / "run.json", _described(asked, world, reader, facts, attention_name))
-        keep_metrics(asked.output / "metrics.jsonl", start)
-    with _reporting(asked.output, world, start, stop) as report:
+    meter = Meter(objective, reader, world, config)
+    described = _described(asked, world, reader, facts, attention_name) | {"peak_flops": meter.peak}
+    with _reporting(asked, world, described, start, stop) as report:
         for step in range(start, stop):
             metrics = train_step(
                 worker,
                 reader,
                 world,
+                meter,
                 step=step,
                 rate=learning_rate(config, step, num_steps),
                 seed=config.seed,
@@ -109,7 +110,15 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
 
 
 def train_step(
-    worker: Engine, reader: PackReader, world: World, *, step: int, rate: float, seed: int, vocabulary: int
+    worker: Engine,
+    reader: PackReader,
+    world: World,
+    meter: Meter,
+    *,
+    step: int,
+    rate: float,
+    seed: int,
+    vocabulary: int,
 ) -> dict[str, Any]:
     """One optimizer step over all packs of plan step `step` (modulo the plan's length); returns its metrics, the same on every
     rank. `loss` is Eq. 2 of LongAlign: sum(w * CE) over the whole step / Z. Raises LongAlignError before the update when
@@ -120,11 +129,13 @@ def train_step(
     accumulation = reader.packs_per_step // world.ranks
     torch.manual_seed((seed << 32) + step * world.ranks + world.rank)
     totals = torch.zeros(2, dtype=torch.float64, device=world.device)
+    meter.begin(step)
     for micro in range(accumulation):
         pack = reader.batch(plan_step, world.rank, world.ranks, micro, accumulation)
         batch = micro_batch(pack, world.device, vocabulary)
         try:
-            loss = worker.accumulate(batch, world.ranks / info.normalizer, last=micro == accumulation - 1)
+            with meter.under(micro):
+                loss = worker.accumulate(batch, world.ranks / info.normalizer, last=micro == accumulation - 1)
         except torch.OutOfMemoryError as error:
             name, longest, tokens = (pack.pack_id, pack.max_seqlen, pack.num_tokens) if pack else ("none", 2, 2)
             raise LongAlignError(
@@ -132,6 +143,7 @@ def train_step(
                 "Try activation_checkpointing: true, a smaller loss_chunk_rows, zero_stage: 3, offload in the DeepSpeed "
                 f"file, or packs of smaller capacity ({str(error).splitlines()[0]})"
             ) from None
+        meter.add(pack, batch)
         totals[0] += loss.double()
         totals[1] += 0 if pack is None else pack.num_tokens
     world.sum(totals)
@@ -154,6 +166,7 @@ def train_step(
         "num_sequences": info.num_sequences,
         "normalizer": info.normalizer,
         "num_packs": info.num_packs,
+        **meter.finish(plan_step, seconds),
     }
 
 
@@ -237,25 +250,14 @@ def _objective(asked: Run, world: World, settings: dict[str, Any], capacity: int
 
 
 @contextmanager
-def _reporting(output: Path, world: World, start: int, stop: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Metrics to `metrics.jsonl`, flushed line by line, and to the terminal; on rank 0 alone."""
+def _reporting(asked: Run, world: World, described: dict[str, Any], start: int, stop: int) -> Iterator[logs.Report]:
+    """Rank 0 notes the run and reports its steps; the others have nothing to say."""
     if world.rank != 0:
         yield lambda metrics: None
         return
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    live = Progress(*columns, console=console, disable=not console.is_terminal)
-    with (output / "metrics.jsonl").open("a", encoding="utf-8") as file, live:
-        task = live.add_task("", total=stop, completed=start)
-
-        def report(metrics: dict[str, Any]) -> None:
-            file.write(json.dumps(metrics) + "\n")
-            file.flush()
-            line = "loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s".format(**metrics)
-            live.update(task, advance=1, description=line)
-            if not console.is_terminal:
-                console.print(f"step {metrics['step'] + 1}/{stop}  {line}  {metrics['seconds']:.1f} s", highlight=False)
-
+    _write_json(asked.output / "run.json", described)
+    keep_metrics(asked.output / "metrics.jsonl", start)
+    with logs.reporting(asked.output, trackers=asked.trackers, described=described, start=start, stop=stop) as report:
         yield report
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -168,7 +169,12 @@ def test_two_ranks_under_deepspeed_take_the_same_steps_as_one_process(sharded: P
     assert losses(sharded) == pytest.approx(losses(reference), rel=1e-5)
     ours, theirs = ([line["grad_norm"] for line in metrics(folder)] for folder in (sharded, reference))
     assert ours == pytest.approx(theirs, rel=1e-4)
-    assert [line["num_tokens"] for line in metrics(sharded)] == [line["num_tokens"] for line in metrics(reference)]
+    for ours, theirs in zip(metrics(sharded), metrics(reference), strict=True):
+        assert ours["num_tokens"] == theirs["num_tokens"]
+        assert ours["loss_by_length"] == pytest.approx(theirs["loss_by_length"], rel=1e-5)
+    timed = metrics(sharded)[1]
+    assert (len(timed["idle_by_rank"]), np.shape(timed["pack_seconds"])) == (2, (2, 2))
+    assert 0 <= min(timed["idle_by_rank"]) < max(timed["idle_by_rank"]) < 1
 
 
 def test_two_ranks_under_deepspeed_export_whole_weights(sharded: Path, reference: Path) -> None:
