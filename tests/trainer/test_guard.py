@@ -20,6 +20,7 @@ from trainer.engine import TorchEngine, World
 from trainer.guard import Guard
 from trainer.loop import train_step
 from trainer.loss import Objective
+from trainer.metrics import Meter
 
 pytestmark = pytest.mark.torch
 
@@ -92,9 +93,11 @@ class RunsOutOfMemory(TorchEngine):
 
 def one_step(build: Path, kind: type[TorchEngine]) -> TorchEngine:
     _, registered = attention.install("auto", CPU, torch.float32)
-    config = TrainConfig(engine="torch", dtype="fp32")
-    engine = kind(Objective(tiny_llama(registered), chunk_rows=7), config, ALONE)
-    train_step(engine, open_packs(build), ALONE, Guard(config), step=0, rate=0.1, seed=0, vocabulary=VOCABULARY)
+    config = TrainConfig(engine="torch", dtype="fp32", peak_tflops=1)
+    objective, reader = Objective(tiny_llama(registered), chunk_rows=7), open_packs(build)
+    engine = kind(objective, config, ALONE)
+    meter = Meter(objective, reader, ALONE, config)
+    train_step(engine, reader, ALONE, Guard(config), meter, step=0, rate=0.1, seed=0, vocabulary=VOCABULARY)
     return engine
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -42,7 +43,12 @@ def test_two_ranks_under_zero_3_take_the_steps_of_one_process_and_export_its_wei
     assert losses(whole) == pytest.approx(losses(reference), rel=1e-5)
     ours, theirs = ([line["grad_norm"] for line in metrics(folder)] for folder in (whole, reference))
     assert ours == pytest.approx(theirs, rel=1e-4)
-    assert [line["num_tokens"] for line in metrics(whole)] == [line["num_tokens"] for line in metrics(reference)]
+    for line, wanted in zip(metrics(whole), metrics(reference), strict=True):
+        assert line["num_tokens"] == wanted["num_tokens"]
+        assert line["loss_by_length"] == pytest.approx(wanted["loss_by_length"], rel=1e-5)
+    timed = metrics(whole)[1]
+    assert (len(timed["idle_by_rank"]), np.shape(timed["pack_seconds"])) == (2, (2, 2))
+    assert 0 <= min(timed["idle_by_rank"]) < max(timed["idle_by_rank"]) < 1
     found = weights(whole)
     for name, tensor in weights(reference).items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
@@ -85,7 +91,10 @@ def test_two_ranks_that_share_each_pack_take_the_steps_of_one(
     assert losses(output) == pytest.approx(losses(reference), rel=1e-5)
     ours, theirs = ([line["grad_norm"] for line in metrics(folder)] for folder in (output, reference))
     assert ours == pytest.approx(theirs, rel=1e-4)
-    assert [line["num_tokens"] for line in metrics(output)] == [line["num_tokens"] for line in metrics(reference)]
+    for line, wanted in zip(metrics(output), metrics(reference), strict=True):
+        assert line["num_tokens"] == wanted["num_tokens"]
+        assert line["modelled_idle"] == wanted["modelled_idle"]
+        assert line["loss_by_length"] == pytest.approx(wanted["loss_by_length"], rel=1e-5)
 
 
 def test_a_sharded_run_goes_on_with_more_ranks(place: Path, reference: Path) -> None:
