@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from longalign_data import yamlfile
@@ -25,6 +26,7 @@ from longalign_data.errors import RecipeError
 from longalign_data.yamlfile import Strict
 
 Share = Annotated[float, Field(ge=0)]
+DocumentOrSampleId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="A whole id, 32 characters.")]
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -209,6 +211,28 @@ class ReplyChecks(Strict):
     min_grounding: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class ClosedBookCheck(Strict):
+    """Asks each question once more without the document. Answers of which a greater share than `max_known` (numbers, names and
+    quotations) is in that reply are rejected: the teacher knew them anyway."""
+
+    max_known: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class JudgeCheck(Strict):
+    """Has the teacher judge each answer beside its document, from 1 to 5 with reasons. Answers below `min_score` are
+    rejected."""
+
+    min_score: Annotated[int, Field(ge=1, le=5)] = 1
+
+
+class PaidChecks(Strict):
+    """Checks of every answer that ask the teacher again and are paid for: one short call for `closed_book`, one with the whole
+    document for `judge`. Write `{}` behind the name for one that scores and rejects nothing."""
+
+    closed_book: ClosedBookCheck | None = None
+    judge: JudgeCheck | None = None
+
+
 class Generate(Strict):
     """Task types with their shares, the prompt files, and the teacher. `templates` are prompt files of your own, relative
     to the recipe; a task they name replaces or joins the built-in ones. `answers_per_document` of the five questions are
@@ -224,6 +248,15 @@ class Generate(Strict):
     answers_per_document: Annotated[int, Field(ge=1, le=5)] = 1
     teacher: TeacherChoice = TeacherChoice()
     checks: ReplyChecks = ReplyChecks()
+    paid_checks: PaidChecks = PaidChecks()
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> "Generate":
+        if self.teacher.provider == "extractive" and self.paid_checks != PaidChecks():
+            raise ValueError(
+                "paid_checks: the extractive teacher quotes and cannot judge; take another teacher for them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _some_task(self) -> "Generate":
@@ -261,7 +294,7 @@ class MixSet(Strict):
     dataset of the Hugging Face Hub at the commit `revision`. Without `count` (conversations) or `share` (of those that
     can be used) all are taken. `document` says where a conversation may be shortened when it is too long:
     `before-last-blank-line` of the first user turn, as in LongAlign's data, or nowhere. `terms` are those of whoever wrote
-    the answers."""
+    the answers; `redistribute` says whether the licence lets the conversations be published again."""
 
     id: SourceId
     lang: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="ISO 639 code, such as en or zh.")]
@@ -278,6 +311,7 @@ class MixSet(Strict):
     task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = "general-chat"
     document: Literal["none", "before-last-blank-line"] = "none"
     terms: str = ""
+    redistribute: bool = False
 
     @model_validator(mode="after")
     def _one_place(self) -> "MixSet":
@@ -355,6 +389,14 @@ class PackSequences(Strict):
         return self
 
 
+class Exclude(Strict):
+    """What was withdrawn: documents are rejected when they are read, samples when they are made, both as `withdrawn`.
+    `longalign remove` takes things out of a build that stands; these lines keep them out of those to come."""
+
+    documents: list[DocumentOrSampleId] = []
+    samples: list[DocumentOrSampleId] = []
+
+
 TableName = Literal["documents", "selection", "samples", "chats", "sequences", "packs", "plan"]
 
 
@@ -376,6 +418,7 @@ class Recipe(Strict):
     mix: list[MixSet] = []
     encode: Encode = Encode()
     pack: PackSequences = PackSequences()
+    exclude: Exclude = Exclude()
     keep: list[TableName] = Field(
         default=["documents", "selection", "samples", "chats", "sequences", "packs", "plan"],
         description="Tables that stay in the build; rejects always do.",
@@ -566,6 +609,48 @@ def _placed_tokenizer(spec: str, folder: Path) -> str:
     path = folder.resolve() / name
     local = {"sentencepiece": True, "tiktoken": path.is_file() or name.endswith(".tiktoken"), "hf": path.is_dir()}
     return f"{kind}:{path}" if local.get(kind) else spec
+
+
+def portable(name: str) -> str:
+    """A path, or a specification such as `hf:/models/a`, without the place on this machine: of an absolute path, or one
+    from the home folder, its last name. Everything else stays as it is."""
+    kind, separator, path = name.partition(":")
+    if not separator or _is_placed(name):
+        kind, path = "", name
+    return f"{kind}{separator if kind else ''}{Path(path).name}" if _is_placed(path) else name
+
+
+def _is_placed(path: str) -> bool:
+    return path.startswith("~") or Path(path).is_absolute()
+
+
+_PLACES = frozenset({"path", "card", "tokenizer", "templates", "index"})
+"""Keys of a recipe whose values may name files."""
+
+
+def without_places(text: str) -> str:
+    """A recipe's text with every path `portable`. Everything else stands as it was written."""
+    found: list[tuple[int, int, str]] = []
+    _find_places(yaml.compose(text, Loader=yaml.SafeLoader), found)
+    for start, end, name in sorted(found, reverse=True):
+        text = text[:start] + json.dumps(name, ensure_ascii=False) + text[end:]
+    return text
+
+
+def _find_places(node: Any, found: list[tuple[int, int, str]]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _find_places(item, found)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        _find_places(value, found)
+        values = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        for one in values if key.value in _PLACES else ():
+            if isinstance(one, yaml.ScalarNode):
+                short = portable(one.value)
+                if short != one.value:
+                    found.append((one.start_mark.index, one.end_mark.index, short))
 
 
 def schema_json() -> str:

@@ -35,6 +35,15 @@ pack: {capacity: 20000, packs_per_step: 1}
 """
 
 
+PRICES = """
+dated: 2026-11-22
+providers:
+  anthropic: {cache_write: 1.25, cache_read: 0.1, batch: 0.5, models: {fake-1: {tiers: [{input: 2, output: 10}]}}}
+  openai: {cache_read: 0.1, batch: 0.5, models: {fake-1: {tiers: [{input: 2, output: 10}]}}}
+"""
+"""What the fake provider's meter charges."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A recipe's corpus with where its builds go."""

@@ -8,17 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from longalign_data.build.card import write_card
 from longalign_data.build.fingerprints import fingerprints, stages_of
 from longalign_data.build.manifest import write_manifest
+from longalign_data.build.removal import refuse_to_bring_back
+from longalign_data.checks.judge import judge_identity
 from longalign_data.curation.curate import curation_identity
 from longalign_data.encoding.encode import encode, encoder_identity
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
 from longalign_data.generation.budget import Spending
 from longalign_data.generation.generate import generate
+from longalign_data.identity import digest
 from longalign_data.mixing.mix import mix, mix_inputs
 from longalign_data.packing.pack import pack
+from longalign_data.publish.card import write_card
 from longalign_data.recipe import LoadedRecipe, Recipe
 from longalign_data.sampling.sample import sample
 from longalign_data.shards.folder import STAGES, BuildFolder
@@ -107,13 +110,16 @@ def _bring(
     trainee = load_tokenizer(recipe.encode.tokenizer or recipe.tokenizer).identity
     stages = stages_of(recipe)
     with folder.lock():
+        refuse_to_bring_back(folder, loaded)
         _clear_others(folder, stages)
         prints = fingerprints(
             recipe,
             inputs=snapshot(loaded, folder),
             mix_inputs=mix_inputs(loaded, folder),
             curation=curation_identity(recipe.curate, decontamination_index(loaded)),
-            prompts=templates.identity,
+            prompts=digest([templates.identity, judge_identity()])
+            if recipe.generate.paid_checks.judge
+            else templates.identity,
             tokenizer=tokenizer,
             encoder=encoder_identity(recipe.encode, recipe.tokenizer),
         )
@@ -139,8 +145,8 @@ def _bring(
         if len(outcomes) == len(stages) and until is None:
             _drop_tables(folder, recipe.keep)
             reports = [outcome.report for outcome in outcomes]
-            write_manifest(folder, loaded, reports, tokenizer=tokenizer, trainee_tokenizer=trainee)
-            write_card(folder, loaded, reports)
+            manifest = write_manifest(folder, loaded, reports, tokenizer=tokenizer, trainee_tokenizer=trainee)
+            write_card(folder, manifest)
         return Built(folder=folder, outcomes=outcomes)
 
 

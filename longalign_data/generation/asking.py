@@ -14,6 +14,7 @@ from longalign_data.engine import Progress
 from longalign_data.errors import TeacherError
 from longalign_data.generation.exchange import Plan, follow
 from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.generation.telling import telling
 from longalign_data.records import Document
 from longalign_data.teachers.base import ABORTING_REASONS, Teacher
 
@@ -42,7 +43,8 @@ async def ask_missing(
     shared = iter(documents)
     workers = [asyncio.create_task(asker.work(shared)) for _ in range(max(1, concurrency))]
     try:
-        await asyncio.gather(*workers)
+        async with telling(progress, teacher.status):
+            await asyncio.gather(*workers)
     finally:
         for worker in workers:
             worker.cancel()

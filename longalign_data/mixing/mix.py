@@ -2,7 +2,7 @@
 
 In: the recipe's `mix`. Out: `chats`, set by set in the order of the recipe, each in the order of its files, and rejects
 (reasons: `files` and `conversations`). Conversations that stand twice in a set are left out as `duplicate`, those beyond
-the count as `not-drawn`.
+the count as `not-drawn`, those that the recipe excludes as `withdrawn`.
 
 Each set is read twice: once to know which conversations there are (16 bytes each in memory), once to store those that
 were drawn. A draw depends on the seed and the conversation alone.
@@ -36,7 +36,7 @@ _CHUNK = 512
 
 
 def mix_inputs(loaded: LoadedRecipe, build: BuildFolder) -> Plain:
-    """What identifies the sets: all that the recipe says of them but their place, and the hashes of their files."""
+    """What identifies the sets: all that the recipe says of their reading, and the hashes of their files."""
     hashes = Hashes(build, "mix-inputs")
     found: list[Plain] = []
     for placed in loaded.mix:
@@ -44,7 +44,7 @@ def mix_inputs(loaded: LoadedRecipe, build: BuildFolder) -> Plain:
             {"key": name, "sha256": hashes.unit(str(path.parent), Unit(name=name, files=(path.name,), size=0))}
             for name, path in files_of(placed)
         ]
-        found.append({"set": placed.set.model_dump(mode="json", exclude={"path"}), "files": files})
+        found.append({"set": placed.set.model_dump(mode="json", exclude={"path", "redistribute"}), "files": files})
     hashes.save()
     return found
 
@@ -74,7 +74,11 @@ def mix(
                     elif fate != _TAKEN:
                         writer.leave_out("duplicate" if fate == _TWICE else "not-drawn")
                     else:
-                        writer.write("chats", _sample(placed.set, found, *next(lengths)))
+                        sample = _sample(placed.set, found, *next(lengths))
+                        if sample.sample_id in loaded.recipe.exclude.samples:
+                            writer.leave_out("withdrawn")
+                        else:
+                            writer.write("chats", sample)
                     writer.next_input()
                     progress.advance(items=1)
         return writer.finish({"sets": details})

@@ -60,7 +60,13 @@ class OpenAITeacher:
 
     def batches(self) -> OpenAIBatches:
         """The Batch API; servers other than OpenAI's mostly have none."""
-        return OpenAIBatches(self._open(), params=self._params, fault_of=fault_of, retry_s=self._connection.retry_s)
+        return OpenAIBatches(
+            self._open(),
+            params=self._params,
+            fault_of=fault_of,
+            retry_s=self._connection.retry_s,
+            trouble=self._line.trouble,
+        )
 
     def _params(self, request: TeacherRequest) -> dict[str, Any]:
         # OpenAI's newer models refuse `max_tokens`; many other servers know nothing else.

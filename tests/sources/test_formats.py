@@ -2,11 +2,13 @@
 
 import gzip
 import io
+import json
 import random
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from longalign_data.catalog import Card, builtin_cards, load_card
 from longalign_data.errors import RecipeError, SourceError
 from longalign_data.recipe import PlacedSource, load_recipe
-from longalign_data.sources.readers import READERS, blocks, partitions, read, wikipedia
+from longalign_data.sources.readers import READERS, blocks, json_array, partitions, read, wikipedia
 from longalign_data.sources.readers.licences import detect_licence
 from longalign_data.sources.readers.tex import TexError, source_text
 from longalign_data.sources.readers.wikitext import choose_variant, plain_text
@@ -279,6 +281,28 @@ def test_repositories_are_read_from_folders_archives_and_parquet_alike(tmp_path:
         assert reasons(everything(placed(tmp_path / kind, "github", licenses=["ISC"]))) == ["licence-not-allowed"]
 
 
+def test_a_source_file_beyond_the_cards_size_is_a_reject_wherever_it_stands(tmp_path: Path) -> None:
+    files = {"a.py": b"A = 1\n", "LICENSE": corpora.MIT.encode(), "big.py": b"#" * 5000, "big.bin": b"#" * 5000}
+    for name, data in files.items():
+        (tmp_path / "folder" / "repo").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / "repo" / name).write_bytes(data)
+    for kind in ("tar", "zip", "parquet"):
+        (tmp_path / kind).mkdir()
+    members = [(f"repo-main/{name}", data) for name, data in files.items()]
+    (tmp_path / "tar" / "repo.tar.gz").write_bytes(corpora.tar_bytes(members, "w:gz"))
+    with zipfile.ZipFile(tmp_path / "zip" / "repo.zip", "w") as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    columns = {"repo_name": ["o/r"] * 4, "path": list(files), "content": [data.decode() for data in files.values()]}
+    pq.write_table(pa.table(columns), tmp_path / "parquet" / "a.parquet")
+    for kind in ("folder", "tar", "zip", "parquet"):
+        found = everything(placed(tmp_path / kind, "github", max_file_bytes=4000, license=None))
+        assert [raw.text for raw in docs(found)] == ["==> a.py <==\nA = 1\n"], kind
+        (reject,) = (raw for raw in found if isinstance(raw, RawReject))
+        assert reject.reason == "too-large"
+        assert "big.py" in reject.detail
+
+
 def test_archives_cannot_reach_outside(tmp_path: Path) -> None:
     (tmp_path / "secret.py").write_text("secret")
     folder = tmp_path / "corpus"
@@ -431,9 +455,49 @@ def test_every_block_is_read_once_however_the_file_is_cut(
     monkeypatch.setattr(blocks, "RANGE_BYTES", 1 << 30)
     whole = everything(placed(path, "blocks"))
     monkeypatch.setattr(blocks, "RANGE_BYTES", size)
+    monkeypatch.setattr(blocks, "PIECE_BYTES", 1 + size // 2)
     assert everything(placed(path, "blocks")) == whole
+    monkeypatch.undo()
     kept = "".join(line.strip() for line in lines)
     assert "".join("".join(raw.text.split()) for raw in docs(whole)) == kept
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(
+        st.dictionaries(st.sampled_from(["content", "title", 'k"\\']), st.text(alphabet='ab"\\{}[],é字\n', max_size=9)),
+        max_size=9,
+    ),
+    size=st.integers(1, 60),
+    indent=st.sampled_from([None, 1]),
+)
+def test_every_object_of_an_array_is_read_once_however_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[dict[str, str]], size: int, indent: int | None
+) -> None:
+    monkeypatch.setattr(json_array, "PIECE_BYTES", size)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=indent), encoding="utf-8")
+    found = everything(placed(path, "json"))
+    assert len(found) == len(values)
+    assert [raw.text for raw in docs(found)] == [text for value in values if (text := value.get("content", "")).strip()]
+
+
+def test_what_stands_between_the_objects_of_an_array_is_a_reject(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"content": "one"}, "two", 3, {"content": "four"}, [5], null]')
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert [raw.text for raw in docs(found)] == ["one", "four"]
+    assert reasons(found) == ["not-an-object"] * 3
+    assert len({raw.source_ref for raw in found}) == 5
+
+
+def test_many_broken_objects_take_time_by_their_number_alone(tmp_path: Path) -> None:
+    count = 200_000
+    (tmp_path / "a.json").write_text("[" + ",".join(["{x}"] * count) + ', {"content": "last"}]')
+    began = time.perf_counter()
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert time.perf_counter() - began < 30
+    assert len(found) == count + 1
+    assert [raw.text for raw in docs(found)] == ["last"]
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
