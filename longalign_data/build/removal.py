@@ -362,6 +362,7 @@ def _manifest(
     version: str,
 ) -> Manifest:
     generate = next((report for report in reports if report.stage == "generate"), None)
+    sources = {entry["id"] for entry in entries if entry["kind"] == "source"}
     shards = {
         table: [dataclasses.asdict(shard) for shard in found]
         for report in reports
@@ -373,6 +374,8 @@ def _manifest(
         "version": version,
         "parent": {"version": manifest["version"], "fingerprint": manifest["stages"][-1]["fingerprint"]},
         "removed": [*manifest.get("removed", []), *entries],
+        "cards": [card for card in manifest["cards"] if card["id"] not in sources],
+        "mix": [choice for choice in manifest["mix"] if choice["id"] not in sources],
         "cost": generate.details["cost"] if generate is not None else manifest["cost"],
         "rejects": {report.stage: dict(report.rejected) for report in reports if report.rejected},
         "stages": [
