@@ -220,9 +220,23 @@ def test_a_source_that_was_removed_must_leave_the_recipe(tmp_path: Path) -> None
         make(recipe, tmp_path / "builds")
 
 
+def test_a_build_that_keeps_no_sequences_is_packed_anew_from_its_packs(tmp_path: Path) -> None:
+    recipe = write_corpus(tmp_path / "corpus")
+    whole = make(recipe, tmp_path / "whole")
+    small = make(write_corpus(tmp_path / "corpus", extra="keep: [samples, chats, packs, plan]\n"), tmp_path / "small")
+    (doc_id,) = rows(whole, "samples")[1]["doc_ids"]
+    chat = rows(whole, "chats")[2]["sample_id"]
+    made = [without(build, documents=[doc_id], samples=[chat]) for build in (whole, small)]
+    for table in ("samples", "chats", "packs", "plan"):
+        assert rows(made[0], table) == rows(made[1], table), table
+    assert {path.name for path in made[1].root.iterdir() if path.is_dir()} == {
+        "samples", "chats", "packs", "plan", "rejects", "state",
+    }  # fmt: skip
+
+
 def test_a_build_that_keeps_too_little_says_what_is_needed(tmp_path: Path) -> None:
-    build = make(write_corpus(tmp_path / "corpus", extra="keep: [samples, packs, plan]\n"), tmp_path / "builds")
-    with pytest.raises(BuildError, match=r"does not hold the table sequences.*`keep`"):
+    build = make(write_corpus(tmp_path / "corpus", extra="keep: [packs, plan]\n"), tmp_path / "builds")
+    with pytest.raises(BuildError, match=r"neither the table sequences nor packs with samples and chats.*`keep`"):
         remove(build, Wish(sources=["open"]), run=RUN, progress=Silent())
 
 
