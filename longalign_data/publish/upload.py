@@ -217,16 +217,15 @@ class _Hub:
             self._say(f"sending {len(additions):,} files, {size / 1e6:,.1f} MB, save what the Hub has already")
             self._patiently(lambda: self._api.preupload_lfs_files(**self._repo, additions=additions, free_memory=False))
         deletions = [CommitOperationDelete(path_in_repo=path) for path in stale]
-        made = False
+        made = None
         with self._attempt(attempt):
-            self._api.create_commit(
+            made = self._api.create_commit(
                 **self._repo,
                 operations=[*additions, *deletions],
                 commit_message=f"{tag}: {_words(batch, stale)}",
                 parent_commit=parent,
             )
-            made = True
-        return made
+        return made is not None
 
     def tag(self, tag: str, revision: str) -> None:
         """Gives the commit the version's name."""
