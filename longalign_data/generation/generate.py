@@ -130,7 +130,10 @@ def generate(
                 outcomes = _outcomes(chunk, plan, ledger, tokenizer, run, spending)
                 for document, of_document in zip(chunk, outcomes, strict=True):
                     for outcome in of_document:
-                        if isinstance(outcome, Sample):
+                        if isinstance(outcome, Sample) and outcome.sample_id in recipe.exclude.samples:
+                            detail = f"sample {outcome.sample_id}: named in the recipe's exclude.samples"
+                            writer.reject(Reject(id=document.doc_id, stage=STAGE, reason="withdrawn", detail=detail))
+                        elif isinstance(outcome, Sample):
                             writer.write("samples", figures.add(outcome, recipe.generate.checks.run))
                         else:
                             writer.reject(
@@ -151,6 +154,14 @@ def generate(
                 }
             other = source.without_instruction(plan.templates)
             return writer.finish(figures.details() | {"cost": cost, "other_languages": other})
+
+
+def recounted(build: BuildFolder) -> dict[str, Any]:
+    """The stage's figures of the samples that stand in the build now, as in the report's details: by task, usage, marks and
+    cost (without what only the ledger and the prices know)."""
+    figures = _Figures()
+    figures.resume(build)
+    return figures.details() | {"cost": figures.cost()}
 
 
 class _Figures:
