@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test kills exactness real-model schema cluster check fix bench clean
+.PHONY: help quickstart test browser shots kills exactness real-model schema cluster check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,14 @@ check: $(VENV)/.dev ## formatting, lint, types, layers
 fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+browser: ## install Chromium and Chinese letters, for the tests that look at pages (where apt-get may)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq chromium fonts-wqy-microhei fonts-noto-color-emoji; } || \
+	  echo "no Chromium could be installed here; the tests that need one are skipped" >&2
+
+shots: $(VENV)/.dev quickstart browser ## take the pictures of docs/look.md anew
+	$(RUN) tests.explore.look.shots builds/quickstart/1.0.0
 
 kills: $(VENV)/.dev ## 200 kills at random moments of the generate stage (long)
 	LONGALIGN_KILLS=200 $(RUN) pytest -n 2 tests/generation/test_kills.py

@@ -12,7 +12,8 @@ In: `recipes/<name>.yaml`. Out: a `Recipe` and, for each source, its card and th
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from longalign_data import yamlfile
 from longalign_data.catalog import Card, SourceId, load_card
-from longalign_data.errors import RecipeError
+from longalign_data.errors import RecipeError, SourceError, TokenizerError
 from longalign_data.yamlfile import Strict
 
 Share = Annotated[float, Field(ge=0)]
@@ -479,6 +480,15 @@ class LoadedRecipe:
     def relative(self, name: str) -> Path:
         """A path that the recipe names, seen from the recipe's folder."""
         return self.path.parent / name
+
+    @contextmanager
+    def blamed(self, *location: str | int) -> Iterator[None]:
+        """Gives an error about what the recipe says at `location`, found out only when it is used, its file, line and key."""
+        try:
+            yield
+        except (RecipeError, SourceError, TokenizerError) as error:
+            line = yamlfile.line_of(yamlfile.read_text(self.path), location)
+            raise type(error)(f"{self.path}:{line}: {'.'.join(map(str, location))}: {error}") from None
 
 
 def builtin_recipes() -> dict[str, Path]:

@@ -4,6 +4,7 @@ In: `path` of a placed source: an absolute file, folder or glob, `python:stdlib`
 that all names are relative to, and the files in it, in an order that no file system decides.
 """
 
+import errno
 import glob
 import importlib.machinery
 import importlib.util
@@ -70,8 +71,18 @@ def walk(root: Path, skip: Callable[[str], bool]) -> Iterable[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{folder}{entry.name}/")
-                elif entry.is_file():
+                elif leads_to_file(entry):
                     yield f"{folder}{entry.name}"
+
+
+def leads_to_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry of a folder is a file or a link to one; links to nothing and in a circle are not."""
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def sorted_paths(paths: Iterable[str]) -> list[str]:

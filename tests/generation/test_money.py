@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,7 @@ from typing import Any
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
-from tests.asked import PRICES, address
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.asked import PRICES, address, longalign
 
 
 @pytest.fixture
@@ -26,15 +22,6 @@ def prices(tmp_path: Path) -> str:
 def report(output: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((output / "asked/1.0.0/state/generate.json").read_text(encoding="utf-8"))
     return state
-
-
-def longalign(*arguments: str, key: str = "any", code: int = 0) -> str:
-    command = [sys.executable, "-m", "longalign_data", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": "160"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from longalign_data.catalog import CodeReader
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import Place, failed, leads_outside, locate, sorted_paths, storable
+from longalign_data.sources.places import Place, failed, leads_outside, leads_to_file, locate, sorted_paths, storable
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
 from longalign_data.sources.unpacking import beginning
 
@@ -151,7 +151,7 @@ def _walk(root: Path, reader: CodeReader) -> Iterator[str]:
                 if entry.is_dir(follow_symlinks=False):
                     if not foreign_folder(Path(entry.path)):
                         pending.append(f"{relative}/")
-                elif entry.is_file():
+                elif leads_to_file(entry):
                     yield relative
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from longalign_data.catalog import GithubReader
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import failed, leads_outside, locate, sorted_paths, storable
+from longalign_data.sources.places import failed, leads_outside, leads_to_file, locate, sorted_paths, storable
 from longalign_data.sources.readers.archives import checked_zip, member_bytes, safe_name
 from longalign_data.sources.readers.code import BUILT, VENDORED, foreign_folder, header, minified
 from longalign_data.sources.readers.licences import NONE, detect_licence, is_description, is_licence_file
@@ -174,7 +174,7 @@ def _walk(root: Path, options: GithubReader) -> Iterator[str]:
                 if entry.is_dir(follow_symlinks=False):
                     if not entry.name.startswith(".") and not foreign_folder(Path(entry.path)):
                         pending.append(f"{relative}/")
-                elif entry.is_file() and _wanted(relative, options) and not leads_outside(root, relative):
+                elif leads_to_file(entry) and _wanted(relative, options) and not leads_outside(root, relative):
                     yield relative
 
 
