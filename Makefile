@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test kills real-model schema cluster check fix bench clean
+.PHONY: help quickstart test kills exactness real-model schema cluster check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ kills: $(VENV)/.dev ## 200 kills at random moments of the generate stage (long)
 
 real-model: $(VENV)/.dev ## train a real model of 135 million parameters on a CPU (minutes)
 	LONGALIGN_REAL_MODEL=1 $(RUN) pytest -m real_model
+
+exactness: $(VENV)/.dev ## the gradient of a step on every layout of ranks, engines and weights against Eq. 2 (long)
+	LONGALIGN_EXACTNESS=1 $(RUN) pytest tests/exactness
 
 schema: $(VENV)/.dev ## write recipes/schema.json anew, after a change of the recipe or the catalog's models
 	$(BIN)/python -c "from longalign_data.recipe import schema_json; print(schema_json(), end='')" > recipes/schema.json

@@ -1,6 +1,7 @@
 """The encode stage against its tokenizer alone, on the same conversations, in turns in one run.
 
     python benchmarks/encode.py [--chats 16000] [--long 120] [--rounds 3]
+    python benchmarks/encode.py --large     a million short chats and ten thousand long samples: time and memory
 
 Texts are the sources of the standard library, cut up. `raw` tokenises all message contents by the tokenizer's own batch
 call on as many threads as there are cores, and throws the ids away; `raw, processes` does so with one process a core, the
@@ -10,6 +11,7 @@ targets, and has written `sequences` in the end. Speeds are in content tokens, t
 
 import argparse
 import itertools
+import multiprocessing
 import os
 import resource
 import statistics
@@ -79,6 +81,53 @@ def tokens_of(texts: list[str]) -> int:
     return sum(map(len, load_tokenizer("qwen").encode_batch(texts)))
 
 
+def write_large(folder: Path) -> None:
+    """A million chats of about 100 tokens and 10,000 samples of 3k to 37k tokens, in `folder`."""
+    text = library()
+    with StageWriter(BuildFolder(folder), "generate", fingerprint="g", run=RunOptions()) as writer:
+        for number in range(1_010_000):
+            at = number * 7_919 % (len(text) - 200_000)
+            if number % 101:
+                end = at + 150 + number % 400
+                writer.write("samples", sample(f"s{number}", [text[at : at + 80], text[at + 80 : end]]))
+            else:
+                end = at + 10_000 + number * 997 % 110_000
+                turns = [text[at:end] + "\n\nWhat is it?", text[at : at + 1_500]]
+                writer.write("samples", sample(f"l{number}", turns, end - at))
+            writer.next_input()
+        writer.finish()
+
+
+def large(folder: Path) -> dict[str, object]:
+    # Made in another process, so that its memory is not measured.
+    maker = multiprocessing.get_context("spawn").Process(target=write_large, args=(folder,))
+    maker.start()
+    maker.join()
+    began = time.perf_counter()
+    report = encode(
+        loaded_recipe(folder), BuildFolder(folder), fingerprint="e", run=RunOptions(workers=CORES), progress=Silent()
+    )
+    seconds = time.perf_counter() - began
+    return {
+        "conversations": "1,000,000 short and 10,000 long",
+        "count": report.num_out,
+        "tokens": report.num_tokens,
+        "seconds": round(seconds, 1),
+        "stage_tokens_per_s": round(report.num_tokens / seconds),
+        "main_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        # Of the process that made the samples and the workers, the largest.
+        "other_process_peak_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+
+
+def loaded_recipe(folder: Path) -> LoadedRecipe:
+    recipe = Recipe.model_validate(
+        {"name": "bench", "version": "1.0.0", "sample": {"count": 1}, "sources": [{"card": "python-stdlib"}]}
+    )
+    return LoadedRecipe(recipe=recipe, path=folder, text="", sources=[])
+
+
 def measure(kind: str, count: int, rounds: int, folder: Path) -> dict[str, object]:
     build = BuildFolder(folder / kind)
     samples = conversations(kind, count)
@@ -89,10 +138,7 @@ def measure(kind: str, count: int, rounds: int, folder: Path) -> dict[str, objec
         writer.finish()
     texts = [message.content for item in samples for message in item.messages]
     parts = [texts[n :: 8 * CORES] for n in range(8 * CORES)]
-    recipe = Recipe.model_validate(
-        {"name": "bench", "version": "1.0.0", "sample": {"count": 1}, "sources": [{"card": "python-stdlib"}]}
-    )
-    loaded = LoadedRecipe(recipe=recipe, path=folder, text="", sources=[])
+    loaded = loaded_recipe(folder)
     tokenizer = load_tokenizer("qwen")
     num_tokens = tokens_of(texts)
     seconds: dict[str, list[float]] = {"raw": [], "raw, processes": [], "stage": []}
@@ -128,7 +174,12 @@ def main() -> None:
     arguments.add_argument("--chats", type=int, default=16_000)
     arguments.add_argument("--long", type=int, default=120)
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--large", action="store_true", help="a million chats: time and memory")
     given = arguments.parse_args()
+    if given.large:
+        with tempfile.TemporaryDirectory() as folder:
+            record.store("encode-large", [large(Path(folder))], packages=("tiktoken", "pyarrow", "numpy"))
+        return
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             measure("short", given.chats, given.rounds, Path(folder)),

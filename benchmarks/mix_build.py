@@ -8,6 +8,7 @@ longalign weights builds/mix
 20% to 70%. There are no tokens in it: planning needs lengths alone.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -43,6 +44,8 @@ if __name__ == "__main__":
                 TokenSequence(
                     sequence_id=f"{number:08d}",
                     sample_id=f"{number:08d}",
+                    source="documents" if length >= LONG else "chats",
+                    task="long-qa" if length >= LONG else "general-chat",
                     input_ids=[],
                     target_spans=[TargetSpan(start=length - target, end=length)],
                     num_tokens=length,
@@ -51,5 +54,6 @@ if __name__ == "__main__":
                 ),
             )
             writer.next_input()
-        writer.finish()
-    write_json(build.manifest, {"recipe": RECIPE})
+        writer.count({"answers_cut": 0})  # nothing is cut here
+        report = writer.finish()
+    write_json(build.manifest, {"recipe": RECIPE, "stages": [dataclasses.asdict(report)]})

@@ -3,7 +3,8 @@
 python benchmarks/packing.py            the table, on the synthetic mix, the quickstart's build (if it stands) and hard lists
 python benchmarks/packing.py --large    plans ten million sequences instead (about 1.2 GB of memory)
 
-Columns: `fill` and packs over the `lower_bound`; `lost` sequences that are in no pack; `seqs_per_s`; `weight_k8`, `weight_k32`:
+Columns: `fill` and packs over the `lower_bound`, at K = 8; `steps` at K = 8 / 32 over the
+fewest that hold so many packs; `lost` sequences that are in no pack; `seqs_per_s`; `weight_k8`, `weight_k32`:
 1st to 99th percentile of how much a sequence counts, 1 being its fair share, when a step's gradient is divided by its own M;
 `idle`: modelled share of time that 8 ranks wait at accumulation 4 / 8 / 16, meeting after every micro-batch; work of a pack is
 24576 l + l^2 summed. `bias`: how much sequences of 8k tokens and more count beside the others.
@@ -120,12 +121,15 @@ def measure(name: str, lengths: np.ndarray, make, *, local_sort: bool = False) -
     seconds = time.perf_counter() - began
     num_packs = sum(len(step) for step in steps)
     over = sum(int(lengths[pack].sum()) > CAPACITY for step in steps for pack in step)
-    counted8, counted32 = weights(steps, len(lengths)), weights(make(32), len(lengths))
+    steps32 = make(32)
+    counted8, counted32 = weights(steps, len(lengths)), weights(steps32, len(lengths))
     long = lengths >= LONG
     row: dict[str, object] = {
         "method": name,
         "packs": num_packs,
         "lower_bound": bound,
+        "steps": f"{len(steps)} / {len(steps32)}",
+        "fewest_steps": f"{-(-bound // 8)} / {-(-bound // 32)}",
         "fill": round(float(lengths[counted8 > 0].sum()) / (num_packs * CAPACITY), 5),
         "lost": int(np.count_nonzero(counted8 == 0)),
         "over_capacity": over,

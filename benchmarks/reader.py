@@ -29,7 +29,7 @@ def make(folder: Path) -> None:
     with StageWriter(BuildFolder(folder), "pack", fingerprint="benchmark", run=run) as writer:
         for number in range(K * STEPS):
             borders = np.unique(np.concatenate([[0, CAPACITY], draws.integers(1, CAPACITY, 15)])).astype(np.int32)
-            weights = np.where(draws.random(CAPACITY) < 0.02, np.float32(1 / 80), np.float32(0))
+            weights = np.where(draws.random(CAPACITY) < 0.02, 1 / 80, 0.0)
             pack = Pack(
                 pack_id=f"{number:032x}",
                 input_ids=draws.integers(0, 150_000, CAPACITY, dtype=np.int32),

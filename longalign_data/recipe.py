@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from longalign_data import yamlfile
@@ -261,7 +262,7 @@ class MixSet(Strict):
     dataset of the Hugging Face Hub at the commit `revision`. Without `count` (conversations) or `share` (of those that
     can be used) all are taken. `document` says where a conversation may be shortened when it is too long:
     `before-last-blank-line` of the first user turn, as in LongAlign's data, or nowhere. `terms` are those of whoever wrote
-    the answers."""
+    the answers; `redistribute` says whether the licence lets the conversations be published again."""
 
     id: SourceId
     lang: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="ISO 639 code, such as en or zh.")]
@@ -278,6 +279,7 @@ class MixSet(Strict):
     task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = "general-chat"
     document: Literal["none", "before-last-blank-line"] = "none"
     terms: str = ""
+    redistribute: bool = False
 
     @model_validator(mode="after")
     def _one_place(self) -> "MixSet":
@@ -566,6 +568,48 @@ def _placed_tokenizer(spec: str, folder: Path) -> str:
     path = folder.resolve() / name
     local = {"sentencepiece": True, "tiktoken": path.is_file() or name.endswith(".tiktoken"), "hf": path.is_dir()}
     return f"{kind}:{path}" if local.get(kind) else spec
+
+
+def portable(name: str) -> str:
+    """A path, or a specification such as `hf:/models/a`, without the place on this machine: of an absolute path, or one
+    from the home folder, its last name. Everything else stays as it is."""
+    kind, separator, path = name.partition(":")
+    if not separator or _is_placed(name):
+        kind, path = "", name
+    return f"{kind}{separator if kind else ''}{Path(path).name}" if _is_placed(path) else name
+
+
+def _is_placed(path: str) -> bool:
+    return path.startswith("~") or Path(path).is_absolute()
+
+
+_PLACES = frozenset({"path", "card", "tokenizer", "templates", "index"})
+"""Keys of a recipe whose values may name files."""
+
+
+def without_places(text: str) -> str:
+    """A recipe's text with every path `portable`. Everything else stands as it was written."""
+    found: list[tuple[int, int, str]] = []
+    _find_places(yaml.compose(text, Loader=yaml.SafeLoader), found)
+    for start, end, name in sorted(found, reverse=True):
+        text = text[:start] + json.dumps(name, ensure_ascii=False) + text[end:]
+    return text
+
+
+def _find_places(node: Any, found: list[tuple[int, int, str]]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _find_places(item, found)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        _find_places(value, found)
+        values = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        for one in values if key.value in _PLACES else ():
+            if isinstance(one, yaml.ScalarNode):
+                short = portable(one.value)
+                if short != one.value:
+                    found.append((one.start_mark.index, one.end_mark.index, short))
 
 
 def schema_json() -> str:

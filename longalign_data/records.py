@@ -268,7 +268,9 @@ class Pack:
     the unit; u is the multiplier of its source, most often 1) and 0 elsewhere, and always
     0 on the first token of a sequence, so that `loss_weights[1:]` against `logits[:-1]` never crosses a border. Weights
     are not scaled by the step: divide the summed loss of a whole step by the plan's `normalizer` (Z; equal to M, the
-    number of sequences, for alpha = 1). Source: LongAlign, Eq. 2 and 4.
+    number of sequences, for alpha = 1). Source: LongAlign, Eq. 2 and 4. Stored in double precision, because 1/3 in single
+    precision is wrong by 3e-8 and would be the largest error of a step; there are few distinct values, so Parquet's
+    dictionaries store them in hardly more space.
 
     `work` is the modelled cost of the pack, sum over its sequences of c1*l + c2*l^2.
     """
@@ -288,7 +290,7 @@ PACKS = pa.schema(
     [
         ("pack_id", pa.string()),
         ("input_ids", TOKEN_IDS),
-        ("loss_weights", pa.list_(pa.float32())),
+        ("loss_weights", pa.list_(pa.float64())),
         ("cu_seqlens", pa.list_(pa.int32())),
         ("sequence_ids", pa.list_(pa.string())),
         ("num_tokens", pa.int32()),

@@ -120,7 +120,7 @@ def test_arrays_are_stored_without_being_taken_apart(tmp_path: Path) -> None:
     pack = Pack(
         pack_id="p",
         input_ids=typing.cast(Sequence[int], np.arange(5, dtype=np.int32)),
-        loss_weights=typing.cast(Sequence[float], np.array([0, 0, 0.5, 0.25, 0.125], dtype=np.float32)),
+        loss_weights=typing.cast(Sequence[float], np.array([0, 0, 0.5, 0.25, 0.125], dtype=np.float64)),
         cu_seqlens=(0, 5),
         sequence_ids=("s",),
         num_tokens=5,

@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FOLDER", help="where the run goes (default: runs/<name of the configuration>)")
     add("--max-steps", type=positive, metavar="N", help="stop after step N; the schedule stays that of the whole run")
     add("--resume", action="store_true", help="go on from the last checkpoint in the output folder, if there is one")
+    add(
+        "--export",
+        action="store_true",
+        help="train no step: write the model of the last checkpoint, on one rank or more",
+    )
     add("--random-init", action="store_true", help="random weights; the model folder needs no more than a config.json")
     add("--log", action="append", default=[], choices=TRACKERS, help="a tracker beside metrics.jsonl; may be repeated")
     # The deepspeed launcher adds this one; LOCAL_RANK says the same.
@@ -105,6 +110,7 @@ def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Map
                 resume=asked.resume,
                 stop_after=asked.max_steps,
                 trackers=tuple(dict.fromkeys(asked.log)),
+                export_only=asked.export,
             ),
             rank=rank,
             ranks=ranks,

@@ -7,6 +7,10 @@ under names for which Transformers builds no mask, so they *must* find the borde
     flash-attn        the flash-attn package; CUDA, bf16
     torch-varlen      torch.nn.attention.varlen; CUDA, bf16; nothing to compile
     sdpa-by-sequence  one causal scaled_dot_product_attention a sequence; anywhere, any dtype; slow for many short ones
+
+Where several ranks share a pack (DeepSpeed Ulysses), `across` puts the exchange around any of them: a rank has a part of the
+tokens and all heads outside of attention, all tokens and a part of the heads inside. `cu_seqlens` are those of the whole pack
+on every rank, so nothing depends on masks, which DeepSpeed's own wrapper of Transformers models drops.
 """
 
 import importlib.util
@@ -16,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
@@ -126,6 +131,35 @@ def flash_attn(
     return output[None], None
 
 
+def across(group: Any, attend: AttentionFunction) -> AttentionFunction:
+    """`attend` over the ranks of `group`, each with its part of the tokens; a batch that is a whole pack by itself stays here."""
+    from deepspeed.sequence.layer import DistributedAttention
+
+    size = dist.get_world_size(group)
+
+    def of_my_heads(
+        q: Tensor, k: Tensor, v: Tensor, module: nn.Module, mask: Tensor | None, options: dict[str, Any]
+    ) -> Tensor:
+        # Ulysses has [T, batch, heads, d]; Transformers has [batch, heads, T, d] on the way in, [batch, T, heads, d] out.
+        output, _ = attend(module, *(t.permute(1, 2, 0, 3) for t in (q, k, v)), mask, **options)
+        return output.transpose(0, 1)
+
+    exchange = DistributedAttention(of_my_heads, group)
+
+    def spread(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        borders, _ = _borders(module, query, attention_mask, kwargs)
+        if int(borders[-1]) == query.shape[2]:
+            return attend(module, query, key, value, attention_mask, **kwargs)
+        copies = max(1, size // key.shape[1])
+        key, value = (t.repeat_interleave(copies, dim=1) for t in (key, value))
+        q, k, v = (t.permute(2, 0, 1, 3).contiguous() for t in (query, key, value))
+        return exchange(q, k, v, 1, None, module, attention_mask, kwargs).transpose(0, 1), None
+
+    return spread
+
+
 BACKENDS: dict[str, tuple[str, AttentionFunction]] = {
     "flash-attn": ("packed_fa", flash_attn),
     "torch-varlen": ("packed_varlen", torch_varlen),
@@ -135,9 +169,9 @@ BACKENDS: dict[str, tuple[str, AttentionFunction]] = {
 `sdpa` as its own."""
 
 
-def install(choice: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
-    """Registers the backend for `choice` (or the best one for `auto`); returns its name here and its name for
-    `attn_implementation=`. Raises UserError when the choice cannot run here."""
+def install(choice: str, device: torch.device, dtype: torch.dtype, group: Any = None) -> tuple[str, str]:
+    """Registers the backend for `choice` (or the best one for `auto`), across the ranks of `group` if there is one; returns
+    its name here and its name for `attn_implementation=`. Raises UserError when the choice cannot run here."""
     fast = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     can = {
         "flash-attn": fast and importlib.util.find_spec("flash_attn") is not None,
@@ -149,6 +183,8 @@ def install(choice: str, device: torch.device, dtype: torch.dtype) -> tuple[str,
         usable = ", ".join(name for name in BACKENDS if can[name])
         raise UserError(f"attention: {name} cannot run on {device.type} in {dtype}; here: {usable}, or auto")
     registered, function = BACKENDS[name]
+    if group is not None:
+        registered, function = f"{registered}_across", across(group, function)
     AttentionInterface.register(registered, function)
     return name, registered
 

@@ -157,8 +157,10 @@ def default_config() -> TrainConfig:
 
 
 def write_config(path: Path, config: TrainConfig, given: Path | None) -> None:
-    """The configuration with every step timed and no checkpoint but the last."""
+    """The configuration with every step timed, no checkpoint but the last, and whole weights at the end."""
     values = config.model_dump() | {"time_every": 1, "checkpoint_every": 0, "epochs": 1, "max_steps": None}
+    if config.lora is not None:
+        values["lora"]["export"] = "merged"
     if config.deepspeed is not None and given is not None:
         values["deepspeed"] = str((given.parent / config.deepspeed).absolute())
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
@@ -177,7 +179,8 @@ def held_out_loss(model_folder: Path, build: Path, config: TrainConfig) -> float
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
     _, registered = attention.install(config.attention, device, dtype)
-    causal_lm = model.load_model(str(model_folder), random_init=False, dtype=dtype, attention=registered, seed=0)
+    shape = model.load_config(str(model_folder), weights=True)
+    causal_lm = model.load_model(str(model_folder), shape, random_init=False, dtype=dtype, attention=registered, seed=0)
     objective = Objective(causal_lm, chunk_rows=config.loss_chunk_rows).to(device).eval()
     vocabulary = causal_lm.config.get_text_config().vocab_size
     reader = open_packs(build)

@@ -15,9 +15,9 @@ In: `recipes/train/*.yaml`. Out: `TrainConfig`. Example:
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from longalign_data import yamlfile
 from longalign_data.errors import RecipeError
@@ -36,6 +36,17 @@ def _number(value: object) -> object:
 Number = Annotated[float, BeforeValidator(_number)]
 
 
+class Lora(yamlfile.Strict):
+    """Low-rank adapters (peft) in place of full training. `export` is what the run's `model/` holds: whole weights with the
+    adapters merged in, or the adapters alone."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[int, Field(ge=1)] = 32
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    export: Literal["merged", "adapter"] = "merged"
+
+
 class TrainConfig(yamlfile.Strict):
     """How to train. How many packs make a step is no choice here: the build's plan fixes it, and accumulation follows
     from the number of ranks."""
@@ -44,7 +55,15 @@ class TrainConfig(yamlfile.Strict):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
     dtype: Literal["fp32", "bf16"] = "bf16"
     attention: Literal["auto", "flash-attn", "torch-varlen", "sdpa-by-sequence"] = "auto"
+    rope_base_factor: Annotated[Number, Field(gt=0)] = 1.0
+    """Multiplies the base of the model's rotary embedding; LongAlign extends contexts from 4k to 64k with 200."""
+    max_positions: Annotated[int, Field(ge=1)] | None = None
+    """Replaces the model's max_position_embeddings, where its context is extended."""
+    sequence_parallel: Annotated[int, Field(ge=1)] = 1
+    """Ranks that share each pack (DeepSpeed Ulysses), for windows beyond one GPU; it divides ranks and attention heads."""
     activation_checkpointing: bool = True
+    offload_activations: bool = False
+    """Keeps what activation checkpointing saves (the input of every layer) in the CPU's memory."""
     loss_chunk_rows: Annotated[int, Field(ge=1)] = 512
     """Target rows whose logits exist at once; 512 rows of a 152k vocabulary are 0.3 GB in fp32, and about four copies live."""
 
@@ -59,6 +78,11 @@ class TrainConfig(yamlfile.Strict):
     grad_clip: Annotated[Number, Field(ge=0)] = 1.0
     """Norm above which gradients are scaled down, after reduction over ranks; 0 switches clipping off."""
 
+    on_bad_step: Literal["stop", "skip"] = "stop"
+    """What to do at a step whose loss is not finite or a spike: end the run, or leave the step out."""
+    spike_factor: Annotated[Number, Field(ge=0)] = 10.0
+    """A loss over this many times the median of the last 50 steps is a spike; 0 looks for none."""
+
     epochs: Annotated[int, Field(ge=1)] = 1
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Ends the run, and its schedule, before the plan does."""
@@ -70,8 +94,19 @@ class TrainConfig(yamlfile.Strict):
     """Steps between those in which each rank's work on every pack is timed, for `idle`; 0 times none."""
     peak_tflops: Annotated[Number, Field(gt=0)] | None = None
     """What utilisation is measured against, for one device; without it large matrix products are timed at the start."""
+    lora: Lora | None = None
     deepspeed: str | None = None
     """JSON file with further DeepSpeed settings, such as offload; relative to this file."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.on_bad_step == "skip" and self.engine == "deepspeed" and self.zero_stage == 0:
+            raise ValueError(
+                "on_bad_step: skip needs zero_stage 1, 2 or 3: without ZeRO, DeepSpeed cannot leave out a step"
+            )
+        if self.offload_activations and not self.activation_checkpointing:
+            raise ValueError("offload_activations: needs activation_checkpointing: true, whose inputs it keeps")
+        return self
 
 
 OWNED = {

@@ -28,16 +28,35 @@ from trainer.config import TrainConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Who we are among the ranks, and where our tensors live."""
+    """Who we are among the ranks, and where our tensors live. Of several `parts`, neighbouring ranks make one `group` and
+    share each pack; engines know nothing of it and see every rank as one that has data of its own."""
 
     rank: int
     ranks: int
     device: torch.device
+    parts: int = 1
+    group: Any = None
+
+    @property
+    def part(self) -> int:
+        """Which part of a pack is ours."""
+        return self.rank % self.parts
+
+    @property
+    def reader(self) -> tuple[int, int]:
+        """Rank and number of ranks in the eyes of the pack reader: those that share a pack are one."""
+        return self.rank // self.parts, self.ranks // self.parts
 
     def sum(self, values: Tensor) -> Tensor:
         """`values` summed over ranks, in place; the same on every rank."""
         if self.ranks > 1:
             dist.all_reduce(values)
+        return values
+
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest of each of `values` over ranks, in place."""
+        if self.ranks > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
 
     def wait(self) -> None:
@@ -46,17 +65,23 @@ class World:
             dist.barrier()
 
 
+def _always(loss: Tensor) -> bool:
+    return True
+
+
 class Engine(Protocol):
     """One optimizer step is `accumulate` for every micro-batch, `last` on the last one, then `step`."""
 
-    def accumulate(self, batch: Any, scale: float, *, last: bool) -> Tensor:
-        """Adds the gradient of `scale` * l; returns l, detached. The last call averages the gradients over ranks."""
+    def accumulate(self, batch: Any, scale: float, *, last: bool, sound: Callable[[Tensor], bool] = _always) -> Tensor:
+        """Adds the gradient of `scale` * l; returns l, detached. The last call averages the gradients over ranks. Where
+        `sound` says no to l, the gradient becomes NaN."""
 
     def gradient(self, parameter: nn.Parameter) -> Tensor:
         """The averaged gradient, whole, between the last `accumulate` and `step`."""
 
     def step(self, learning_rate: float) -> float | None:
-        """Clips, updates, forgets the gradients; returns their norm before clipping where the engine computes one."""
+        """Clips, updates, forgets the gradients; returns their norm before clipping where the engine computes one. Changes
+        nothing where the gradient is not finite."""
 
     def forward_context(self) -> contextlib.AbstractContextManager[None]:
         """What the model must run under (autocast) outside of `accumulate`."""
@@ -67,15 +92,16 @@ class Engine(Protocol):
     def save(self, folder: Path) -> None:
         """Writes parameters and optimizer state. All ranks call it."""
 
-    def load(self, folder: Path) -> None:
-        """Takes back what `save` wrote, to the bit."""
+    def load(self, folder: Path, *, universal: bool = False) -> None:
+        """Takes back what `save` wrote, to the bit; `universal` if the checkpoint was converted for this number of ranks."""
 
     def close(self) -> None:
         """Frees what the engine holds."""
 
 
-def join(engine: str, *, rank: int, ranks: int, local_rank: int) -> World:
-    """Joins the process group that the launcher prepared; without a launcher, DeepSpeed gets a group of one."""
+def join(engine: str, *, rank: int, ranks: int, local_rank: int, parts: int = 1) -> World:
+    """Joins the process group that the launcher prepared; without a launcher, DeepSpeed gets a group of one. `parts`
+    divides `ranks`."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
@@ -85,7 +111,16 @@ def join(engine: str, *, rank: int, ranks: int, local_rank: int) -> World:
         dist.init_process_group(backend)
     elif engine == "deepspeed":
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-    return World(rank=rank, ranks=ranks, device=device)
+    group = None
+    if engine == "deepspeed" or parts > 1:
+        prepare_deepspeed(device)
+    if parts > 1:
+        import deepspeed
+
+        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+        groups = [dist.new_group(list(range(first, first + parts))) for first in range(0, ranks, parts)]
+        group = groups[rank // parts]
+    return World(rank=rank, ranks=ranks, device=device, parts=parts, group=group)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -119,12 +154,12 @@ class TorchEngine:
             fused=world.device.type == "cuda",
         )
 
-    def accumulate(self, batch: Any, scale: float, *, last: bool) -> Tensor:
+    def accumulate(self, batch: Any, scale: float, *, last: bool, sound: Callable[[Tensor], bool] = _always) -> Tensor:
         wait = self._wrapped.no_sync() if self._wrapped is not None and not last else contextlib.nullcontext()
         with wait:
             with self.forward_context():
                 loss: Tensor = (self._wrapped or self._module)(batch)
-            torch.autograd.backward(loss * scale)
+            torch.autograd.backward(loss * (scale if sound(loss.detach()) else math.nan))
         return loss.detach()
 
     def gradient(self, parameter: nn.Parameter) -> Tensor:
@@ -135,7 +170,8 @@ class TorchEngine:
         norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._clip)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
+        if norm.isfinite():
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
@@ -150,7 +186,7 @@ class TorchEngine:
             state = {"module": self._module.state_dict(), "optimizer": self._optimizer.state_dict()}
             torch.save(state, folder / "torch.pt")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, universal: bool = False) -> None:
         state = torch.load(folder / "torch.pt", map_location=self._world.device, weights_only=True)
         self._module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -173,8 +209,9 @@ class DeepSpeedEngine:
             config=copy.deepcopy(settings),
         )
 
-    def accumulate(self, batch: Any, scale: float, *, last: bool) -> Tensor:
+    def accumulate(self, batch: Any, scale: float, *, last: bool, sound: Callable[[Tensor], bool] = _always) -> Tensor:
         loss: Tensor = self._engine(batch)
+        scale = scale if sound(loss.detach()) else math.nan
         # DeepSpeed would divide by the accumulation here; the scale already holds the whole step's Z.
         self._engine.backward(loss * scale, scale_wrt_gas=False)
         if not last:
@@ -208,8 +245,8 @@ class DeepSpeedEngine:
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
 
-    def load(self, folder: Path) -> None:
-        path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
+    def load(self, folder: Path, *, universal: bool = False) -> None:
+        path, _ = self._engine.load_checkpoint(str(folder), tag="universal" if universal else "deepspeed")
         if path is None:
             raise LongAlignError(f"{folder}: DeepSpeed cannot load this checkpoint; see its messages above")
 
@@ -217,8 +254,11 @@ class DeepSpeedEngine:
         self._engine.destroy()
 
 
-def deepspeed_settings(config: TrainConfig, extra: dict[str, Any], accumulation: int) -> dict[str, Any]:
-    """The whole DeepSpeed configuration: ours, with the user's `extra` laid over it."""
+def deepspeed_settings(
+    config: TrainConfig, extra: dict[str, Any], accumulation: int, *, universal: bool = False
+) -> dict[str, Any]:
+    """The whole DeepSpeed configuration: ours, with the user's `extra` laid over it; `universal` to load a checkpoint that
+    was converted."""
     offloaded = extra.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
@@ -226,6 +266,7 @@ def deepspeed_settings(config: TrainConfig, extra: dict[str, Any], accumulation:
         "gradient_clipping": config.grad_clip,
         "zero_optimization": {"stage": config.zero_stage},
         "bf16": {"enabled": config.dtype == "bf16"},
+        "checkpoint": {"load_universal": universal},
         # In bf16 a sum over hundreds of packs would lose the small ones.
         "data_types": {"grad_accum_dtype": "fp32"},
         "optimizer": {

@@ -4,6 +4,8 @@ In: a stock causal LM and a `MicroBatch`. Out: one scalar, the *sum* over the pa
 A 64k pack with 2% targets reaches the head with 1,300 rows instead of 65,536, and no more than `chunk_rows` of them at once.
 """
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class WeightedCrossEntropy(nn.Module):
         """w * CE of every row of the last forward, detached, [R]. Kept here because engines pass on one scalar."""
 
     def forward(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """`hidden` [R, H], `labels` and `weights` [R] -> the weighted sum, a scalar in fp32 (fp64 for an fp64 model)."""
+        """`hidden` [R, H], `labels` and `weights` (fp64) [R] -> the weighted sum, a scalar in fp32 (fp64 for an fp64 model)."""
         parts = [
             checkpoint(self._chunk, *rows, use_reentrant=False, preserve_rng_state=False)
             for rows in zip(*(t.split(self.chunk_rows) for t in (hidden, labels, weights)), strict=True)
@@ -43,19 +45,27 @@ class WeightedCrossEntropy(nn.Module):
     def _chunk(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         logits = F.linear(hidden, self.weight, self.bias)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits, labels, reduction="none") * weights
+        return F.cross_entropy(logits, labels, reduction="none") * weights.to(logits.dtype)
 
 
 class Objective(nn.Module):
     """Model and loss as the one module that engines wrap: `forward(batch)` is l = sum(w * CE) of a pack."""
 
-    def __init__(self, model: PreTrainedModel, *, chunk_rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, chunk_rows: int, offload: bool = False) -> None:
         super().__init__()
         self.model = model
+        self._offload = offload
         self.loss = WeightedCrossEntropy(model.get_output_embeddings(), chunk_rows=chunk_rows)
 
     def forward(self, batch: MicroBatch) -> Tensor:
-        hidden = self.model.get_decoder()(**model_inputs(batch)).last_hidden_state
+        # With checkpointed layers, all that is saved outside of them is their inputs.
+        keep = (
+            torch.autograd.graph.save_on_cpu(pin_memory=batch.input_ids.is_cuda)
+            if self._offload
+            else contextlib.nullcontext()
+        )
+        with keep:
+            hidden = self.model.get_decoder()(**model_inputs(batch)).last_hidden_state
         loss: Tensor = self.loss(hidden[0].index_select(0, batch.target_rows), batch.labels, batch.weights)
         return loss
 

@@ -98,7 +98,7 @@ class Meter:
     def begin(self, step: int) -> None:
         """Forgets the last step. The first one is not timed: it is slower than those that follow."""
         self._timed = self._every > 0 and step % self._every == 1 % self._every
-        self._begun(self._reader.packs_per_step // self._world.ranks)
+        self._begun(self._reader.packs_per_step // self._world.reader[1])
 
     def _begun(self, accumulation: int) -> None:
         world = self._world
@@ -123,7 +123,8 @@ class Meter:
         if pack is None:
             return
         lengths = np.diff(pack.cu_seqlens).astype(np.int64)
-        self._operations += self._flops.count(lengths, int(np.count_nonzero(pack.loss_weights)))
+        # Ranks that share a pack share its work.
+        self._operations += self._flops.count(lengths, int(np.count_nonzero(pack.loss_weights))) / self._world.parts
         losses = self._objective.loss.row_losses
         if losses is None:
             return
@@ -161,7 +162,7 @@ class Meter:
         work = np.zeros(self._reader.packs_per_step)
         rows = [self._labels.row_of[name] for name in self._reader.pack_ids(step)]
         work[: len(rows)] = self._labels.work[rows]
-        return work.reshape(-1, self._world.ranks)
+        return work.reshape(-1, self._world.reader[1])
 
 
 def idle(times: npt.NDArray[np.float64]) -> float:

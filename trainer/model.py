@@ -3,44 +3,78 @@
 In: a folder, or a hub id with `@revision`. Out: the model, and at the end a folder that `from_pretrained` reads.
 """
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from huggingface_hub import snapshot_download
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from longalign_data.errors import UserError
+from trainer.config import Lora
 
+TOKENIZER_FILES = [
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+]
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 
-def load_model(spec: str, *, random_init: bool, dtype: torch.dtype, attention: str, seed: int) -> PreTrainedModel:
-    """The model in training mode. `random_init` draws its weights from `seed` and needs no more than a config.json.
-    Raises UserError when there is no such model, no weights, or an architecture without this attention."""
-    folder, revision = Path(spec), None
+def load_config(
+    spec: str, *, weights: bool, rope_base_factor: float = 1.0, positions: int | None = None
+) -> PretrainedConfig:
+    """The model's configuration, for longer contexts if asked: the base of its rotary embedding times `rope_base_factor`, and
+    `positions` in place of its own. Raises UserError when there is no such model, no `weights` where some are wanted, or no
+    rotary base to multiply."""
+    folder = Path(spec)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"--model {spec}: no config.json in this folder; a Hugging Face model folder was expected")
-        if not random_init and not any(file for pattern in WEIGHT_FILES for file in folder.glob(pattern)):
+        if weights and not any(file for pattern in WEIGHT_FILES for file in folder.glob(pattern)):
             raise UserError(f"--model {spec}: holds no weights; add --random-init to train from random ones")
     elif spec.startswith((".", "/")) or spec.count("/") > 1:
         raise UserError(f"--model {spec}: no such folder")
-    else:
-        spec, _, found = spec.partition("@")
-        revision = found or None
     try:
-        config = AutoConfig.from_pretrained(spec, revision=revision)
+        name, revision = _name_and_revision(spec)
+        config: PretrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unloadable(spec, error) from error
+    text = config.get_text_config()
+    if rope_base_factor != 1.0:
+        # Transformers 5 keeps the base in `rope_parameters`, 4 beside the other settings.
+        rope = getattr(text, "rope_parameters", None) or vars(text)
+        if not isinstance(rope.get("rope_theta"), int | float):
+            raise UserError(f"rope_base_factor: {type(config).__name__} of {spec} has no single rope_theta to multiply")
+        rope["rope_theta"] *= rope_base_factor
+    if positions is not None:
+        text.max_position_embeddings = positions
+    return config
+
+
+def load_model(
+    spec: str, config: PretrainedConfig, *, random_init: bool, dtype: torch.dtype, attention: str, seed: int
+) -> PreTrainedModel:
+    """The model in training mode. `random_init` draws its weights from `seed`. Raises UserError when it cannot be loaded or has
+    no output head."""
+    try:
         if random_init:
             torch.manual_seed(seed)
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, dtype=dtype, attn_implementation=attention
             )
         else:
+            name, revision = _name_and_revision(spec)
             model = AutoModelForCausalLM.from_pretrained(
-                spec, revision=revision, dtype=dtype, attn_implementation=attention
+                name, revision=revision, config=config, dtype=dtype, attn_implementation=attention
             )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model {spec}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise _unloadable(spec, error) from error
     if model.get_output_embeddings() is None:
         raise UserError(
             f"--model {spec}: {type(model).__name__} has no output head; a causal language model was expected"
@@ -49,9 +83,19 @@ def load_model(spec: str, *, random_init: bool, dtype: torch.dtype, attention: s
     return model
 
 
-def check_fits(model: PreTrainedModel, capacity: int) -> None:
-    """Raises UserError when packs of `capacity` tokens may hold a sequence with more positions than the model has."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def check_fits(config: PretrainedConfig, *, capacity: int, parts: int) -> None:
+    """Raises UserError when packs of `capacity` tokens may hold a sequence with more positions than the model has, or when
+    its heads cannot be dealt to the `parts` ranks that share a pack."""
+    config = config.get_text_config()
+    heads = int(getattr(config, "num_attention_heads", 1))
+    key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    if heads % parts or (key_heads % parts and parts % key_heads):
+        fit = [n for n in range(1, heads + 1) if heads % n == 0 and (key_heads % n == 0 or n % key_heads == 0)]
+        raise UserError(
+            f"sequence_parallel: {parts}: the model's {heads} attention heads and {key_heads} key-value heads cannot be dealt to "
+            f"{parts} ranks; sizes that fit: {', '.join(map(str, fit))}"
+        )
+    positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions < capacity:
         raise UserError(
             f"the packs hold sequences of up to {capacity} tokens but the model has {positions} positions "
@@ -66,6 +110,68 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     enable({"use_reentrant": False})
 
 
-def export(model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes `weights` (whole, on the CPU) and the model's configuration as a Hugging Face folder."""
-    model.save_pretrained(folder, state_dict=weights)
+def add_lora(model: PreTrainedModel, lora: Lora) -> None:
+    """Freezes the model and puts adapters beside its linear layers. Raises UserError when there are no such layers, or when
+    one of them is the output head, whose weights the loss reads directly."""
+    from peft import LoraConfig
+
+    target: Any = lora.target_modules
+    try:
+        adapters = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM"
+        )
+        model.add_adapter(adapters)
+    except ValueError as error:
+        raise UserError(f"lora.target_modules: {target}: {str(error).strip().splitlines()[0]}") from error
+    if type(model.get_output_embeddings()) is not nn.Linear:
+        raise UserError("lora.target_modules: the output head cannot have an adapter; leave lm_head out")
+
+
+def export(spec: str, model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, lora: Lora | None) -> None:
+    """Writes a Hugging Face folder: `weights` (whole, on the CPU), the configurations of the model and of its generation, and
+    the tokenizer's files as they stand beside the model. With `lora`, the weights with the adapters merged in, or the
+    adapters alone."""
+    if lora is None or lora.export == "adapter":
+        model.save_pretrained(folder, state_dict=weights)
+    else:
+        with torch.device("meta"):
+            plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
+        plain.generation_config = model.generation_config
+        plain.save_pretrained(folder, state_dict=merged(model, weights))
+    name, revision = _name_and_revision(spec)
+    source = (
+        Path(name)
+        if Path(name).is_dir()
+        else Path(snapshot_download(name, revision=revision, allow_patterns=TOKENIZER_FILES))
+    )
+    for file in (file for pattern in TOKENIZER_FILES for file in source.glob(pattern)):
+        shutil.copy(file, folder)
+
+
+def merged(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`weights` of a model with adapters as those of the plain model: W + scaling * B A. The model's own parameters may lie
+    anywhere; only `weights` are read."""
+    found = {}
+    for name, tensor in weights.items():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        if plain != name and plain.endswith(".weight"):
+            layer = plain.removesuffix(".weight")
+            down, up = (weights[f"{layer}.lora_{side}.default.weight"].float() for side in "AB")
+            adapted: Any = model.get_submodule(layer)
+            scaling = adapted.scaling["default"]
+            tensor = (tensor.float() + scaling * (up @ down)).to(tensor.dtype)
+        found[plain] = tensor
+    return found
+
+
+def _name_and_revision(spec: str) -> tuple[str, str | None]:
+    if Path(spec).is_dir():
+        return spec, None
+    name, _, revision = spec.partition("@")
+    return name, revision or None
+
+
+def _unloadable(spec: str, error: Exception) -> UserError:
+    return UserError(f"--model {spec}: cannot be loaded: {str(error).strip().splitlines()[0]}")

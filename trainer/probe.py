@@ -5,21 +5,24 @@ models that keep sequences apart; a state-space layer, a short convolution or a 
 any error. The checks take a second and need no list of models.
 """
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackBatch
 from trainer.batch import MicroBatch, micro_batch
-from trainer.engine import Engine
+from trainer.engine import Engine, World
 from trainer.loss import Objective, model_inputs
 
 LENGTHS = (24, 40, 16)
 
 
-def probe(objective: Objective, engine: Engine, device: torch.device) -> None:
-    """Raises UserError when another sequence of a pack moves a token's logits, or when our loss is not the one that the model's own
-    logits give (a model that scales or caps its logits). All ranks call it."""
+def probe(objective: Objective, engine: Engine, world: World) -> None:
+    """Raises UserError when another sequence of a pack moves a token's logits, when our loss is not the one that the model's
+    own logits give (a model that scales or caps its logits), or when ranks that share a pack do not compute what one of
+    them alone does. All ranks call it."""
     vocabulary = min(objective.model.config.get_text_config().vocab_size, 1000)
     drawn = torch.Generator().manual_seed(0)
     tokens = torch.randint(vocabulary, (sum(LENGTHS),), generator=drawn)
@@ -27,22 +30,27 @@ def probe(objective: Objective, engine: Engine, device: torch.device) -> None:
     middle = slice(LENGTHS[0], LENGTHS[0] + LENGTHS[1])
     changed = tokens.clone()
     changed[middle] = other[middle]
+    share = -(-len(tokens) // world.parts)
+    inside = torch.zeros(share * world.parts, dtype=torch.bool)
+    inside[middle] = True
+    inside = inside[world.part * share : (world.part + 1) * share]
     training = objective.training
     objective.eval()
     try:
         with torch.no_grad(), engine.forward_context():
-            batch = _pack(tokens, device)
+            batch = _pack(tokens, world)
             before = objective.model(**model_inputs(batch)).logits[0]
-            after = objective.model(**model_inputs(_pack(changed, device))).logits[0]
-            ours = float(objective(batch))
+            after = objective.model(**model_inputs(_pack(changed, world))).logits[0]
+            ours = objective(batch)
+            alone = objective(_pack(tokens, dataclasses.replace(world, parts=1)))
     finally:
         objective.train(training)
     # Half-precision kernels may round a neighbour differently; a leak moves it by percents.
     allowed = 1e-3 if before.dtype in (torch.bfloat16, torch.float16) else 1e-5
     before, after = before.float(), after.float()
     moved = (after - before).abs().amax(dim=-1)
-    own = float(moved[middle].max())
-    leaked = max(float(moved[: middle.start].max()), float(moved[middle.stop :].max()))
+    inside = inside.to(moved.device)
+    own, leaked = world.largest(torch.stack([(moved * inside).max(), (moved * ~inside).max()])).tolist()
     name = type(objective.model).__name__
     if own == 0:
         raise UserError(f"{name}: its logits do not depend on its tokens; these weights cannot be trained or checked")
@@ -52,15 +60,22 @@ def probe(objective: Objective, engine: Engine, device: torch.device) -> None:
             f"{leaked / own:.2%} of its own change. This model (a state-space or convolution layer, or attention that ignores "
             "cu_seqlens) cannot be trained on packs"
         )
-    theirs = F.cross_entropy(before[batch.target_rows], batch.labels, reduction="none") @ batch.weights
-    if abs(ours - float(theirs)) > 2e-2 * abs(float(theirs)):
+    theirs = F.cross_entropy(before[batch.target_rows], batch.labels, reduction="none") @ batch.weights.to(before.dtype)
+    of_packs = world.sum(torch.stack([ours.double(), theirs.double(), alone.double() / world.parts])).tolist()
+    our_loss, their_loss, lone_loss = (total / world.reader[1] for total in of_packs)
+    if abs(our_loss - their_loss) > 2e-2 * abs(their_loss):
         raise UserError(
-            f"{name}: its logits are not its output head on its last hidden state (loss {ours:.4f} against "
-            f"{float(theirs):.4f}); a model that scales or caps its logits is not supported"
+            f"{name}: its logits are not its output head on its last hidden state (loss {our_loss:.4f} against "
+            f"{their_loss:.4f}); a model that scales or caps its logits is not supported"
+        )
+    if abs(our_loss - lone_loss) > 10 * allowed * abs(lone_loss):
+        raise UserError(
+            f"{name}: {world.parts} ranks that share a pack compute a loss of {our_loss:.6f}, one alone {lone_loss:.6f}; this "
+            "model mixes tokens outside of attention and cannot be trained with sequence_parallel"
         )
 
 
-def _pack(tokens: torch.Tensor, device: torch.device) -> MicroBatch:
+def _pack(tokens: torch.Tensor, world: World) -> MicroBatch:
     borders = [0]
     for length in LENGTHS:
         borders.append(borders[-1] + length)
@@ -72,10 +87,12 @@ def _pack(tokens: torch.Tensor, device: torch.device) -> MicroBatch:
             num_sequences=len(LENGTHS),
             input_ids=tokens.numpy(),
             position_ids=positions.numpy(),
-            loss_weights=(positions > 0).float().numpy(),
+            loss_weights=(positions > 0).double().numpy(),
             cu_seqlens=torch.tensor(borders, dtype=torch.int32).numpy(),
             max_seqlen=max(LENGTHS),
         ),
-        device,
+        world.device,
         int(tokens.max()) + 1,
+        part=world.part,
+        parts=world.parts,
     )

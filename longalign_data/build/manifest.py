@@ -1,18 +1,17 @@
 """`manifest.json`: everything about a build that is not in its tables. Written last, so its existence means completeness."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import longalign_data
-from longalign_data.recipe import LoadedRecipe
+from longalign_data.recipe import LoadedRecipe, portable, without_places
 from longalign_data.records import SCHEMA_VERSION
 from longalign_data.shards.files import write_json
 from longalign_data.shards.folder import BuildFolder
+from longalign_data.shards.manifest import FORMAT, MANIFEST_VERSION, Manifest, read_manifest
 from longalign_data.shards.stage import StageReport
-
-FORMAT = "longalign-data build"
+from longalign_data.teachers.table import teacher_record
 
 
 def write_manifest(
@@ -22,26 +21,27 @@ def write_manifest(
     *,
     tokenizer: str,
     trainee_tokenizer: str,
-) -> None:
-    """Writes the manifest, unless the one that stands says the same."""
+) -> Manifest:
+    """Writes the manifest, unless the one that stands says the same; returns it. It names no place on this machine."""
     recipe = loaded.recipe
     rejects: dict[str, dict[str, int]] = {report.stage: dict(report.rejected) for report in reports if report.rejected}
     manifest: dict[str, Any] = {
         "format": FORMAT,
+        "manifest_version": MANIFEST_VERSION,
         "schema_version": SCHEMA_VERSION,
         "made_with": f"longalign-data {longalign_data.__version__}",
         "name": recipe.name,
         "version": recipe.version,
         "parent": _parent(folder),
-        "recipe": loaded.text,
-        "cards": [source.card.model_dump(mode="json", exclude_none=True) for source in loaded.sources],
+        "recipe": without_places(loaded.text),
+        "cards": [_placeless(source.card.model_dump(mode="json", exclude_none=True)) for source in loaded.sources],
         "tokenizers": {
-            "measure": {"spec": recipe.tokenizer, "identity": tokenizer},
-            "trainee": {"spec": recipe.encode.tokenizer or recipe.tokenizer, "identity": trainee_tokenizer},
+            "measure": {"spec": portable(recipe.tokenizer), "identity": tokenizer},
+            "trainee": {"spec": portable(recipe.encode.tokenizer or recipe.tokenizer), "identity": trainee_tokenizer},
         },
         "pack": recipe.pack.model_dump(mode="json"),
-        "mix": [choice.model_dump(mode="json", exclude_none=True) for choice in recipe.mix],
-        "teacher": {"provider": recipe.generate.teacher.provider, "model": recipe.generate.teacher.model}
+        "mix": [_placeless(choice.model_dump(mode="json", exclude_none=True)) for choice in recipe.mix],
+        "teacher": dataclasses.asdict(teacher_record(recipe.generate.teacher))
         if any(report.stage == "generate" for report in reports)
         else None,
         "cost": next((report.details.get("cost") for report in reports if report.stage == "generate"), None),
@@ -60,15 +60,11 @@ def write_manifest(
     }
     if read_manifest(folder) != manifest:
         write_json(folder.manifest, manifest)
-
-
-def read_manifest(folder: BuildFolder) -> dict[str, Any] | None:
-    """The manifest, or None while the build is not complete."""
-    try:
-        manifest: dict[str, Any] = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
     return manifest
+
+
+def _placeless(choice: dict[str, Any]) -> dict[str, Any]:
+    return choice | {"path": portable(choice["path"])} if "path" in choice else choice
 
 
 def _parent(folder: BuildFolder) -> dict[str, str] | None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from longalign_data.build.card import write_card
 from longalign_data.build.fingerprints import fingerprints, stages_of
 from longalign_data.build.manifest import write_manifest
 from longalign_data.curation.curate import curation_identity
@@ -19,6 +18,7 @@ from longalign_data.generation.budget import Spending
 from longalign_data.generation.generate import generate
 from longalign_data.mixing.mix import mix, mix_inputs
 from longalign_data.packing.pack import pack
+from longalign_data.publish.card import write_card
 from longalign_data.recipe import LoadedRecipe, Recipe
 from longalign_data.sampling.sample import sample
 from longalign_data.shards.folder import STAGES, BuildFolder
@@ -139,8 +139,8 @@ def _bring(
         if len(outcomes) == len(stages) and until is None:
             _drop_tables(folder, recipe.keep)
             reports = [outcome.report for outcome in outcomes]
-            write_manifest(folder, loaded, reports, tokenizer=tokenizer, trainee_tokenizer=trainee)
-            write_card(folder, loaded, reports)
+            manifest = write_manifest(folder, loaded, reports, tokenizer=tokenizer, trainee_tokenizer=trainee)
+            write_card(folder, manifest)
         return Built(folder=folder, outcomes=outcomes)
 
 

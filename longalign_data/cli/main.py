@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import longalign_data
-from longalign_data.cli import bill, build, catalog, decontam, export, fake, look, plan
+from longalign_data.cli import bill, build, catalog, decontam, export, fake, look, plan, publish, versions
 from longalign_data.errors import LongAlignError, MissingExtraError, UserError
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (build, bill, look, plan, catalog, decontam, export, fake)
+COMMANDS = (build, bill, look, plan, versions, publish, catalog, decontam, export, fake)
 """The modules that bring the commands, in the order of `--help`; each adds its own in `register`."""
 
 STOPPED = "stopped; the same command goes on where this one was"

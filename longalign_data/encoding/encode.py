@@ -32,7 +32,7 @@ from longalign_data.encoding.windows import Windower
 from longalign_data.engine import Progress, RunOptions, map_ordered
 from longalign_data.errors import BuildError
 from longalign_data.identity import digest
-from longalign_data.recipe import Encode, LoadedRecipe
+from longalign_data.recipe import Encode, LoadedRecipe, portable
 from longalign_data.records import DocumentSpan, Message, Reject, Sample, TokenSequence
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import from_row, iter_batches
@@ -98,6 +98,7 @@ class Encoder:
             table=assemble(labels, [found.segments for _, found in kept]),
             rejects=[outcome for outcome in outcomes if isinstance(outcome, Reject)],
             num_in=len(chats),
+            answers_cut=sum(found.answer_cut for _, found in kept),
         )
 
     def _outcome(self, chat: Chat, rendered: Rendered) -> "_Sequence | Reject":
@@ -106,16 +107,15 @@ class Encoder:
         if isinstance(rendered, Refusal):
             return _reject(chat, rendered.reason, rendered.detail)
         num_tokens = _length(rendered)
-        truncated = 0
-        if num_tokens > self._max_tokens:
-            shorter = self._shorten(chat, num_tokens)
-            if isinstance(shorter, Reject):
-                return shorter
-            rendered = shorter
-            truncated = num_tokens - _length(rendered)
-        if not count_targets(rendered):
+        num_targets = count_targets(rendered)
+        if not num_targets:
             return _reject(chat, "no-targets", "every answer is empty, or nothing stands before it")
-        return _Sequence(rendered, truncated)
+        if num_tokens <= self._max_tokens:
+            return _Sequence(rendered, 0, answer_cut=False)
+        shorter = self._shorten(chat, num_tokens)
+        if isinstance(shorter, Reject):
+            return shorter
+        return _Sequence(shorter, num_tokens - _length(shorter), answer_cut=count_targets(shorter) < num_targets)
 
     def _shorten(self, chat: Chat, num_tokens: int) -> list[Segment] | Reject:
         """The conversation with the middle of its documents cut so that `max_tokens` suffice."""
@@ -143,6 +143,7 @@ class Encoder:
 class _Sequence(NamedTuple):
     segments: list[Segment]
     truncated_tokens: int
+    answer_cut: bool
 
 
 def make_encoder(choice: Encode, default_tokenizer: str) -> Encoder:
@@ -182,7 +183,6 @@ def encode(
             f"{build.root}: {num_inputs} inputs are stored, not the {num_stored} that were made; build again"
         )
     with StageWriter(build, "encode", fingerprint=fingerprint, run=run) as writer:
-        totals = _Totals(build)
         progress.advance(items=writer.cursor)
         todo = list(_after(jobs, writer.cursor))
         workers = run.workers if len(todo) >= SEVERAL_GROUPS else 1
@@ -191,19 +191,16 @@ def encode(
                 writer.reject(reject)
             if encoded.table.num_rows:
                 writer.write_table("sequences", encoded.table)
-                totals.add(encoded.table)
+            writer.count(encoded.figures())
             writer.next_input(encoded.num_in, inputs=job.num_inputs)
             progress.advance(items=job.num_inputs, tokens=pc.sum(encoded.table.column("num_tokens")).as_py() or 0)
         return writer.finish(
             {
-                "tokenizer": spec,
+                "tokenizer": portable(spec),
                 "tokenizer_identity": load_tokenizer(spec).identity,
                 "template": encoder.template,
                 "encoding": encoder.identity,
                 "max_tokens": choice.max_tokens,
-                "num_targets": totals.num_targets,
-                "truncated_samples": totals.truncated_samples,
-                "truncated_tokens": totals.truncated_tokens,
             }
         )
 
@@ -278,21 +275,6 @@ def _after(jobs: Sequence[_Job], cursor: int) -> Iterator[_Job]:
         if cursor <= 0:
             yield job
         cursor -= job.num_inputs
-
-
-class _Totals:
-    """Sums over all sequences, those that an earlier, cut-off run has stored included."""
-
-    def __init__(self, build: BuildFolder) -> None:
-        self.num_targets = self.truncated_samples = self.truncated_tokens = 0
-        for batch in iter_batches(build.shards("sequences"), columns=["num_targets", "truncated_tokens"]):
-            self.add(batch)
-
-    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
-        truncated = rows.column("truncated_tokens")
-        self.num_targets += pc.sum(rows.column("num_targets")).as_py() or 0
-        self.truncated_samples += pc.sum(pc.greater(truncated, 0)).as_py() or 0
-        self.truncated_tokens += pc.sum(truncated).as_py() or 0
 
 
 def _chats(rows: pa.Table) -> Iterator[Chat]:

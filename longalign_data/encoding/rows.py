@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from longalign_data.encoding.templates import Segment
 from longalign_data.records import SEQUENCES, Reject
@@ -16,11 +17,23 @@ from longalign_data.records import SEQUENCES, Reject
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
     """What became of some inputs, in order: rows of `sequences`, and rejects. `num_in` is how many things came in, counted
-    so that rows and rejects make up for them."""
+    so that rows and rejects make up for them; `answers_cut` is how many of the rows have fewer targets than before they
+    were shortened, which no row may have."""
 
     table: pa.Table
     rejects: Sequence[Reject]
     num_in: int
+    answers_cut: int = 0
+
+    def figures(self) -> dict[str, int]:
+        """What the stage's report says of all of these together."""
+        truncated = self.table.column("truncated_tokens")
+        return {
+            "num_targets": pc.sum(self.table.column("num_targets")).as_py() or 0,
+            "truncated_samples": pc.sum(pc.greater(truncated, 0)).as_py() or 0,
+            "truncated_tokens": pc.sum(truncated).as_py() or 0,
+            "answers_cut": self.answers_cut,
+        }
 
 
 @dataclass(slots=True, kw_only=True)

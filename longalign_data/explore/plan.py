@@ -5,7 +5,6 @@ the same printed for people, with one step drawn as bars. Nothing is written; to
 `pack` and run `longalign build` again, which starts at that stage.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,10 @@ import numpy as np
 
 from longalign_data import yamlfile
 from longalign_data.errors import BuildError, UserError
+from longalign_data.explore.recorded import manifest_of
 from longalign_data.packing.pack import Planned, Sequences, plan_sequences, read_sequences
 from longalign_data.recipe import PackSequences, Recipe
 from longalign_data.shards.folder import BuildFolder
-from longalign_data.shards.parquet import iter_batches
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,8 +29,7 @@ WIDTH = 48
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReport:
     """A plan with what it was made from. `choice` is the recipe's `pack`, changed as asked; `as_built` says that nothing
-    was. `answers_cut` counts shortened sequences with fewer targets than their answers have tokens; None where that
-    cannot be told, because samples were not kept or are counted with another tokenizer."""
+    was. `answers_cut` counts shortened sequences that lost targets; there must be none."""
 
     recipe: Recipe
     choice: PackSequences
@@ -39,7 +37,7 @@ class PlanReport:
     sequences: Sequences
     planned: Planned
     tokens_cut: int
-    answers_cut: int | None
+    answers_cut: int
     rejected: int
 
     def details(self) -> Mapping[str, Any]:
@@ -49,7 +47,7 @@ class PlanReport:
 
 def recipe_of(build: BuildFolder) -> Recipe:
     """The recipe that a complete build was made from. Raises BuildError when it is not complete."""
-    manifest = _manifest(build)
+    manifest = manifest_of(build)
     if not manifest:
         raise BuildError(f"{build.root}: the build is not complete (no manifest.json); run: longalign build RECIPE")
     return yamlfile.parse(manifest["recipe"], build.manifest, Recipe)
@@ -74,7 +72,7 @@ def plan_report(build: BuildFolder, changes: Mapping[str, Any]) -> PlanReport:
         sequences=sequences,
         planned=planned,
         tokens_cut=int(sequences.truncated_tokens[planned.members].sum()),
-        answers_cut=_answers_cut(build, sequences),
+        answers_cut=_encode_details(build)["answers_cut"],
         rejected=len(sequences.num_tokens) - len(planned.members),
     )
 
@@ -91,35 +89,8 @@ def change(choice: PackSequences, changes: Mapping[str, Any]) -> PackSequences:
         raise UserError(f"this plan cannot be made: {error}") from None
 
 
-def _manifest(build: BuildFolder) -> dict[str, Any]:
-    """Empty while the build is not complete."""
-    try:
-        manifest: dict[str, Any] = json.loads(build.manifest.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise BuildError(f"{build.manifest}: not JSON: {error}") from None
-    return manifest
-
-
-def _answers_cut(build: BuildFolder, sequences: Sequences) -> int | None:
-    tokenizers = _manifest(build).get("tokenizers", {})
-    same = tokenizers.get("measure", {}).get("identity") == tokenizers.get("trainee", {}).get("identity")
-    cut = np.flatnonzero(sequences.truncated_tokens > 0)
-    if not len(cut):
-        return 0
-    paths = build.shards("samples")
-    if not same or not paths:
-        return None
-    answers: dict[str, int] = {}
-    for batch in iter_batches(paths, columns=["sample_id", "num_answer_tokens"]):
-        answers.update(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-    ids = [
-        sample
-        for batch in iter_batches(build.shards("sequences"), columns=["sample_id"])
-        for sample in batch.column(0).to_pylist()
-    ]
-    return sum(int(sequences.num_targets[i]) < answers.get(ids[i], 0) for i in cut.tolist())
+def _encode_details(build: BuildFolder) -> dict[str, Any]:
+    return next(stage["details"] for stage in manifest_of(build)["stages"] if stage["stage"] == "encode")
 
 
 def print_plan(report: PlanReport, console: "Console", *, ranks: int, seconds: float | None, name: str) -> None:
@@ -160,12 +131,7 @@ def print_plan(report: PlanReport, console: "Console", *, ranks: int, seconds: f
         f"effective weight  {weight['p1']:.3f} / {weight['p50']:.3f} / {weight['p99']:.3f} (1st / 50th / 99th percentile)"
     )
     say(f"tokens cut        {report.tokens_cut:,} out of documents")
-    cut = (
-        "not told apart (samples not kept, or of another tokenizer)"
-        if report.answers_cut is None
-        else report.answers_cut
-    )
-    say(f"answers cut       {cut}")
+    say(f"answers cut       {report.answers_cut:,}")
     say(f"rejected          {report.rejected:,} (longer than a pack, or without targets)")
     say()
     for split in numbers["modelled_idle"]:

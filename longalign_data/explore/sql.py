@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from longalign_data.errors import BuildError, UserError
 from longalign_data.explore.plain import one_line, shorten, visible
+from longalign_data.explore.recorded import about, stage_reports
 from longalign_data.records import TABLES
 from longalign_data.shards.files import whole_file
 from longalign_data.shards.folder import BuildFolder
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     import duckdb
 
 FORMATS = ("table", "csv", "json", "parquet")
+
+FURTHER = ("evidence", "targets", "stages", "left_out", "about")
+"""Views besides the tables: places of evidence, what the sampler was asked for and had, counts of the stages, what was left
+out on purpose, and single settings by their keys."""
 
 BATCH_ROWS = 1024
 CELL_WIDTH = 60
@@ -77,7 +82,7 @@ class Result:
 
 
 def connect(builds: Mapping[str, BuildFolder] | BuildFolder) -> "duckdb.DuckDBPyConnection":
-    """A connection in memory with a view for every table of `records.TABLES`.
+    """A connection in memory with a view for every table of `records.TABLES`, and those of `FURTHER`.
 
     A table that the build does not hold is an empty view with the right columns. Of several builds, each table is to be
     had by itself as `"<name>".samples`, and all together as `samples` with the name in the first column, `build`.
@@ -92,24 +97,26 @@ def connect(builds: Mapping[str, BuildFolder] | BuildFolder) -> "duckdb.DuckDBPy
         raise UserError(f"a build cannot be called {min(taken)!r} in SQL: DuckDB uses that name; choose another")
     try:
         for name, build in folders.items():
-            connection.execute(f"create schema if not exists {_quoted(name)}")
+            connection.execute(f"create schema if not exists {quoted(name)}")
             for table in TABLES:
                 body = _table_body(connection, build, table)
-                view = f"{_quoted(name)}.{_quoted(table)}"
+                view = f"{quoted(name)}.{quoted(table)}"
                 connection.execute(f"create view {view} as {body}")
                 # Where the rows come from, for `_damage`.
-                connection.execute(f"comment on view {view} is {_literal(str(build.root.absolute()))}")
+                connection.execute(f"comment on view {view} is {literal(str(build.root.absolute()))}")
+            for view, body in _further(build, name):
+                connection.execute(f"create view {quoted(name)}.{quoted(view)} as {body}")
     except duckdb.Error as error:
         found = _damage_in(connection, build, table)
         connection.close()
         raise found or BuildError(f"{build.root / table}: cannot be read: {error}") from None
     if not isinstance(builds, BuildFolder):
-        for table in TABLES:
+        for table in (*TABLES, *FURTHER):
             parts = [
-                f"select {_literal(name)} as build, * from {_quoted(name)}.{_quoted(table)}"  # noqa: S608 - quoted
+                f"select {literal(name)} as build, * from {quoted(name)}.{quoted(table)}"  # noqa: S608 - quoted
                 for name in folders
             ]
-            connection.execute(f"create view main.{_quoted(table)} as {' union all '.join(parts)}")
+            connection.execute(f"create view main.{quoted(table)} as {' union all '.join(parts)}")
     return connection
 
 
@@ -159,7 +166,7 @@ def schema_of(connection: "duckdb.DuckDBPyConnection", table: str) -> Sequence[t
     import duckdb
 
     try:
-        name = ".".join(_quoted(part) for part in table.split("."))
+        name = ".".join(quoted(part) for part in table.split("."))
         relation = connection.sql(f"select * from {name}")  # noqa: S608 - every part is quoted
     except duckdb.Error:
         raise UserError(f"no table {table!r}; there are: {', '.join(_views(connection))}") from None
@@ -324,11 +331,13 @@ def _use_readline(connection: "duckdb.DuckDBPyConnection") -> None:
     readline.parse_and_bind("tab: complete")
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """A text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -338,13 +347,68 @@ def _table_body(connection: "duckdb.DuckDBPyConnection", build: BuildFolder, tab
     if not shards:
         empty = connection.from_arrow(TABLES[table][1].empty_table())
         columns = zip(empty.columns, empty.types, strict=True)
-        nothing = ", ".join(f"cast(null as {kind}) as {_quoted(name)}" for name, kind in columns)
+        nothing = ", ".join(f"cast(null as {kind}) as {quoted(name)}" for name, kind in columns)
         return f"select {nothing} where false"
     return _rows_of(shards)
 
 
+def _further(build: BuildFolder, schema: str) -> Iterator[tuple[str, str]]:
+    """The names and SELECTs of the views of `FURTHER`."""
+    reports = stage_reports(build)
+    yield (
+        "evidence",
+        f"""
+        select sample_id, task, place.doc_id, place.start, place."end",
+               place.start / greatest(1, span."end" - span.start) as depth
+        from (
+            select sample_id, task, place, document_spans[list_position(doc_ids, place.doc_id)] as span
+            from (select sample_id, task, doc_ids, document_spans, unnest(checks.evidence) as place from {quoted(schema)}.samples)
+        )
+        """,  # noqa: S608 - quoted
+    )
+    sampled = reports["sample"].details if "sample" in reports else {}
+    noted = [cell for name in ("cells", "sources") if isinstance(cells := sampled.get(name), list) for cell in cells]
+    cells = [
+        (*(str(cell.get(key) or "") for key in ("lang", "source", "bucket")), *(cell.get(key) for key in _CELL))
+        for cell in noted
+        if isinstance(cell, dict)
+    ]
+    yield (
+        "targets",
+        _values({"lang": "text", "source": "text", "bucket": "text"} | dict.fromkeys(_CELL, "bigint"), cells),
+    )
+    counts = ("num_in", "num_out", "num_rejected", "num_left_out", "num_tokens")
+    yield (
+        "stages",
+        _values(
+            {"stage": "text"} | dict.fromkeys(counts, "bigint") | {"seconds": "double"},
+            [
+                (report.stage, *(getattr(report, name) for name in counts), report.seconds)
+                for report in reports.values()
+            ],
+        ),
+    )
+    left = [(report.stage, *item) for report in reports.values() for item in report.left_out.items()]
+    yield "left_out", _values({"stage": "text", "reason": "text", "number": "bigint"}, left)
+    yield "about", _values({"key": "text", "value": "text"}, list(about(build)))
+
+
+_CELL = ("target", "achieved", "available")
+
+
+def _values(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> str:
+    """A SELECT of these rows. A value that is no number where one belongs is NULL."""
+    heads = ", ".join(f"try_cast({quoted(name)} as {kind}) as {quoted(name)}" for name, kind in columns.items())
+    names = ", ".join(quoted(name) for name in columns)
+    lines = ", ".join(
+        f"({', '.join('null' if value is None else literal(str(value)) for value in row)})" for row in rows
+    )
+    nothing = f"({', '.join('null' for _ in columns)})"
+    return f"select {heads} from (values {lines or nothing}) as given({names}){'' if rows else ' where false'}"  # noqa: S608
+
+
 def _rows_of(shards: Sequence[Path]) -> str:
-    paths = ", ".join(_literal(re.sub(r"([*?\[])", r"[\1]", str(path.absolute()))) for path in shards)
+    paths = ", ".join(literal(re.sub(r"([*?\[])", r"[\1]", str(path.absolute()))) for path in shards)
     return f"select * from read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608 - the paths are literals
 
 
@@ -385,7 +449,7 @@ def _damage_in(connection: "duckdb.DuckDBPyConnection", build: BuildFolder, tabl
 def _views(connection: "duckdb.DuckDBPyConnection") -> list[str]:
     """The names of all views, those of `main` bare and in the order of the stages."""
     rows = connection.sql("select schema_name, view_name from duckdb_views() where not internal").fetchall()
-    order = list(TABLES)
+    order = [*TABLES, *FURTHER]
     rows.sort(key=lambda row: (row[0] != "main", row[0], order.index(row[1]) if row[1] in order else len(order)))
     return [name if schema == "main" else f"{schema}.{name}" for schema, name in rows]
 

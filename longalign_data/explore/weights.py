@@ -8,8 +8,9 @@ sequences counted the same. Three ways of training on packs are put beside each 
     token mean     the packs of this plan, every target of a step counting the same
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,6 @@ import pyarrow as pa
 
 from longalign_data.explore.plan import PlanReport, change
 from longalign_data.packing.figures import pack_mean_shares, shares
-from longalign_data.packing.fill import Floats, Ints
 from longalign_data.packing.pack import plan_sequences
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_batches
@@ -50,27 +50,52 @@ class Row:
     token_mean: Way
 
 
+WAYS = ("this_plan", "plain_packing", "token_mean")
+
+
 def weight_rows(build: BuildFolder, report: PlanReport) -> Sequence[Row]:
-    """The table, all sequences first. Sources and tasks are left out where the samples were not kept."""
+    """The table, all sequences first; then by length, by source and by task."""
+    import polars as pl
+
     planned = report.planned
     if not len(planned.members):
         return []
     plain = plan_sequences(report.sequences, change(report.choice, {"strategy": "random"}), report.recipe.seed)
-    ways = (
-        shares(planned.plan, planned.totals),
-        pack_mean_shares(plain.plan, planned.num_targets),
-        shares(planned.plan, planned.num_targets.astype(np.float64)),
+    origins = pa.Table.from_batches(iter_batches(build.shards("sequences"), columns=["source", "task"]))
+    origins = origins.take(pa.array(planned.members))
+    names = [f"{low // 1000}k to {high // 1000}k" for low, high in pairwise(EDGES)] + [f"{EDGES[-1] // 1000}k or more"]
+    frame = pl.DataFrame(
+        {
+            "all": [""] * len(planned.members),
+            "length": pl.Series(names).gather(np.searchsorted(EDGES, planned.lengths, side="right") - 1),
+            "source": pl.Series(origins.column("source").to_pylist()),
+            "task": pl.Series(origins.column("task").to_pylist()),
+            "targets": planned.num_targets,
+            "this_plan": shares(planned.plan, planned.totals),
+            "plain_packing": pack_mean_shares(plain.plan, planned.num_targets),
+            "token_mean": shares(planned.plan, planned.num_targets.astype(np.float64)),
+        }
     )
-    rows = [_row("all", "", np.ones(len(planned.members), np.bool_), planned.num_targets, ways)]
-    buckets = np.searchsorted(EDGES, planned.lengths, side="right") - 1
-    for number, low in enumerate(EDGES):
-        high = EDGES[number + 1] if number + 1 < len(EDGES) else None
-        key = f"{low // 1000}k to {high // 1000}k" if high else f"{low // 1000}k or more"
-        rows.append(_row("length", key, buckets == number, planned.num_targets, ways))
-    for by, values in _origins(build, planned.members):
-        keys = sorted(set(values.tolist()))
-        rows.extend(_row(by, str(key), values == key, planned.num_targets, ways) for key in keys)
-    return [row for row in rows if row.count]
+    measured = [pl.len().alias("count"), pl.mean("targets")]
+    for way in WAYS:
+        p1, p99 = (pl.col(way).quantile(at, "linear").alias(f"{way}_p{at:.0%}") for at in (0.01, 0.99))
+        measured += [pl.mean(way), p1, p99]
+    rows: list[Row] = []
+    for by in ("all", "length", "source", "task"):
+        found = frame.group_by(by).agg(measured).sort(by).to_dicts()
+        if by == "length":
+            found.sort(key=lambda row: names.index(row["length"]))
+        rows.extend(
+            Row(
+                by=by,
+                key=row[by],
+                count=row["count"],
+                targets=row["targets"],
+                **{w: Way(mean=row[w], p1=row[f"{w}_p1%"], p99=row[f"{w}_p99%"]) for w in WAYS},
+            )
+            for row in found
+        )
+    return rows
 
 
 def print_weights(rows: Sequence[Row], console: "Console") -> None:
@@ -98,37 +123,3 @@ def print_weights(rows: Sequence[Row], console: "Console") -> None:
         highlight=False,
         markup=False,
     )
-
-
-def _row(
-    by: str,
-    key: str,
-    chosen: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
-    targets: Ints,
-    ways: tuple[Floats, Floats, Floats],
-) -> Row:
-    count = int(np.count_nonzero(chosen))
-    if not count:
-        nothing = Way(mean=0.0, p1=0.0, p99=0.0)
-        return Row(by=by, key=key, count=0, targets=0.0, this_plan=nothing, plain_packing=nothing, token_mean=nothing)
-    this, plain, token = (_way(values[chosen]) for values in ways)
-    return Row(
-        by=by,
-        key=key,
-        count=count,
-        targets=float(targets[chosen].mean()),
-        this_plan=this,
-        plain_packing=plain,
-        token_mean=token,
-    )
-
-
-def _way(values: Floats) -> Way:
-    low, high = np.percentile(values, [1, 99]).tolist()
-    return Way(mean=float(values.mean()), p1=low, p99=high)
-
-
-def _origins(build: BuildFolder, members: Ints) -> "Iterator[tuple[str, np.ndarray[tuple[int], np.dtype[np.object_]]]]":
-    sequences = pa.Table.from_batches(iter_batches(build.shards("sequences"), columns=["source", "task"]))
-    for by in ("source", "task"):
-        yield by, sequences.column(by).take(pa.array(members)).to_numpy()

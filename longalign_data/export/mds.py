@@ -49,7 +49,7 @@ def export_mds(build: BuildFolder, out: Path) -> tuple[Path, int]:
 
 
 def _sample(
-    ids: npt.NDArray[np.int32], weights: npt.NDArray[np.float32], borders: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.int32], weights: npt.NDArray[np.float64], borders: npt.NDArray[np.int32]
 ) -> dict[str, bytes]:
     return {
         "indices": _array(np.stack((borders[:-1], borders[1:]), axis=1).astype("<u4")),

@@ -36,7 +36,7 @@ _CHUNK = 512
 
 
 def mix_inputs(loaded: LoadedRecipe, build: BuildFolder) -> Plain:
-    """What identifies the sets: all that the recipe says of them but their place, and the hashes of their files."""
+    """What identifies the sets: all that the recipe says of their reading, and the hashes of their files."""
     hashes = Hashes(build, "mix-inputs")
     found: list[Plain] = []
     for placed in loaded.mix:
@@ -44,7 +44,7 @@ def mix_inputs(loaded: LoadedRecipe, build: BuildFolder) -> Plain:
             {"key": name, "sha256": hashes.unit(str(path.parent), Unit(name=name, files=(path.name,), size=0))}
             for name, path in files_of(placed)
         ]
-        found.append({"set": placed.set.model_dump(mode="json", exclude={"path"}), "files": files})
+        found.append({"set": placed.set.model_dump(mode="json", exclude={"path", "redistribute"}), "files": files})
     hashes.save()
     return found
 

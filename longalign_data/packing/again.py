@@ -29,7 +29,7 @@ class Loose:
 
     sequence_ids: list[str]
     input_ids: list[npt.NDArray[np.int32]]
-    loss_weights: list[npt.NDArray[np.float32]]
+    loss_weights: list[npt.NDArray[np.float64]]
 
     @property
     def lengths(self) -> Ints:
@@ -58,7 +58,7 @@ def take_apart(reader: PackReader, steps: Iterable[int]) -> Loose:
     table = reader.columns("packs", ["pack_id", "sequence_ids"])
     assert table is not None
     names = dict(zip(table.column("pack_id").to_pylist(), table.column("sequence_ids").to_pylist(), strict=True))
-    found: dict[str, tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]] = {}
+    found: dict[str, tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]] = {}
     k = reader.packs_per_step
     for step in steps:
         for position in range(reader.step(step).num_packs):
@@ -101,7 +101,7 @@ def pack_again(
         weights = np.concatenate([loose.loss_weights[i] for i in chosen])
         num_targets = int(np.count_nonzero(weights))
         if pack_means:
-            weights = np.where(weights > 0, 1.0 / max(num_targets, 1), 0.0).astype(np.float32)
+            weights = np.where(weights > 0, 1.0 / max(num_targets, 1), 0.0)
         lengths = loose.lengths[chosen]
         packs.append(
             {

@@ -46,7 +46,7 @@ class PlannedPacks:
                 "labels": np.full(2, IGNORED, np.int64),
                 "loss_weights": np.zeros(2, np.float32),
             }
-        weights = batch.loss_weights.astype(np.float64) / self._reader.step(step).normalizer
+        weights = batch.loss_weights / self._reader.step(step).normalizer
         return {
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,

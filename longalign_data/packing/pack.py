@@ -28,7 +28,7 @@ from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_batches
 from longalign_data.shards.stage import StageReport, StageWriter, require, work_folder
 
-ROW_GROUP_BYTES = 1 << 20
+ROW_GROUP_BYTES = 3 << 19
 """At most about two packs of 64k tokens a row group, so that reading one pack at random reads little more than it."""
 
 
@@ -260,7 +260,7 @@ def _rows(
         row = Pack(
             pack_id=pack_id,
             input_ids=_array(np.where(is_target, ~marked, marked)),
-            loss_weights=_array(weights.astype(np.float32)),
+            loss_weights=_array(weights),
             cu_seqlens=_array(cu_seqlens.astype(np.int32)),
             sequence_ids=sequence_ids,
             num_tokens=len(marked),

@@ -5,7 +5,7 @@ In: a folder with the tables `packs` and `plan`: a build, or a published copy of
 
     input_ids     [ 5  9  2  7 | 5  3  2]        int64[T]
     position_ids  [ 0  1  2  3 | 0  1  2]        int64[T], from 0 in every sequence
-    loss_weights  [ 0  0 .5 .5 | 0  0  1]        float32[T], of the label at the same place
+    loss_weights  [ 0  0 .5 .5 | 0  0  1]        float64[T], of the label at the same place
     cu_seqlens    [ 0  4  7]                     int32[num_sequences + 1]
 
 The same folder serves every split of K into ranks x accumulation: micro-batch m of a step takes its packs m * ranks to
@@ -18,6 +18,7 @@ on from step s is to ask for step s; there is no state.
     for step, micro, batch in reader.stream(rank, ranks, accumulation, first_step=resume_at): ...
 """
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections import OrderedDict, deque
@@ -60,7 +61,7 @@ class PackBatch:
     pack_id: str
     input_ids: npt.NDArray[np.int64]
     position_ids: npt.NDArray[np.int64]
-    loss_weights: npt.NDArray[np.float32]
+    loss_weights: npt.NDArray[np.float64]
     cu_seqlens: npt.NDArray[np.int32]
     max_seqlen: int
     num_tokens: int
@@ -129,6 +130,24 @@ class PackReader:
         paths = self._folder.files(table, needed=False)
         schema = pa.schema([TABLES[table][1].field(name) for name in names])
         return _concatenated(self._folder, paths, schema) if paths else None
+
+    def check_files(self, part: int = 0, parts: int = 1) -> int:
+        """Compares every `parts`-th file of packs and plan, from `part` on, with the SHA-256 that the build gives for it, and
+        returns how many were compared: 0 where nothing is given (a bare copy of the two tables). Raises BuildError naming
+        the first file that differs."""
+        given = [
+            (path, shard["sha256"])
+            for table, said in (("packs", self._folder.shards("packs")), ("plan", self._folder.shards("plan")))
+            for path in self._folder.files(table)
+            if "sha256" in (shard := said.get(_name(path), {}))
+        ]
+        for path, wanted in given[part::parts]:
+            if self._folder.sha256(path) != wanted:
+                raise BuildError(
+                    f"{path}: is not the file that the build wrote (its SHA-256 differs from the manifest's); copy it again, or "
+                    "remove the build's pack stage and run: longalign build RECIPE"
+                )
+        return len(given[part::parts])
 
     def batch(self, step: int, rank: int, ranks: int, micro: int, accumulation: int) -> PackBatch | None:
         """The pack of `rank` in micro-batch `micro` of `step`; None where a short step has no pack (the rank then runs a
@@ -226,9 +245,14 @@ class PackReader:
 
     def _index_files(self) -> None:
         """Where each file begins, in rows of the whole table: as the manifest says, or by the files themselves."""
-        said = self._folder.shard_rows("packs")
+        said = self._folder.shards("packs")
+        missing = sorted(said.keys() - {_name(path) for path in self._files})
+        if missing:
+            raise BuildError(
+                f"{self._folder}: packs/{missing[0]} is missing, one of {len(missing)} of {len(said)} files"
+            )
         counts = [
-            said[name] if (name := path.rsplit("/", 1)[-1]) in said else self._file_metadata(number)[1][-1]
+            int(said[_name(path)]["rows"]) if _name(path) in said else self._file_metadata(number)[1][-1]
             for number, path in enumerate(self._files)
         ]
         self._file_rows = [0, *np.cumsum(counts).tolist()]
@@ -281,7 +305,7 @@ class PackReader:
             pack_id=pack_id,
             input_ids=input_ids,
             position_ids=position_ids,
-            loss_weights=_numbers(table, "loss_weights", at).astype(np.float32),
+            loss_weights=_numbers(table, "loss_weights", at).astype(np.float64),
             cu_seqlens=cu_seqlens,
             max_seqlen=int(lengths.max()),
             num_tokens=len(input_ids),
@@ -357,16 +381,25 @@ class _Folder:
         except ValueError as error:
             raise BuildError(f"{path}: not JSON: {error}") from None
 
-    def shard_rows(self, table: str) -> dict[str, int]:
-        """Rows of the files of a table, by name, as far as the manifest lists them."""
-        manifest = self.json("manifest.json")
-        tables = manifest.get("tables") if isinstance(manifest, dict) else None
-        shards = tables.get(table) if isinstance(tables, dict) else None
-        return {
-            str(shard["path"]).rsplit("/", 1)[-1]: int(shard["rows"])
-            for shard in (shards if isinstance(shards, list) else [])
-            if isinstance(shard, dict) and "path" in shard and "rows" in shard
-        }
+    def shards(self, table: str) -> dict[str, dict[str, Any]]:
+        """What the manifest (or, while there is none, the stage's report) says of the files of a table, by file name."""
+        for name, key in (("manifest.json", "tables"), ("state/pack.json", "shards")):
+            found = self.json(name)
+            tables = found.get(key) if isinstance(found, dict) else None
+            shards = tables.get(table) if isinstance(tables, dict) else None
+            if isinstance(shards, list):
+                sound = (shard for shard in shards if isinstance(shard, dict) and "path" in shard and "rows" in shard)
+                return {_name(str(shard["path"])): shard for shard in sound}
+        return {}
+
+    def sha256(self, path: str) -> str:
+        """Of a file's bytes."""
+        with Path(path).open("rb") if self.store is None else self.store.open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
 
 
 def _numbers(table: pa.Table, column: str, row: int) -> npt.NDArray[Any]:

@@ -79,6 +79,7 @@ class Counts:
     seconds: float = 0.0
     rejected: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    figures: Counter[str] = field(default_factory=Counter)
 
 
 class StageWriter:
@@ -128,6 +129,10 @@ class StageWriter:
         """Counts inputs that are set aside on purpose."""
         self.counts.left_out[reason] += count
 
+    def count(self, figures: Mapping[str, int]) -> None:
+        """Adds to the stage's own figures, which stand in the report's `details`."""
+        self.counts.figures.update(figures)
+
     def next_input(self, num_in: int = 1, *, inputs: int = 1) -> None:
         """One input, or `inputs` at once, is done (`num_in` things in the counts); closes the shards when one is full."""
         self.cursor += inputs
@@ -154,7 +159,7 @@ class StageWriter:
             seconds=round(self._seconds(), 3),
             rejected=dict(sorted(self.counts.rejected.items())),
             left_out=dict(sorted(self.counts.left_out.items())),
-            details=details or {},
+            details={**self.counts.figures, **(details or {})},
             shards=self._closed,
         )
         write_report(self._build, report)
@@ -210,9 +215,7 @@ class StageWriter:
         if state["fingerprint"] != self._fingerprint or not whole:
             return False
         counts = state["counts"]
-        self.counts = Counts(
-            **counts | {"rejected": Counter(counts["rejected"]), "left_out": Counter(counts["left_out"])}
-        )
+        self.counts = Counts(**counts | {name: Counter(counts[name]) for name in ("rejected", "left_out", "figures")})
         self._closed, self.cursor = shards, state["cursor"]
         return True
 

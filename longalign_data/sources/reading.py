@@ -151,14 +151,16 @@ def settled(raw: RawDocument | RawReject) -> RawDocument | RawReject:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     title = " ".join(raw.title.split())
     for name, value in (("text", text), ("title", title), ("lang", raw.lang), ("license", raw.license)):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            return _reject(raw, "bad-utf8", f"{name} has a lone surrogate at character {error.start}; expected Unicode")
+        if not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                found = f"{name} has a lone surrogate at character {error.start}; expected Unicode"
+                return _reject(raw, "bad-utf8", found)
         if "\0" in value:
             where = value.index("\0")
             return _reject(raw, "nul-character", f"{name} has a NUL at character {where}; expected text")
-    if not text.strip():
+    if not text or text.isspace():
         return _reject(raw, "empty", "expected text, found nothing but white space")
     if text is raw.text and title == raw.title:
         return raw

@@ -10,6 +10,7 @@ import gzip
 import io
 import lzma
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,29 @@ def opened(path: Path) -> io.BufferedReader:
     if suffix in PACKED:
         return io.BufferedReader(_Unpacked(path, suffix), 1 << 20)
     return io.BufferedReader(io.FileIO(path), 1 << 20)
+
+
+def pieces(file: io.BufferedReader, size: int) -> Iterator[bytes]:
+    """The rest of a stream in pieces of `size` bytes or somewhat more, the last one excepted. What comes before damage is
+    given before UnpackError is raised."""
+    parts: list[bytes] = []
+    have, damage = 0, None
+    while True:
+        try:
+            part = file.read1(size)
+        except UnpackError as error:
+            part, damage = b"", error
+        if not part:
+            break
+        parts.append(part)
+        have += len(part)
+        if have >= size:
+            yield b"".join(parts)
+            parts, have = [], 0
+    if parts:
+        yield b"".join(parts)
+    if damage is not None:
+        raise damage
 
 
 def gunzip(data: bytes, limit: int) -> bytes:

@@ -11,7 +11,6 @@ that the provider has just seen go first, while it still stands in the prompt ca
 import asyncio
 import heapq
 import itertools
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,6 +22,7 @@ LONGEST_PROBE = 128
 LONGEST_PAUSE_S = 60.0
 _TRUST = 0.25
 """How far a header that tells of more than we reckoned is believed: requests on their way may not be counted in it."""
+_TICK_S = 0.001
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +92,7 @@ class Pace:
                 self.num_inside -= 1
                 self._admit()
             raise
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         ticket = Ticket(cost=num_tokens, started=now, num_inside=self.num_inside)
         self._inside.add(ticket)
         self.num_sent += 1
@@ -109,7 +109,7 @@ class Pace:
     ) -> None:
         """A request is over: with a reply, with a refusal for load (`is_load`; `wait_s` is what the server asked to wait),
         or with another fault."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         self._inside.discard(ticket)
         self.num_inside -= 1
         told = self._read(headers or {}, now)
@@ -181,7 +181,7 @@ class Pace:
 
     def _admit(self) -> None:
         """Lets in whom the level, the pause and the budgets allow, and sets an alarm for the next moment to look."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         while self._waiting and self.num_inside < int(self.level):
             _, _, num_tokens, place = self._waiting[0]
             if place.done():
@@ -203,7 +203,7 @@ class Pace:
     def _wake_in(self, seconds: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_later(seconds, self._admit)
+        self._alarm = asyncio.get_running_loop().call_later(max(seconds, _TICK_S), self._admit)
 
 
 _HEADERS = {

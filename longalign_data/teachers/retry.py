@@ -8,7 +8,6 @@ back together; a server's `retry-after` is honoured up to a minute; all ends at 
 import asyncio
 import json
 import random
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -108,7 +107,8 @@ async def repeat(
 ) -> ResultT:
     """The first result among repeated attempts. Raises TeacherError for a fault that asking again cannot mend at once, and
     for a transient one when the next wait would end after `retry_s` seconds."""
-    began = time.monotonic()
+    clock = asyncio.get_running_loop().time
+    began = clock()
     wait = FIRST_WAIT_S
     attempts = 0
     while True:
@@ -119,9 +119,9 @@ async def repeat(
         if not result.retryable:
             raise TeacherError(result.message, reason=result.reason)
         pause = max(wait * _CHANCE.uniform(0.5, 1.0), min(result.wait_s or 0.0, LONGEST_RETRY_AFTER_S))
-        if time.monotonic() - began + pause > retry_s:
+        if clock() - began + pause > retry_s:
             raise TeacherError(
-                f"{result.message} (after {attempts} attempts in {time.monotonic() - began:.0f} s)",
+                f"{result.message} (after {attempts} attempts in {clock() - began:.0f} s)",
                 reason=result.reason,
                 retryable=True,
             )

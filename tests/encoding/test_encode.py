@@ -2,13 +2,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from longalign_data.encoding.cut import Cutter
-from longalign_data.encoding.encode import encode, make_encoder
+from longalign_data.encoding.encode import Encoder, encode, make_encoder
+from longalign_data.encoding.templates import Refusal, Rendered, load_template
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.recipe import Encode, LoadedRecipe, Recipe
-from longalign_data.records import Reject, Sample, TokenSequence
+from longalign_data.records import Message, Reject, Sample, TokenSequence
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_records
 from longalign_data.shards.stage import StageWriter
@@ -80,6 +82,35 @@ def test_an_overlong_sample_loses_the_middle_of_its_document_alone(
     kept_tail = next(n for n in range(1, len(document)) if tail[-n] != document[-n])
     assert abs(kept_head - kept_tail) < 0.2 * (kept_head + kept_tail) + 12
     assert "\ufffd" not in text
+
+
+class Forgetful:
+    """A template that drops the end of an answer when the conversation is short."""
+
+    name, identity = "forgetful", "forgetful"
+
+    def __init__(self, below: int) -> None:
+        self._below = below
+        self._inner = load_template("chatml", load_tokenizer("qwen"))
+
+    def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
+        return [
+            rendered[:-2]
+            if sum(len(turn.content) for turn in turns) < self._below and not isinstance(rendered, Refusal)
+            else rendered
+            for turns, rendered in zip(conversations, self._inner.render(conversations), strict=True)
+        ]
+
+
+def test_an_answer_that_loses_targets_with_the_cut_is_counted(sample: MakeSample, tmp_path: Path) -> None:
+    items = [long_sample(sample, ENGLISH, "cut"), long_sample(sample, ENGLISH[:400], "whole")]
+    rows_in = pq.ParquetFile(store(tmp_path, items).shards("samples")[0]).read()
+    choice = Encode(template="chatml", max_tokens=1_001)
+    tokenizer = load_tokenizer("qwen")
+    good = Encoder(tokenizer, load_template("chatml", tokenizer), choice).encode_rows(rows_in)
+    bad = Encoder(tokenizer, Forgetful(len(ENGLISH)), choice).encode_rows(rows_in)
+    assert (good.answers_cut, good.figures()["truncated_samples"]) == (0, 1)
+    assert (bad.answers_cut, bad.figures()["truncated_samples"]) == (1, 1)
 
 
 def test_several_documents_lose_in_proportion(sample: MakeSample) -> None:
@@ -200,6 +231,7 @@ def test_the_stage_accounts_for_every_sample_however_it_is_run_or_cut(sample: Ma
     report = encode(loaded, whole, fingerprint="f", run=RunOptions(), progress=Silent())
     assert (report.num_in, report.num_out, report.rejected) == (41, 40, {"no-targets": 1})
     assert report.details["truncated_samples"] > 3
+    assert report.details["answers_cut"] == 0
     assert report.details["truncated_tokens"] == sum(item.truncated_tokens for item in rows(whole)[0])
     assert report.details["num_targets"] == sum(item.num_targets for item in rows(whole)[0])
     assert [item.sample_id for item in rows(whole)[0]] == [f"n{number}" for number in range(40)]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from longalign_data.packing.reader import PackReader, open_packs
+from tests.exactness.reference import distance, unpacked_gradient
 from tests.trainer.builds import VOCABULARY, tiny_llama, write_build
 from trainer import attention
 from trainer.batch import micro_batch
@@ -21,8 +22,7 @@ pytestmark = pytest.mark.torch
 
 CPU = torch.device("cpu")
 FP64 = TrainConfig(engine="torch", dtype="fp32")
-# Powers of two, whose weights 1/N are exact in the table's float32.
-EXACT_STEP = [
+STEP = [
     [(30, 8), (20, 4)],
     [(50, 16)],
     [(10, 2), (12, 4), (20, 1)],
@@ -52,36 +52,9 @@ def packed_gradient(
     return {name: p.grad / ranks for name, p in objective.model.named_parameters()}
 
 
-def unpacked_gradient(reader: PackReader, *, step: int = 0, alpha: float = 1.0) -> dict[str, torch.Tensor]:
-    """Eq. 2 as it is written: every sequence alone through the stock model, labels -100 off the targets, stock attention
-    (`sdpa`; the stock `eager` takes its softmax in float32)."""
-    model = tiny_llama("sdpa", torch.float64)
-    losses, normalizer = [], 0.0
-    for position in range(reader.step(step).num_packs):
-        pack = reader.batch(step, position, reader.packs_per_step, 0, 1)
-        for start, end in zip(pack.cu_seqlens[:-1], pack.cu_seqlens[1:], strict=True):
-            ids = torch.from_numpy(pack.input_ids[start:end])
-            targets = torch.from_numpy(pack.loss_weights[start:end] > 0)
-            count = int(targets.sum())
-            if count:
-                logits = model(input_ids=ids[None]).logits[0]
-                labels = torch.where(targets, ids, -100)
-                summed = F.cross_entropy(logits[:-1], labels[1:], ignore_index=-100, reduction="sum")
-                losses.append(summed / count**alpha)
-                normalizer += count ** (1 - alpha)
-    (torch.stack(losses).sum() / normalizer).backward()
-    return {name: p.grad for name, p in model.named_parameters()}
-
-
-def distance(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
-    """Largest difference of any element, relative to the largest element of its parameter."""
-    assert found.keys() == wanted.keys()
-    return max(float((found[n] - wanted[n]).abs().max() / wanted[n].abs().max()) for n in wanted)
-
-
 @pytest.mark.parametrize("ranks", [6, 3, 2, 1])
 def test_a_packed_step_has_the_gradient_of_the_mean_over_unpacked_sequences(tmp_path: Path, ranks: int) -> None:
-    reader = open_packs(write_build(tmp_path, [EXACT_STEP], packs_per_step=6))
+    reader = open_packs(write_build(tmp_path, [STEP], packs_per_step=6))
     assert distance(packed_gradient(reader, ranks=ranks), unpacked_gradient(reader)) <= 1e-10
 
 
@@ -90,23 +63,21 @@ def test_a_packed_step_has_the_gradient_of_the_mean_over_unpacked_sequences(tmp_
 def test_sequence_square_root_and_token_means_hold_in_a_short_last_step(
     tmp_path: Path, ranks: int, alpha: float
 ) -> None:
-    full = [*EXACT_STEP]
+    full = [*STEP]
     reader = open_packs(write_build(tmp_path, [full, ROUGH_STEP], packs_per_step=6, alpha=alpha))
-    # The table's weights are float32, so 1/3 is wrong by 3e-8.
-    assert (
-        distance(packed_gradient(reader, ranks=ranks, step=1), unpacked_gradient(reader, step=1, alpha=alpha)) <= 1e-6
-    )
+    found, wanted = packed_gradient(reader, ranks=ranks, step=1), unpacked_gradient(reader, step=1, alpha=alpha)
+    assert distance(found, wanted) <= 1e-10
 
 
 def test_chunks_and_recomputed_activations_change_nothing(tmp_path: Path) -> None:
-    reader = open_packs(write_build(tmp_path, [EXACT_STEP], packs_per_step=6))
+    reader = open_packs(write_build(tmp_path, [STEP], packs_per_step=6))
     whole = packed_gradient(reader, ranks=2, chunk_rows=10_000)
     assert distance(packed_gradient(reader, ranks=2, chunk_rows=1, checkpointing=True), whole) <= 1e-12
 
 
 @pytest.mark.parametrize("fault", ["mean of packs", "M of the micro-batch", "M of one rank", "divided by accumulation"])
 def test_the_comparison_notices_the_faults_that_other_trainers_have(tmp_path: Path, fault: str) -> None:
-    reader = open_packs(write_build(tmp_path, [EXACT_STEP], packs_per_step=6))
+    reader = open_packs(write_build(tmp_path, [STEP], packs_per_step=6))
     ranks, accumulation = 2, 3
     info = reader.step(0)
     _, registered = attention.install("sdpa-by-sequence", CPU, torch.float32)

@@ -14,7 +14,7 @@ import pytest
 
 from longalign_data.errors import BuildError, UserError
 from longalign_data.explore import sql
-from longalign_data.explore.stats import collect
+from longalign_data.explore.figures import collect
 from longalign_data.records import TABLES
 from longalign_data.shards.folder import BuildFolder
 

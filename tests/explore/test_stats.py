@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from longalign_data.errors import BuildError
-from longalign_data.explore import stats
+from longalign_data.explore import figures, stats
 from longalign_data.shards.folder import BuildFolder
 
 
@@ -18,14 +18,14 @@ def lengths_of(build: BuildFolder, table: str, column: str = "num_tokens") -> li
     return sorted(n for path in build.shards(table) for n in pq.read_table(path, columns=[column])[column].to_pylist())
 
 
-def said(found: stats.Stats, *, width: int = 80) -> str:
+def said(found: figures.Stats, *, width: int = 80) -> str:
     out = io.StringIO()
     stats.print_stats(found, Console(file=out, width=width))
     return out.getvalue()
 
 
 def test_lengths_agree_with_the_rows_as_they_stand(build: BuildFolder) -> None:
-    found = {row.of: row for row in stats.collect(build).lengths if not row.by}
+    found = {row.of: row for row in figures.collect(build).lengths if not row.by}
     assert list(found) == ["documents", "selected", "samples", "answers", "chats", "sequences", "packs"]
     columns = [
         ("documents", "num_tokens"),
@@ -46,7 +46,7 @@ def test_lengths_agree_with_the_rows_as_they_stand(build: BuildFolder) -> None:
 
 
 def test_groups_add_up_to_the_whole(build: BuildFolder) -> None:
-    rows = stats.collect(build).lengths
+    rows = figures.collect(build).lengths
     whole = {row.of: row for row in rows if not row.by}
     for of, by in [(o, b) for o in ("samples", "answers", "sequences") for b in ("source", "language", "task")] + [
         ("documents", "source"),
@@ -60,7 +60,7 @@ def test_groups_add_up_to_the_whole(build: BuildFolder) -> None:
 
 
 def test_histograms_hold_every_row_once_in_the_sampling_buckets(build: BuildFolder) -> None:
-    found = stats.collect(build)
+    found = figures.collect(build)
     counts = {row.of: row.count for row in found.lengths if not row.by}
     for histogram in found.histograms:
         assert sum(bar.count for bar in histogram.bars) == counts[histogram.of]
@@ -83,14 +83,14 @@ def test_the_last_bucket_includes_its_upper_edge(build: BuildFolder, tmp_path: P
     for edges, ends in (([1000, 5000, longest], None), ([1000, 5000, longest - 1], longest - 1)):
         data["details"]["edges"] = edges
         report.write_text(json.dumps(data))
-        histogram = stats.collect(BuildFolder(tmp_path)).histograms[0]
+        histogram = figures.collect(BuildFolder(tmp_path)).histograms[0]
         assert histogram.bars[0].low is None
         assert histogram.bars[-1].low == (5000 if ends is None else ends)
         assert (histogram.bars[-1].high is None) is (ends is not None)
 
 
 def test_rejects_and_what_was_left_out_are_counted_by_stage_and_reason(build: BuildFolder) -> None:
-    rows = [(row.stage, row.kind, row.reason, row.count) for row in stats.collect(build).set_aside]
+    rows = [(row.stage, row.kind, row.reason, row.count) for row in figures.collect(build).set_aside]
     assert rows == [
         ("ingest", "rejected", "broken-json", 1),
         ("ingest", "rejected", "duplicate", 1),
@@ -101,7 +101,7 @@ def test_rejects_and_what_was_left_out_are_counted_by_stage_and_reason(build: Bu
 
 
 def test_targets_packs_truncation_and_spending(build: BuildFolder) -> None:
-    found = stats.collect(build)
+    found = figures.collect(build)
     assert [(cell.lang, cell.target, cell.achieved, cell.available) for cell in found.cells] == [
         ("en", 10, 9, 9),
         ("zh", 2, 2, 3),
@@ -113,7 +113,7 @@ def test_targets_packs_truncation_and_spending(build: BuildFolder) -> None:
     assert found.packing.mean_fill == pytest.approx(sum(packs) / len(packs) / 10_000)
     assert (found.packing.packs, found.packing.steps, found.packing.step_variation) == (9, 3, 0)
     lost = lengths_of(build, "sequences", "truncated_tokens")
-    assert found.truncation == stats.Truncation(sequences=sum(n > 0 for n in lost), tokens=sum(lost))
+    assert found.truncation == figures.Truncation(sequences=sum(n > 0 for n in lost), tokens=sum(lost))
     (spent,) = found.spending
     assert (spent.samples, spent.cost_usd) == (18, pytest.approx(9 * 0.25))
 
@@ -124,15 +124,15 @@ def test_the_command_prints_all_figures_as_json(build: BuildFolder) -> None:
         capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == stats.collect(build).to_json()
+    assert json.loads(done.stdout) == figures.collect(build).to_json()
 
 
 def test_statistics_need_no_more_than_what_stands(build: BuildFolder, tmp_path: Path) -> None:
-    nothing = stats.collect(BuildFolder(tmp_path))
+    nothing = figures.collect(BuildFolder(tmp_path))
     assert (nothing.lengths, nothing.packing, nothing.truncation) == ([], None, None)
     assert "no rows yet" in said(nothing)
     shutil.copytree(build.root / "sequences", tmp_path / "sequences")
-    alone = stats.collect(BuildFolder(tmp_path))
+    alone = figures.collect(BuildFolder(tmp_path))
     assert {row.of for row in alone.lengths} == {"sequences"}
     assert "sequences" in said(alone)
 
@@ -153,7 +153,7 @@ def test_a_sampler_that_noted_something_else_is_passed_over(
         shutil.copytree(build.root / name, tmp_path / name)
     report = tmp_path / "state" / "sample.json"
     report.write_text(json.dumps(json.loads(report.read_text()) | {"details": details}))
-    found = stats.collect(BuildFolder(tmp_path))
+    found = figures.collect(BuildFolder(tmp_path))
     assert found.cells == []
     assert found.histograms[0].bars[0].low == 256  # doubling edges: the shortest document has 492 tokens
 
@@ -162,11 +162,11 @@ def test_a_torn_report_is_a_clear_error(build: BuildFolder, tmp_path: Path) -> N
     shutil.copytree(build.root / "state", tmp_path / "state")
     (tmp_path / "state" / "sample.json").write_text('{"stage": "sam')
     with pytest.raises(BuildError, match=r"sample\.json: not a stage report"):
-        stats.collect(BuildFolder(tmp_path))
+        figures.collect(BuildFolder(tmp_path))
 
 
 def test_what_is_printed_fits_80_columns_and_needs_no_colour(build: BuildFolder) -> None:
-    text = said(stats.collect(build))
+    text = said(figures.collect(build))
     assert "\x1b" not in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert "…" not in text  # no figure was cut

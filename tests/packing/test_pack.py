@@ -47,10 +47,10 @@ def test_every_token_and_weight_of_a_sequence_is_in_its_pack(packing: Any, tmp_p
             item = sequences[name]
             start, end = row.cu_seqlens[at : at + 2]
             assert list(row.input_ids[start:end]) == list(item.input_ids)
-            weights = np.zeros(item.num_tokens, np.float32)
+            weights = np.zeros(item.num_tokens)
             for span in item.target_spans:
                 weights[span.start : span.end] = 1 / item.num_targets
-            assert np.array_equal(np.array(row.loss_weights[start:end], np.float32), weights)
+            assert np.array_equal(np.array(row.loss_weights[start:end]), weights)
             found.add(name)
     assert found == set(sequences)
     assert (report.num_in, report.num_out, report.num_rejected) == (300, 300, 0)

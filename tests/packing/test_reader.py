@@ -64,7 +64,7 @@ def test_a_batch_is_the_stored_pack_with_restarting_positions(build: Any) -> Non
         assert batch.max_seqlen == max(lengths)
         assert (batch.num_tokens, batch.num_sequences) == (row.num_tokens, row.num_sequences)
         kinds = (batch.input_ids.dtype, batch.position_ids.dtype, batch.loss_weights.dtype, batch.cu_seqlens.dtype)
-        assert kinds == (np.int64, np.int64, np.float32, np.int32)
+        assert kinds == (np.int64, np.int64, np.float64, np.int32)
 
 
 def test_step_numbers_are_those_of_its_packs(build: Any) -> None:
@@ -249,3 +249,18 @@ def test_with_a_manifest_no_file_is_opened_before_it_is_needed(build: Any, tmp_p
     (tmp_path / "manifest.json").write_text(json.dumps({"stages": [], "tables": {"packs": rows}}))
     with pytest.raises(BuildError, match="plan entries"):
         open_packs(tmp_path)
+
+
+def test_a_file_that_is_missing_or_not_the_one_that_was_written_is_named(build: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(build.root, folder)
+    assert open_packs(folder).check_files() == sum(open_packs(folder).check_files(part, 3) for part in range(3)) >= 2
+    victim = sorted((folder / "packs").iterdir())[-1]
+    whole = victim.read_bytes()
+    # One bit of a token: the file still reads, and nothing but the hash tells.
+    victim.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    with pytest.raises(BuildError, match=rf"{victim}: is not the file that the build wrote"):
+        open_packs(folder).check_files()
+    victim.unlink()
+    with pytest.raises(BuildError, match=rf"packs/{victim.name} is missing, one of"):
+        open_packs(folder)

@@ -1,12 +1,16 @@
 """The level of live calls, driven by a server that is simulated in the loop: no clock of the test's own, no waiting."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from longalign_data.teachers.cachemark import CacheMark, break_even
 from longalign_data.teachers.pace import Pace
+from longalign_data.teachers.retry import Fault, fault_of_status, repeat
+from tests.virtual_time import run_in_virtual_time
 
 
 async def drive(pace: Pace, capacity: Callable[[int], int], num_requests: int) -> tuple[int, list[int]]:
@@ -50,6 +54,87 @@ def test_the_level_follows_a_server_that_takes_less_and_then_more() -> None:
     assert 13 < sum(before) / len(before) <= 17
     assert 4.5 < sum(less) / len(less) <= 7
     assert 19 < sum(more) / len(more) <= 26
+
+
+PHASE_S, WARM_UP_S, LATENCY_S = 60.0, 15.0, 0.8
+
+
+class Throttling:
+    """A server that takes `places[n]` requests at once in the n-th minute, or so many a second, and notes what it said
+    when. `tells` puts the limit into the headers."""
+
+    def __init__(self, *, at_once: tuple[int, ...] = (), per_minute: tuple[int, ...] = ()) -> None:
+        self.at_once, self.per_minute = at_once, per_minute
+        self.said: list[tuple[float, int]] = []
+        self._busy = 0
+        self._bucket = (0.0, 0.0)
+
+    @staticmethod
+    def now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _left(self, limit: int) -> float:
+        level, at = self._bucket
+        self._bucket = (min(limit / 30, level + (self.now() - at) * limit / 60), self.now())
+        return self._bucket[0]
+
+    def _limit(self, limits: tuple[int, ...]) -> int:
+        return limits[min(len(limits) - 1, int(self.now() / PHASE_S))]
+
+    async def ask(self) -> tuple[int, dict[str, str]]:
+        if self.at_once and self._busy >= self._limit(self.at_once):
+            self.said.append((self.now(), 429))
+            return 429, {"retry-after": str(LATENCY_S / 2)}
+        if self.per_minute:
+            limit = self._limit(self.per_minute)
+            if self._left(limit) < 1:
+                self.said.append((self.now(), 429))
+                return 429, self._told() | {"retry-after": str((1 - self._left(limit)) * 60 / limit)}
+            self._bucket = (self._bucket[0] - 1, self.now())
+        self._busy += 1
+        await asyncio.sleep(LATENCY_S)
+        self._busy -= 1
+        self.said.append((self.now(), 200))
+        return 200, self._told()
+
+    def _told(self) -> dict[str, str]:
+        if not self.per_minute:
+            return {}
+        limit = self._limit(self.per_minute)
+        names = ("anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining")
+        return dict(zip(names, (str(limit), str(int(self._left(limit)))), strict=True))
+
+
+async def ask_for(server: Throttling, seconds: float, ceiling: int) -> None:
+    pace = Pace(ceiling)
+
+    async def attempt() -> dict[str, Any] | Fault:
+        ticket = await pace.enter(num_tokens=100, is_begun=False)
+        status, headers = await server.ask()
+        fault = None if status == 200 else fault_of_status(status, "slow down", headers)
+        wait_s = fault.wait_s if fault else None
+        pace.leave(ticket, succeeded=fault is None, is_load=fault is not None, wait_s=wait_s, headers=headers)
+        return fault or {}
+
+    async def work() -> None:
+        while server.now() < seconds:
+            await repeat(attempt, retry_s=600)
+
+    await asyncio.gather(*(work() for _ in range(ceiling)))
+
+
+@pytest.mark.parametrize("limits", [{"at_once": (16, 8, 24)}, {"per_minute": (1200, 600, 1800)}])
+def test_a_server_that_throttles_and_changes_its_mind_is_used_to_the_full_and_rarely_annoyed(
+    limits: dict[str, tuple[int, ...]],
+) -> None:
+    server = Throttling(**limits)
+    run_in_virtual_time(ask_for(server, 3 * PHASE_S, ceiling=64))
+    for phase in range(3):
+        start, stop = PHASE_S * phase + WARM_UP_S, PHASE_S * (phase + 1)
+        said = Counter(status for when, status in server.said if start <= when < stop)
+        ideal = server.at_once[phase] / LATENCY_S if server.at_once else server.per_minute[phase] / 60
+        assert said[200] / (stop - start) > 0.95 * ideal
+        assert said[429] < 0.02 * said.total()
 
 
 def test_without_refusals_the_level_rises_to_its_ceiling() -> None:

@@ -34,7 +34,7 @@ def write_build(
                 for length, targets in pack:
                     start = int(drawn.integers(VOCABULARY))
                     ids += [(start + 7 * i) % VOCABULARY for i in range(length)]
-                    weights += [0.0] * (length - targets) + [float(np.float32(max(targets, 1) ** -alpha))] * targets
+                    weights += [0.0] * (length - targets) + [max(targets, 1) ** -alpha] * targets
                     borders.append(borders[-1] + length)
                 row = Pack(
                     pack_id=f"pack-{number}",

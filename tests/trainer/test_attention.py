@@ -21,12 +21,13 @@ from trainer import attention
 from trainer.config import TrainConfig
 from trainer.engine import TorchEngine, World
 from trainer.loss import Objective
-from trainer.model import load_model
+from trainer.model import load_config
 from trainer.probe import probe
 
 pytestmark = pytest.mark.torch
 
 CPU = torch.device("cpu")
+ALONE = World(rank=0, ranks=1, device=CPU)
 BORDERS = torch.tensor([0, 5, 6, 19, 26], dtype=torch.int32)
 SMALL = {
     "vocab_size": VOCABULARY,
@@ -109,8 +110,8 @@ def run_probe(model: PreTrainedModel) -> None:
     objective = Objective(model, chunk_rows=64)
     probe(
         objective,
-        TorchEngine(objective, TrainConfig(engine="torch", dtype="fp32"), World(rank=0, ranks=1, device=CPU)),
-        CPU,
+        TorchEngine(objective, TrainConfig(engine="torch", dtype="fp32"), ALONE),
+        ALONE,
     )
 
 
@@ -168,6 +169,6 @@ def test_a_model_that_caps_its_logits_is_refused_and_without_the_caps_it_trains(
 def test_a_model_folder_without_weights_or_that_is_missing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds no weights; add --random-init"):
-        load_model(str(tmp_path), random_init=False, dtype=torch.float32, attention=ours(), seed=0)
+        load_config(str(tmp_path), weights=True)
     with pytest.raises(UserError, match="no such folder"):
-        load_model(str(tmp_path / "missing"), random_init=False, dtype=torch.float32, attention=ours(), seed=0)
+        load_config(str(tmp_path / "missing"), weights=True)

@@ -4,18 +4,25 @@ A large plain file is cut into byte ranges; a document belongs to the range in w
 """
 
 import io
+import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.places import listed, storable
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
-from longalign_data.sources.unpacking import PACKED, UnpackError, opened
+from longalign_data.sources.unpacking import PACKED, UnpackError, opened, pieces
 
 RANGE_BYTES = 64 << 20
 """Bytes of a plain file in one partition."""
 
+PIECE_BYTES = 4 << 20
+
 SUFFIXES = [f".txt{packed}" for packed in ("", *PACKED)]
+_BLANK_LINES = re.compile(rb"\n\s*\n(?=[^\S\n]*\S)")
+_END = b"\n\n."
+"""What stands for a document behind the last one."""
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -59,55 +66,39 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 
 def _blocks(partition: Partition) -> Iterator[tuple[int, bytes | None]]:
     """(first byte, bytes) of each run of lines that are not blank; None for one beyond MAX_RECORD_BYTES."""
-    path, end = Path(partition.path), partition.end
-    position = partition.start
-    # Whether the line before is blank: only then does a document begin with this line.
-    apart = position == 0
-    with opened(path) as file:
-        if position > 0:
-            # The first line that begins in the range is the one after the last line end before it; whether a document
-            # begins there is said by the line before, so that one is found and read first.
-            back = max(0, position - 1)
-            file.seek(back)
-            if file.read(1) != b"\n":
-                position += _skip_line(file)
-            apart = _blank_before(file, position)
-            file.seek(position)
-        block, size, begin = bytearray(), 0, position
-        while True:
-            line = file.readline(1 << 20)
-            if not line or not line.strip():
-                if size:
-                    yield begin, None if size > MAX_RECORD_BYTES else bytes(block)
-                block, size = bytearray(), 0
-                if not line:
+    start, end = partition.start, partition.end
+    begin = 0 if start == 0 else None
+    large = False
+    with opened(Path(partition.path)) as file:
+        base, buffer = _before(file, start), b""
+        file.seek(base)
+        if base == 0:
+            # As if a line ended before the first: so blank lines at the top are between documents too.
+            base, buffer = -1, b"\n"
+        searched = 0
+        for piece in itertools.chain(pieces(file, PIECE_BYTES), [_END]):
+            buffer += piece
+            for match in _BLANK_LINES.finditer(buffer, searched):
+                stop, following = base + match.start() + 1, base + match.end()
+                if begin is not None and stop > begin:
+                    large = large or stop - begin > MAX_RECORD_BYTES
+                    yield begin, None if large else buffer[begin - base : stop - base]
+                if end is not None and following >= end:
                     return
-                apart = apart or line.endswith(b"\n")
-            else:
-                if not size and end is not None and position >= end:
-                    return
-                if size or apart:
-                    begin = begin if size else position
-                    size += len(line)
-                    if size <= MAX_RECORD_BYTES:
-                        block += line
-            position += len(line)
+                begin, large = following if following >= start else None, False
+            rest = len(buffer.rstrip())
+            large = large or (begin is not None and base + len(buffer) - begin > MAX_RECORD_BYTES)
+            cut = rest if begin is None or large else begin - base
+            buffer, base, searched = buffer[cut:], base + cut, rest - cut
 
 
-def _skip_line(file: io.BufferedReader) -> int:
-    passed = 0
-    while part := file.readline(1 << 20):
-        passed += len(part)
-        if part.endswith(b"\n"):
-            break
-    return passed
-
-
-def _blank_before(file: io.BufferedReader, position: int) -> bool:
-    """Whether the line that ends before `position` holds nothing but white space; looks back as far as such a line could
-    reasonably be."""
-    start = max(0, position - 4096)
-    file.seek(start)
-    before = file.read(position - start)
-    lines = before.split(b"\n")
-    return len(lines) >= 2 and not lines[-2].strip()
+def _before(file: io.BufferedReader, start: int) -> int:
+    """A place at or before the line end that a blank line before `start` would follow."""
+    back = 4096
+    while True:
+        place = max(0, start - 1 - back)
+        file.seek(place)
+        before = file.read(max(0, start - 1 - place))
+        if place == 0 or not before.isspace() or b"\n" in before or back > MAX_RECORD_BYTES:
+            return place
+        back *= 16

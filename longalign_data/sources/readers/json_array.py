@@ -2,13 +2,15 @@
 
     [{"id": 1, "title": "...", "content": "..."}, {"id": 2, ...}]
 
-The array is never held: its objects are found by their brackets and parsed one by one, so a damaged object is one reject
-and an endless one is passed over.
+The array is never held: its elements are parsed one by one out of a piece of the file. Where the parser stops (at damage,
+or where the piece ends) an element is found by its brackets, so a damaged one is one reject and an endless one is passed
+over.
 """
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from longalign_data.recipe import PlacedSource
@@ -16,12 +18,14 @@ from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers import jsonl
 from longalign_data.sources.readers.fields import document_of
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
-from longalign_data.sources.unpacking import PACKED, UnpackError, opened
+from longalign_data.sources.unpacking import PACKED, UnpackError, opened, pieces
 
 SUFFIXES = [f"{name}{packed}" for name in (".json", ".jsonl") for packed in ("", *PACKED)]
-CHUNK = 1 << 20
+PIECE_BYTES = 4 << 20
+_FIRST = re.compile(r"[^\s,]")
+_FIRST_BYTE = re.compile(rb"[^\s,]")
 _OUTSIDE = re.compile(rb'["{}\[\]]')
-_INSIDE = re.compile(rb'["\\]')
+_parse = json.JSONDecoder().raw_decode
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -40,69 +44,143 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
             if not head.startswith(b"["):
                 yield from jsonl.read(partition)
                 return
-            for begin, data in _objects(iter(lambda: file.read1(CHUNK), b"")):
+            for begin, value in _elements(pieces(file, PIECE_BYTES)):
                 ref, where = f"{name}#{number}", f"{name} object {number + 1}"
                 number += 1
-                if data is None:
+                if value is None:
                     detail = f"{where}, byte {begin}: more than {MAX_RECORD_BYTES} bytes; expected a document"
                     yield RawReject(source_ref=ref, reason="too-large", detail=detail)
+                elif isinstance(value, dict):
+                    yield document_of(value, partition.card, source_ref=ref, where=where)
+                elif isinstance(value, RawReject):
+                    yield RawReject(source_ref=ref, reason=value.reason, detail=f"{where}: {value.detail}")
                 else:
-                    yield _document(data, partition, ref, where)
+                    detail = f"{where}: a {type(value).__name__}; expected an object"
+                    yield RawReject(source_ref=ref, reason="not-an-object", detail=detail)
     except UnpackError as error:
         detail = f"{name}: cannot be read on after object {number}: {error}; the objects before stand, fetch it again"
         yield RawReject(source_ref=f"{name}#{number}", reason=error.reason, detail=detail)
 
 
-def _document(data: bytes, partition: Partition, ref: str, where: str) -> RawDocument | RawReject:
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        detail = f"{where}: not UTF-8 at byte {error.start} of the object; expected UTF-8"
-        return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
-    except (ValueError, RecursionError) as error:
-        return RawReject(source_ref=ref, reason="bad-json", detail=f"{where}: {error}; expected an object with text")
-    if not isinstance(value, dict):
-        detail = f"{where}: a {type(value).__name__}; expected an object"
-        return RawReject(source_ref=ref, reason="not-an-object", detail=detail)
-    return document_of(value, partition.card, source_ref=ref, where=where)
-
-
-def _objects(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """(first byte, bytes) of each object or array inside the outer array; None for one beyond MAX_RECORD_BYTES."""
-    base, depth, quoted, begin = 0, 0, False, 0
-    kept, size = bytearray(), 0
-    escaped = False
-    for chunk in chunks:
-        at, taken = 0, 0
-        while at < len(chunk):
-            if escaped:
-                at, escaped = at + 1, False
+def _elements(file: Iterator[bytes]) -> Iterator[tuple[int, object]]:
+    """(first byte, value) of each element of the outer array; the value is a reject without a place where it is damaged,
+    None where it is beyond MAX_RECORD_BYTES. Raises UnpackError."""
+    scan, base = _Brackets(), 0
+    for piece in file:
+        at, parsing = 0, True
+        while at < len(piece):
+            if parsing and scan.depth == 1:
+                at = yield from _parsed(piece, at, base)
+                # What the parser does not take is judged by its brackets, and so is all that follows it in this piece:
+                # to try again after each of many small faults would take the square of their number.
+                parsing = False
                 continue
-            match = (_INSIDE if quoted else _OUTSIDE).search(chunk, at)
+            at, element = scan.next(piece, at, base)
+            if element is not None:
+                begin, data = element
+                yield begin, None if data is None else _judged(data)
+            elif scan.depth == 0:
+                return
+        base += len(piece)
+    raise UnpackError("damaged-file", "the file ends inside its array")
+
+
+def _parsed(piece: bytes, at: int, base: int) -> Generator[tuple[int, object], None, int]:
+    """The elements between `at` and the first one that the parser does not take, and the place of that."""
+    end = piece.rfind(b"}") + 1
+    try:
+        text = piece[at:end].decode("utf-8")
+    except UnicodeDecodeError:
+        return at
+    place = 0
+    with suppress(ValueError, RecursionError):
+        while (first := _FIRST.search(text, place)) is not None and first[0] in "{[":
+            value, place = _parse(text, first.start())
+            yield base + at, value
+    return end - len(text[place:].encode("utf-8"))
+
+
+def _judged(data: bytes) -> object:
+    """The value of an element that was found by its brackets, or the reject that it deserves."""
+    if not data:
+        detail = "something that is no object; expected objects alone"
+        return RawReject(source_ref="", reason="not-an-object", detail=detail)
+    try:
+        return json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        detail = f"not UTF-8 at byte {error.start} of the object; expected UTF-8"
+        return RawReject(source_ref="", reason="bad-utf8", detail=detail)
+    except (ValueError, RecursionError) as error:
+        return RawReject(source_ref="", reason="bad-json", detail=f"{error}; expected an object with text")
+
+
+class _Brackets:
+    """Finds the elements of an array by their brackets, through any number of pieces. `depth` is 0 outside the array and
+    1 between its elements."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self._quoted = self._escaped = False
+        self._begin = 0
+        self._kept, self._size = bytearray(), 0
+        self._stray: int | None = None
+
+    def next(self, piece: bytes, at: int, base: int) -> tuple[int, tuple[int, bytes | None] | None]:
+        """Goes on to the end of an element, of the array or of the piece: the place behind it, and for an element its
+        first byte and its bytes: None beyond MAX_RECORD_BYTES, and none at all for what stands between brackets."""
+        start = at
+        while at < len(piece):
+            if self._quoted:
+                at = self._behind_string(piece, at)
+                continue
+            if self.depth == 1 and self._stray is None:
+                first = _FIRST_BYTE.search(piece, at)
+                if first is not None and first[0] not in b"{[]":
+                    self._stray = base + first.start()
+            match = _OUTSIDE.search(piece, at)
             if match is None:
                 break
-            sign, at = match[0], match.end()
-            if sign == b"\\":
-                escaped = True
-            elif sign == b'"':
-                quoted = not quoted
+            sign = match[0]
+            if self.depth == 1 and sign != b'"' and self._stray is not None:
+                begin, self._stray = self._stray, None
+                return match.start(), (begin, b"")
+            at = match.end()
+            if sign == b'"':
+                self._quoted = True
             elif sign in b"{[":
-                depth += 1
-                if depth == 2:
-                    begin, taken = base + match.start(), match.start()
+                self.depth += 1
+                if self.depth == 2:
+                    start, self._begin = match.start(), base + match.start()
             else:
-                depth -= 1
-                if depth == 1:
-                    size += at - taken
-                    yield begin, None if size > MAX_RECORD_BYTES else bytes(kept + chunk[taken:at])
-                    kept, size = bytearray(), 0
-                elif depth <= 0:
-                    return
-        if depth >= 2:
-            size += len(chunk) - taken
-            if size <= MAX_RECORD_BYTES:
-                kept += chunk[taken:]
-            else:
-                kept = bytearray()
-        base += len(chunk)
-    raise UnpackError("damaged-file", "the file ends inside its array")
+                self.depth -= 1
+                if self.depth == 1:
+                    self._keep(piece[start:at])
+                    element = self._begin, bytes(self._kept) if self._size <= MAX_RECORD_BYTES else None
+                    self._kept, self._size = bytearray(), 0
+                    return at, element
+                if self.depth == 0:
+                    return at, None
+        if self.depth > 1:
+            self._keep(piece[start:])
+        return len(piece), None
+
+    def _behind_string(self, piece: bytes, at: int) -> int:
+        if self._escaped:
+            at, self._escaped = at + 1, False
+        end = piece.find(b'"', at)
+        stop = end if end >= 0 else len(piece)
+        slashes = 0
+        while stop - slashes > at and piece[stop - slashes - 1] == ord("\\"):
+            slashes += 1
+        if end < 0:
+            self._escaped = slashes % 2 == 1
+            return len(piece)
+        self._quoted = slashes % 2 == 1
+        return end + 1
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= MAX_RECORD_BYTES:
+            self._kept += data
+        else:
+            self._kept = bytearray()

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import yaml
 
-from longalign_data.build.card import render_card
+from longalign_data.build.manifest import write_manifest
+from longalign_data.publish.card import render_card
 from longalign_data.recipe import load_recipe
+from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import ShardInfo
 from longalign_data.shards.stage import StageReport
 
@@ -45,7 +47,9 @@ def card(folder: Path, alpha: str) -> str:
         )
         for stage, names in tables.items()
     ]
-    return render_card(load_recipe(folder / "r.yaml"), reports)
+    loaded = load_recipe(folder / "r.yaml")
+    manifest = write_manifest(BuildFolder(folder), loaded, reports, tokenizer="t", trainee_tokenizer="t")
+    return render_card(manifest)
 
 
 def test_the_card_states_the_alpha_of_the_recipe(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""`longalign publish`: a build onto the Hugging Face Hub."""
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from longalign_data.cli.arguments import BuildArg
+from longalign_data.errors import UserError
+
+if TYPE_CHECKING:
+    from longalign_data.publish.contents import Publication
+
+LISTED = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(publish)
+
+
+def publish(
+    build_path: BuildArg,
+    repo_id: Annotated[str, typer.Argument(help="The repository on the Hub, ORG/NAME.", show_default=False)],
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            "--tables", help="Tables to publish, such as samples,packs,plan; all without it.", show_default=False
+        ),
+    ] = None,
+    without_documents: Annotated[
+        bool,
+        typer.Option("--without-documents", help="Publish questions, answers and references, and no document's text."),
+    ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the repository public; it is private without it.")
+    ] = False,
+    secrets_reviewed: Annotated[
+        bool, typer.Option("--secrets-reviewed", help="The listed findings were looked at and are no secrets.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Upload; without it the command only says what it would do.")
+    ] = False,
+) -> None:
+    """Show what of BUILD would be published, with sizes, licences, terms and the card; with --yes, upload it.
+
+    The token is read from HF_TOKEN, the address of another Hub from HF_ENDPOINT. Cut off, the same command sends what is
+    missing.
+    """
+    from longalign_data.publish.contents import prepare_publication
+    from longalign_data.publish.upload import publish as upload
+    from longalign_data.shards.folder import open_build
+
+    owner, slash, name = repo_id.partition("/")
+    if not (slash and owner and name) or "/" in name:
+        raise UserError(f"{repo_id!r} is no repository of the Hub; expected ORG/NAME")
+    build = open_build(build_path)
+    token = os.environ.get("HF_TOKEN")
+    if yes and not token:
+        raise UserError("publishing needs a token that may write; set HF_TOKEN (huggingface.co/settings/tokens)")
+    with build.lock():
+        staging = build.work("publish")
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            found = prepare_publication(
+                build,
+                repo_id,
+                tables=None if tables is None else [one.strip() for one in tables.split(",")],
+                without_documents=without_documents,
+                staging=staging,
+                workers=os.cpu_count() or 1,
+            )
+            _print(found, public=public)
+            refusals = [*found.refusals, *([] if secrets_reviewed else _about_leaks(found))]
+            if refusals:
+                raise UserError("not to be published:\n" + "\n".join(f"- {refusal}" for refusal in refusals))
+            if not yes:
+                typer.echo("\nNothing was uploaded. The same command with --yes does.")
+                return
+            done = upload(
+                found,
+                token=token,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+                private=not public,
+                say=lambda line: typer.echo(line, err=True),
+            )
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    typer.echo(
+        f"{done.url} at {found.tag}: {done.sent_files:,} files sent ({done.sent_bytes / 1e6:,.1f} MB), "
+        f"{done.standing_files:,} stood there, {done.commits:,} commits"
+    )
+
+
+def _print(found: "Publication", *, public: bool) -> None:
+    """What would be published, as a person wants to know it."""
+    from longalign_data.shards.manifest import shards_of
+
+    manifest = found.manifest
+    typer.echo(f"{found.repo_id} ({'public' if public else 'private'}), version {found.tag}\n")
+    for table in manifest["tables"]:
+        shards = shards_of(manifest, table)
+        rows, size = sum(shard.rows for shard in shards), sum(shard.bytes for shard in shards)
+        typer.echo(f"  {table:<11} {rows:>12,} rows {len(shards):>5,} files {size / 1e6:>12,.1f} MB")
+    typer.echo(f"  {'together':<11} {'':>12}      {len(found.files):>5,} files {found.num_bytes / 1e6:>12,.1f} MB\n")
+    for source in (*manifest["cards"], *manifest["mix"]):
+        allowed = "may be redistributed" if source["redistribute"] else "may NOT be redistributed"
+        typer.echo(f"licence   {source['id']}: {source['license']}, {allowed}")
+    teacher = manifest["teacher"]
+    if teacher is not None:
+        terms = teacher["terms"] or "not stated in the recipe"
+        typer.echo(f"teacher   {teacher['model']} ({teacher['provider']}); terms: {terms}")
+    for choice in manifest["mix"]:
+        if choice["terms"]:
+            typer.echo(f"terms     of the answers in {choice['id']}: {choice['terms']}")
+    typer.echo(f"secrets   {len(found.leaks):,} findings")
+    typer.echo(f"\n----- README.md -----\n{found.card.rstrip()}\n---------------------")
+
+
+def _about_leaks(found: "Publication") -> list[str]:
+    if not found.leaks:
+        return []
+    lines = [
+        f"    {leak.file}, row {leak.row_id}, {leak.column}: {leak.rule}, begins with {leak.beginning!r}"
+        for leak in found.leaks[:LISTED]
+    ]
+    more = len(found.leaks) - LISTED
+    if more > 0:
+        lines.append(f"    and {more:,} more")
+    return [
+        f"{len(found.leaks):,} findings look like keys or passwords. Mask them (curate.secrets: {{action: mask, where: all}} in "
+        "the recipe, and build again), take their rows out (longalign remove), or, where they are none, say "
+        "--secrets-reviewed:\n" + "\n".join(lines)
+    ]

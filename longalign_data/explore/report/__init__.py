@@ -1,0 +1,1 @@
+"""`longalign report`: a build as one HTML file that needs nothing else."""

@@ -1,0 +1,1 @@
+"""`longalign view`: a build in the browser, on this machine, read only."""

@@ -1,0 +1,184 @@
+"""Gloo ranks that run the trainer's own engines on many layouts, one after the other, and say how far each is from Eq. 2.
+
+The ranks are forked from a server that has imported torch, transformers and DeepSpeed once, because importing takes longer
+than any of the cases.
+"""
+
+import gc
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from longalign_data.packing.reader import PackReader, open_packs
+from tests.exactness.reference import distance
+from tests.trainer.builds import VOCABULARY, tiny_llama
+from trainer import attention
+from trainer.batch import micro_batch
+from trainer.config import TrainConfig
+from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, World, deepspeed_settings, prepare_deepspeed
+from trainer.loss import Objective
+
+CPU = torch.device("cpu")
+OFFLOADS: dict[str, dict[str, Any]] = {
+    "": {},
+    "optimizer": {"offload_optimizer": {"device": "cpu"}},
+    "parameters": {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """`readers` data-parallel groups of `parts` ranks. Stage -1 is torch alone, in float64; the others are DeepSpeed."""
+
+    stage: int
+    readers: int
+    parts: int
+    accumulation: int
+    alpha: float
+    offload: str = ""
+    fault: str = ""
+
+    @property
+    def ranks(self) -> int:
+        return self.readers * self.parts
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.stage < 0 else torch.float32
+
+    @property
+    def build(self) -> str:
+        return f"{self.readers * self.accumulation}-{self.alpha}"
+
+
+FAULTS = ("mean of means", "M of the micro-batch", "device_count", "divided by accumulation", "the P factor")
+"""What other trainers get wrong; `_scale` puts them in."""
+
+
+def run(cases: Sequence[Case], folder: Path) -> list[dict[str, float]]:
+    """The result of each case, which must all have the same number of ranks: `step 0`, `step 1` (distances from Eq. 2, whose
+    gradients lie in `folder` beside the builds) and, in a file of its own, the weights after one update."""
+    (ranks,) = {case.ranks for case in cases}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.exactness.preloaded"])
+    store = folder / f"store-{cases[0].ranks}-{id(cases)}"
+    result = folder / f"{store.name}.json"
+    processes = [
+        context.Process(target=_rank, args=(rank, ranks, store, list(cases), folder, result)) for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * ranks, "a rank failed; see the output above"
+    found: list[dict[str, float]] = json.loads(result.read_text())
+    return found
+
+
+def updated(case: Case, folder: Path) -> Path:
+    """Where the weights after one update of `case` lie."""
+    return folder / ("-".join(str(value) for value in asdict(case).values()) + ".pt")
+
+
+def _rank(rank: int, ranks: int, store: Path, cases: list[Case], folder: Path, result: Path) -> None:
+    torch.set_num_threads(1)
+    gc.freeze()  # DeepSpeed collects garbage for every engine it makes; what is imported is none
+    # DeepSpeed reads these itself.
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "DS_ACCELERATOR": "cpu"}
+    dist.init_process_group("gloo", store=dist.FileStore(str(store), ranks), rank=rank, world_size=ranks)
+    import deepspeed
+
+    prepare_deepspeed(CPU)
+    deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
+    groups: dict[int, Any] = {1: None}
+    for parts in sorted({case.parts for case in cases} - {1}):
+        made = [dist.new_group(list(range(first, first + parts))) for first in range(0, ranks, parts)]
+        groups[parts] = made[rank // parts]
+    results = [
+        _measure(case, World(rank=rank, ranks=ranks, device=CPU, parts=case.parts, group=groups[case.parts]), folder)
+        for case in cases
+    ]
+    if rank == 0:
+        result.write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+def _measure(case: Case, world: World, folder: Path) -> dict[str, float]:
+    reader = open_packs(folder / case.build)
+    wanted = torch.load(folder / f"{case.build}.pt")
+    _, registered = attention.install("sdpa-by-sequence", CPU, case.dtype, world.group)
+    objective = Objective(tiny_llama(registered, case.dtype), chunk_rows=7)
+    names = {name.removeprefix("model."): p for name, p in objective.named_parameters() if name.startswith("model.")}
+    engine = _engine(case, objective, world)
+    found = {}
+    for step in range(1 if case.fault else reader.num_steps):
+        _accumulate(case, engine, reader, world, step)
+        gradients = {name: engine.gradient(parameter) for name, parameter in names.items()}
+        if world.rank == 0:
+            found[f"step {step}"] = distance(gradients, wanted[step])
+        engine.step(0.0)  # nothing moves, so both steps are measured at the same weights
+    if not case.fault:
+        _accumulate(case, engine, reader, world, 0)
+        engine.step(1e-2)
+        weights = engine.weights(objective.model)
+        if world.rank == 0:
+            weights.pop("lm_head.weight", None)  # tied to the embedding; not every engine names it twice
+            torch.save(weights, updated(case, folder))
+    engine.close()
+    return found
+
+
+def _engine(case: Case, objective: Objective, world: World) -> Engine:
+    # A large epsilon keeps Adam from making signs of rounding errors.
+    config = TrainConfig(
+        engine="torch" if case.stage < 0 else "deepspeed",
+        zero_stage=max(case.stage, 0),
+        dtype="fp32",
+        adam_epsilon=1e-2,
+        grad_clip=0,
+    )
+    if case.stage < 0:
+        return TorchEngine(objective, config, world)
+    extra: dict[str, Any] = {"zero_optimization": OFFLOADS[case.offload]}
+    if case.offload:
+        # DeepSpeed's own Adam for the CPU would be compiled first, for over a minute.
+        extra |= {"optimizer": {"params": {"torch_adam": True}}, "zero_force_ds_cpu_optimizer": False}
+    return DeepSpeedEngine(objective, config, world, deepspeed_settings(config, extra, case.accumulation))
+
+
+def _accumulate(case: Case, engine: Engine, reader: PackReader, world: World, step: int) -> None:
+    rank, readers = world.reader
+    for micro in range(case.accumulation):
+        pack = reader.batch(step, rank, readers, micro, case.accumulation)
+        batch = micro_batch(pack, CPU, VOCABULARY, part=world.part, parts=world.parts)
+        scale = _scale(case, reader, step, micro, rank)
+        engine.accumulate(batch, scale, last=micro == case.accumulation - 1)
+
+
+def _scale(case: Case, reader: PackReader, step: int, micro: int, rank: int) -> float:
+    """What the loss of a pack is multiplied with: ranks / Z, or what a trainer with the fault of `case` has instead."""
+
+    def sequences(ranks: range) -> int:
+        packs = [reader.batch(step, other, case.readers, micro, case.accumulation) for other in ranks]
+        return max(1, sum(pack.num_sequences for pack in packs if pack))
+
+    right = case.ranks / reader.step(step).normalizer
+    if case.fault == "mean of means":
+        return case.ranks / reader.packs_per_step / sequences(range(rank, rank + 1))
+    if case.fault == "M of the micro-batch":
+        return case.ranks / case.accumulation / sequences(range(case.readers))
+    if case.fault == "device_count":  # two nodes, each of which counts its own packs
+        node = range(case.readers // 2) if rank < case.readers // 2 else range(case.readers // 2, case.readers)
+        return case.ranks / 2 / case.accumulation / sequences(node)
+    if case.fault == "divided by accumulation":
+        return right / case.accumulation
+    if case.fault == "the P factor":
+        return right * case.parts
+    return right

@@ -1,0 +1,95 @@
+"""Checkpoints of a run: which one to go on from, how it is written, and how it fits another number of ranks.
+
+checkpoints/step-00000040/     parameters and optimizer after 40 steps; `trainer.json` in it is written last
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longalign_data.errors import LongAlignError, UserError
+from trainer.engine import Engine, World
+
+MAY_DIFFER = ("ranks", "sequence_parallel")
+"""Facts that may change between runs; the plan's K is in `plan`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where a run begins: the first step, the checkpoint to load before it, whether that was written on another number of
+    ranks, and the losses that the guard remembers."""
+
+    step: int = 0
+    checkpoint: Path | None = None
+    other_ranks: bool = False
+    recent_losses: tuple[float, ...] = ()
+
+
+def find_start(output: Path, resume: bool, facts: dict[str, Any]) -> Start:
+    """Raises UserError when the folder holds a run that is not to be resumed, or whose last checkpoint is of another plan or
+    engine."""
+    done = sorted(path.parent for path in (output / "checkpoints").glob("step-*/trainer.json"))
+    if not resume and (done or (output / "metrics.jsonl").exists()):
+        raise UserError(f"{output}: holds a run already; go on with --resume, or give another --output")
+    if not done:
+        return Start()
+    stored = json.loads((done[-1] / "trainer.json").read_text(encoding="utf-8"))
+    for key, value in facts.items():
+        if stored.get(key) != value and key not in MAY_DIFFER:
+            raise UserError(
+                f"{done[-1]}: was written with {key} {stored.get(key)!r}, this run has {value!r}; "
+                "a run goes on with what it began with"
+            )
+    return Start(
+        step=int(stored["step"]),
+        checkpoint=done[-1],
+        other_ranks=stored["ranks"] != facts["ranks"],
+        recent_losses=tuple(stored["recent_losses"]),
+    )
+
+
+def save_checkpoint(worker: Engine, output: Path, world: World, facts: dict[str, Any], *, keep: int) -> None:
+    """Writes checkpoints/step-N, complete once `trainer.json` stands in it, and removes all but the last `keep`."""
+    folder = output / "checkpoints" / f"step-{facts['step']:08d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    worker.save(folder)
+    world.wait()
+    if world.rank == 0:
+        write_json(folder / "trainer.json", facts)
+        complete = sorted(path.parent for path in (output / "checkpoints").glob("step-*/trainer.json"))
+        for old in complete[:-keep]:
+            # Without its note a folder is no checkpoint, so a torn removal is never loaded.
+            (old / "trainer.json").unlink()
+            shutil.rmtree(old)
+    world.wait()
+
+
+def make_universal(checkpoint: Path, world: World) -> None:
+    """Writes DeepSpeed's universal form of a checkpoint into it: one file a parameter, which any number of ranks can load.
+    Rank 0 works and the others wait."""
+    if world.rank == 0:
+        shutil.rmtree(checkpoint / "universal", ignore_errors=True)
+        # A process of its own: the converter reads the command line, prints, and starts workers.
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+        folders = ["--input_folder", str(checkpoint / "deepspeed"), "--output_folder", str(checkpoint / "universal")]
+        alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+        ended = subprocess.run([*command, *folders], env=alone, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+        if ended.returncode:
+            raise LongAlignError(
+                f"{checkpoint}: DeepSpeed cannot convert it for {world.ranks} ranks: {ended.stderr.strip().splitlines()[-1:]}; "
+                "go on with as many ranks as wrote it"
+            )
+    world.wait()
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """The whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
