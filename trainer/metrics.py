@@ -139,7 +139,7 @@ class Meter:
         """The fields of plan step `step`, which took `seconds`; the same on every rank."""
         world = self._world
         own = np.zeros(world.ranks)
-        own[world.rank] = _memory_peak(world.device)
+        own[world.rank] = device_memory_peak(world.device)
         rest = torch.from_numpy(np.concatenate([[self._operations], own, self._seconds.ravel()]))
         sums = world.sum(torch.cat([self._groups.ravel(), rest.to(world.device)])).cpu().numpy()
         weights, losses, rest_sums = np.split(sums, [len(self._names), 2 * len(self._names)])
@@ -202,7 +202,7 @@ def _computes(kernel: str) -> bool:
     return not kernel.startswith(("Memcpy", "Memset")) and "nccl" not in kernel.lower()
 
 
-def _memory_peak(device: torch.device) -> float:
+def device_memory_peak(device: torch.device) -> float:
     """GiB, of this step on a GPU, of the process so far on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
