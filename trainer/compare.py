@@ -31,7 +31,7 @@ from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.again import Loose, pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
 from trainer.__main__ import Parser, exit_code, positive
-from trainer.config import TrainConfig, load_config
+from trainer.config import TrainConfig, default_config, load_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,13 +147,6 @@ def train_on(build: Path, output: Path, config: Path, asked: argparse.Namespace)
     if ended.returncode:
         told = [line for line in ended.stderr.splitlines() if line.startswith("error")] or [ended.stderr[-2000:]]
         raise LongAlignError(f"{output.name}: training ended with exit code {ended.returncode}: {told[0]}")
-
-
-def default_config() -> TrainConfig:
-    """What runs on this machine without DeepSpeed."""
-    import torch
-
-    return TrainConfig(engine="torch", dtype="bf16" if torch.cuda.is_available() else "fp32")
 
 
 def write_config(path: Path, config: TrainConfig, given: Path | None) -> None:
