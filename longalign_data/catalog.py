@@ -129,10 +129,12 @@ class HubReader(RecordFields):
 
 class WikipediaReader(Strict):
     """A MediaWiki `pages-articles` dump: XML, plain or .bz2, multistream or not. Articles alone: redirects, disambiguation
-    pages and other namespaces are left out. `variant` says which form of Chinese a page's own markers choose."""
+    pages and other namespaces are left out. Of Chinese pages `variant` says which form their own markers choose, and with
+    `convert` all other characters are brought into that form too, by OpenCC."""
 
     kind: Literal["wikipedia"]
     variant: Literal["zh-cn", "zh-tw", "zh-hk", "zh-sg"] = "zh-cn"
+    convert: bool = False
 
 
 class FilesReader(Strict):
@@ -164,6 +166,7 @@ class GithubReader(Strict):
     """Repositories: each folder, .tar.gz or .zip below the source's folder is one, and each Parquet file holds rows of
     many, grouped by `repository`. A document is a repository, or with `unit: folder` each folder of one.
 
+    Rows of a repository that stand in several Parquet files make a document in each: bring them into one file first.
     `licenses` lists the SPDX ids that are taken; a repository with another licence, or none that is known, is a reject.
     Without it everything is taken, and what has no known licence is called `NOASSERTION`.
     """

@@ -32,6 +32,9 @@ class Progress(Protocol):
     def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
         """`items` more are done, with `tokens` tokens; `note` is shown beside the bar when not empty."""
 
+    def say(self, words: str) -> None:
+        """Something that somebody should read, now or in a log; it stays."""
+
 
 class Silent:
     """Progress that nobody watches."""
@@ -41,6 +44,9 @@ class Silent:
 
     def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
         del items, tokens, note
+
+    def say(self, words: str) -> None:
+        del words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

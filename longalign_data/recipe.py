@@ -12,7 +12,8 @@ In: `recipes/<name>.yaml`. Out: a `Recipe` and, for each source, its card and th
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,10 +23,11 @@ from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from longalign_data import yamlfile
 from longalign_data.catalog import Card, SourceId, load_card
-from longalign_data.errors import RecipeError
+from longalign_data.errors import RecipeError, SourceError, TokenizerError
 from longalign_data.yamlfile import Strict
 
 Share = Annotated[float, Field(ge=0)]
+DocumentOrSampleId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="A whole id, 32 characters.")]
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -210,6 +212,28 @@ class ReplyChecks(Strict):
     min_grounding: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class ClosedBookCheck(Strict):
+    """Asks each question once more without the document. Answers of which a greater share than `max_known` (numbers, names and
+    quotations) is in that reply are rejected: the teacher knew them anyway."""
+
+    max_known: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class JudgeCheck(Strict):
+    """Has the teacher judge each answer beside its document, from 1 to 5 with reasons. Answers below `min_score` are
+    rejected."""
+
+    min_score: Annotated[int, Field(ge=1, le=5)] = 1
+
+
+class PaidChecks(Strict):
+    """Checks of every answer that ask the teacher again and are paid for: one short call for `closed_book`, one with the whole
+    document for `judge`. Write `{}` behind the name for one that scores and rejects nothing."""
+
+    closed_book: ClosedBookCheck | None = None
+    judge: JudgeCheck | None = None
+
+
 class Generate(Strict):
     """Task types with their shares, the prompt files, and the teacher. `templates` are prompt files of your own, relative
     to the recipe; a task they name replaces or joins the built-in ones. `answers_per_document` of the five questions are
@@ -225,6 +249,15 @@ class Generate(Strict):
     answers_per_document: Annotated[int, Field(ge=1, le=5)] = 1
     teacher: TeacherChoice = TeacherChoice()
     checks: ReplyChecks = ReplyChecks()
+    paid_checks: PaidChecks = PaidChecks()
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> "Generate":
+        if self.teacher.provider == "extractive" and self.paid_checks != PaidChecks():
+            raise ValueError(
+                "paid_checks: the extractive teacher quotes and cannot judge; take another teacher for them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _some_task(self) -> "Generate":
@@ -357,6 +390,14 @@ class PackSequences(Strict):
         return self
 
 
+class Exclude(Strict):
+    """What was withdrawn: documents are rejected when they are read, samples when they are made, both as `withdrawn`.
+    `longalign remove` takes things out of a build that stands; these lines keep them out of those to come."""
+
+    documents: list[DocumentOrSampleId] = []
+    samples: list[DocumentOrSampleId] = []
+
+
 TableName = Literal["documents", "selection", "samples", "chats", "sequences", "packs", "plan"]
 
 
@@ -378,6 +419,7 @@ class Recipe(Strict):
     mix: list[MixSet] = []
     encode: Encode = Encode()
     pack: PackSequences = PackSequences()
+    exclude: Exclude = Exclude()
     keep: list[TableName] = Field(
         default=["documents", "selection", "samples", "chats", "sequences", "packs", "plan"],
         description="Tables that stay in the build; rejects always do.",
@@ -438,6 +480,15 @@ class LoadedRecipe:
     def relative(self, name: str) -> Path:
         """A path that the recipe names, seen from the recipe's folder."""
         return self.path.parent / name
+
+    @contextmanager
+    def blamed(self, *location: str | int) -> Iterator[None]:
+        """Gives an error about what the recipe says at `location`, found out only when it is used, its file, line and key."""
+        try:
+            yield
+        except (RecipeError, SourceError, TokenizerError) as error:
+            line = yamlfile.line_of(yamlfile.read_text(self.path), location)
+            raise type(error)(f"{self.path}:{line}: {'.'.join(map(str, location))}: {error}") from None
 
 
 def builtin_recipes() -> dict[str, Path]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TOKEN_IDS = pa.list_(pa.int32())
 
@@ -123,10 +123,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One named measurement of a sample, such as `grounding` in [0, 1]."""
+    """One named measurement of a sample, such as `grounding` in [0, 1]; `detail` holds a judge's reasons."""
 
     name: str
     value: float
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,10 @@ SAMPLES = pa.schema(
                         "evidence",
                         pa.list_(pa.struct([("doc_id", pa.string()), ("start", pa.int64()), ("end", pa.int64())])),
                     ),
-                    ("scores", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))),
+                    (
+                        "scores",
+                        pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64()), ("detail", pa.string())])),
+                    ),
                 ]
             ),
         ),

@@ -167,7 +167,8 @@ class SentencePieceTokenizer:
 
 
 class HubTokenizer:
-    """The tokenizer of a Hugging Face model, with its chat template in `hub_tokenizer`."""
+    """The tokenizer of a Hugging Face model, with its chat template in `hub_tokenizer`; `revision` is the commit that it
+    came from, None for a folder."""
 
     slack: int | None = None
 
@@ -182,6 +183,7 @@ class HubTokenizer:
         except (OSError, ValueError) as error:
             raise TokenizerError(f"tokenizer {spec!r}: cannot be loaded: {error}") from None
         self.spec = spec
+        self.revision = _commit(name, revision or "main")
         vocabulary: dict[str, int] = self.hub_tokenizer.get_vocab()
         self.vocab_size = max(vocabulary.values()) + 1
         backend = getattr(self.hub_tokenizer, "backend_tokenizer", None)
@@ -213,6 +215,16 @@ class HubTokenizer:
 
     def special_id(self, token: str) -> int | None:
         return self._specials.get(token)
+
+
+def _commit(name: str, revision: str) -> str | None:
+    """The commit of a tokenizer that was just loaded, told by where the Hub's cache keeps it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).is_dir():
+        return None
+    place = try_to_load_from_cache(name, "tokenizer_config.json", revision=revision)
+    return Path(place).parent.name if isinstance(place, str) else None
 
 
 def _id_or_none(index: int) -> int | None:

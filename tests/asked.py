@@ -35,6 +35,15 @@ pack: {capacity: 20000, packs_per_step: 1}
 """
 
 
+PRICES = """
+dated: 2026-11-22
+providers:
+  anthropic: {cache_write: 1.25, cache_read: 0.1, batch: 0.5, models: {fake-1: {tiers: [{input: 2, output: 10}]}}}
+  openai: {cache_read: 0.1, batch: 0.5, models: {fake-1: {tiers: [{input: 2, output: 10}]}}}
+"""
+"""What the fake provider's meter charges."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A recipe's corpus with where its builds go."""
@@ -61,6 +70,15 @@ class Asked:
         assert "Traceback" not in err
         assert KEY not in out + err
         return out + err
+
+
+def longalign(*arguments: str, key: str = "any", code: int = 0) -> str:
+    command = [sys.executable, "-m", "longalign_data", *arguments]
+    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": "160"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
 
 
 def make_corpus(folder: Path, *, count: int = 16, size: int = 40) -> Path:

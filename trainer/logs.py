@@ -40,7 +40,10 @@ def reporting(
             file.flush()
             for sink in sinks:
                 sink(scalars(metrics), metrics["step"])
-            line = "loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s".format(**metrics)
+            if "skipped" in metrics:
+                console.print(f"step {metrics['step']} is skipped: {metrics['skipped']}", highlight=False)
+            loss = "skipped" if "skipped" in metrics else f"loss {metrics['loss']:.4f}"
+            line = f"{loss}  {metrics['tokens_per_second']:,.0f} tokens/s"
             live.update(task, advance=1, description=line)
             if not console.is_terminal:
                 console.print(f"step {metrics['step'] + 1}/{stop}  {line}  {metrics['seconds']:.1f} s", highlight=False)

@@ -51,8 +51,8 @@ class Run:
     random_init: bool = False
     resume: bool = False
     stop_after: int | None = None
-    trackers: Sequence[str] = ()
     export_only: bool = False
+    trackers: Sequence[str] = ()
 
 
 def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
@@ -163,7 +163,6 @@ def train_step(
     torch.manual_seed((seed << 32) + step * world.ranks + world.rank)
     of_packs = torch.zeros(2, reader.packs_per_step, dtype=torch.float64, device=world.device)
     skipped: str | None = None
-    meter.begin(step)
 
     def sound(loss: torch.Tensor) -> bool:
         """Asked before the last backward, so that a step that would spoil the weights never becomes one."""
@@ -174,6 +173,7 @@ def train_step(
             skipped = guard.judge(step, float(losses.sum()) / info.normalizer, pack_ids, losses)
         return skipped is None
 
+    meter.begin(step)
     for micro in range(accumulation):
         pack = reader.batch(plan_step, rank, ranks, micro, accumulation)
         batch = micro_batch(pack, world.device, vocabulary, part=world.part, parts=world.parts)
@@ -191,9 +191,9 @@ def train_step(
     total, tokens = of_packs.sum(dim=1).tolist()
     return {
         "step": step,
-        "loss": total / info.normalizer,
+        "loss": total / info.normalizer if math.isfinite(total) else None,
         "learning_rate": rate,
-        "grad_norm": norm,
+        "grad_norm": norm if norm is not None and math.isfinite(norm) else None,
         "num_tokens": int(tokens),
         "tokens_per_second": round(tokens / seconds, 1),
         "seconds": round(seconds, 4),
@@ -201,7 +201,8 @@ def train_step(
         "normalizer": info.normalizer,
         "num_packs": info.num_packs,
         **meter.finish(plan_step, seconds),
-    } | ({"skipped": skipped} if skipped else {})
+        **({"skipped": skipped} if skipped else {}),
+    }
 
 
 def plan_hash(reader: PackReader) -> str:

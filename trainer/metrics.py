@@ -9,6 +9,7 @@ and, in the steps that are timed, `idle`, `idle_by_rank` and `pack_seconds` (of 
 step travel in one all-reduce.
 """
 
+import math
 import resource
 import time
 from collections.abc import Iterator
@@ -154,7 +155,7 @@ class Meter:
             found["idle_by_rank"] = [round(share, 4) for share in idle_by_rank(timed).tolist()]
             found["pack_seconds"] = np.round(timed, 6).tolist()
         for (kind, name), weight, loss in zip(self._names, weights.tolist(), losses.tolist(), strict=True):
-            if weight:
+            if weight and math.isfinite(loss):
                 found.setdefault(f"loss_by_{kind}", {})[name] = round(loss / weight, 6)
         return found
 

@@ -13,6 +13,7 @@
 | `mix`, hashes of its files, `seed`, `tokenizer`           | mix (of no stage before)              |
 | `encode`, hash of the trainee's vocabulary and template   | encode                                |
 | `pack`                                                    | pack                                  |
+| `exclude`                                                 | ingest (documents), generate and mix (samples) |
 | `name`, `version`, `description`, `keep`                  | none                                  |
 | where corpus and vocabularies lie here, file times        | none                                  |
 | workers, concurrency, output folder, shard sizes, keys    | none                                  |
@@ -59,6 +60,10 @@ def fingerprints(
         "encode": [plain["encode"] | {"tokenizer": None}, encoder],
         "pack": [seed, plain["pack"]],
     }
+    # Nothing withdrawn, nothing changed: builds from before there was an `exclude` stay complete.
+    for stage, name in (("ingest", "documents"), ("generate", "samples"), ("mix", "samples")):
+        if plain["exclude"][name]:
+            parts[stage] = [parts[stage], sorted(plain["exclude"][name])]
     result: dict[str, str] = {}
     before: str | None = None
     for stage in stages_of(recipe):

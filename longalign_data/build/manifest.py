@@ -12,6 +12,7 @@ from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.manifest import FORMAT, MANIFEST_VERSION, Manifest, read_manifest
 from longalign_data.shards.stage import StageReport
 from longalign_data.teachers.table import teacher_record
+from longalign_data.tokenizers import HubTokenizer, load_tokenizer
 
 
 def write_manifest(
@@ -36,8 +37,8 @@ def write_manifest(
         "recipe": without_places(loaded.text),
         "cards": [_placeless(source.card.model_dump(mode="json", exclude_none=True)) for source in loaded.sources],
         "tokenizers": {
-            "measure": {"spec": portable(recipe.tokenizer), "identity": tokenizer},
-            "trainee": {"spec": portable(recipe.encode.tokenizer or recipe.tokenizer), "identity": trainee_tokenizer},
+            "measure": _tokenizer(recipe.tokenizer, tokenizer),
+            "trainee": _tokenizer(recipe.encode.tokenizer or recipe.tokenizer, trainee_tokenizer),
         },
         "pack": recipe.pack.model_dump(mode="json"),
         "mix": [_placeless(choice.model_dump(mode="json", exclude_none=True)) for choice in recipe.mix],
@@ -61,6 +62,15 @@ def write_manifest(
     if read_manifest(folder) != manifest:
         write_json(folder.manifest, manifest)
     return manifest
+
+
+def _tokenizer(spec: str, identity: str) -> dict[str, str]:
+    found = {"spec": portable(spec), "identity": identity}
+    tokenizer = load_tokenizer(spec)
+    if isinstance(tokenizer, HubTokenizer) and tokenizer.revision is not None:
+        # What `hf:NAME` without a revision was on the day of the build; written as hf:NAME@REVISION it stays that.
+        found["revision"] = tokenizer.revision
+    return found
 
 
 def _placeless(choice: dict[str, Any]) -> dict[str, Any]:

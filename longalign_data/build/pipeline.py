@@ -10,12 +10,15 @@ from pathlib import Path
 
 from longalign_data.build.fingerprints import fingerprints, stages_of
 from longalign_data.build.manifest import write_manifest
+from longalign_data.build.removal import refuse_to_bring_back
+from longalign_data.checks.judge import judge_identity
 from longalign_data.curation.curate import curation_identity
 from longalign_data.encoding.encode import encode, encoder_identity
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError
 from longalign_data.generation.budget import Spending
 from longalign_data.generation.generate import generate
+from longalign_data.identity import digest
 from longalign_data.mixing.mix import mix, mix_inputs
 from longalign_data.packing.pack import pack
 from longalign_data.publish.card import write_card
@@ -101,21 +104,29 @@ def _bring(
 ) -> Built:
     recipe = loaded.recipe
     folder = build_folder(loaded, output)
-    prompt_files = [loaded.relative(name) for name in recipe.generate.templates]
-    templates = load_templates(prompt_files).only(task for task, share in recipe.generate.tasks.items() if share > 0)
-    tokenizer = load_tokenizer(recipe.tokenizer).identity
-    trainee = load_tokenizer(recipe.encode.tokenizer or recipe.tokenizer).identity
+    templates = _templates(loaded)
+    with loaded.blamed("tokenizer"):
+        tokenizer = load_tokenizer(recipe.tokenizer).identity
+    with loaded.blamed("encode", "tokenizer"):
+        trainee = load_tokenizer(recipe.encode.tokenizer or recipe.tokenizer).identity
+    with loaded.blamed("encode", "template"):
+        encoder = encoder_identity(recipe.encode, recipe.tokenizer)
+    with loaded.blamed("curate", "decontaminate", "index"):
+        index = decontamination_index(loaded)
     stages = stages_of(recipe)
     with folder.lock():
+        refuse_to_bring_back(folder, loaded)
         _clear_others(folder, stages)
         prints = fingerprints(
             recipe,
             inputs=snapshot(loaded, folder),
             mix_inputs=mix_inputs(loaded, folder),
-            curation=curation_identity(recipe.curate, decontamination_index(loaded)),
-            prompts=templates.identity,
+            curation=curation_identity(recipe.curate, index),
+            prompts=digest([templates.identity, judge_identity()])
+            if recipe.generate.paid_checks.judge
+            else templates.identity,
             tokenizer=tokenizer,
-            encoder=encoder_identity(recipe.encode, recipe.tokenizer),
+            encoder=encoder,
         )
         if only is not None:
             to_run = _single(folder, prints, recipe, only)
@@ -142,6 +153,18 @@ def _bring(
             manifest = write_manifest(folder, loaded, reports, tokenizer=tokenizer, trainee_tokenizer=trainee)
             write_card(folder, manifest)
         return Built(folder=folder, outcomes=outcomes)
+
+
+def _templates(loaded: LoadedRecipe) -> Templates:
+    """The prompts of the recipe's tasks. Raises RecipeError."""
+    wish = loaded.recipe.generate
+    with loaded.blamed("generate", "templates"):
+        templates = load_templates([loaded.relative(name) for name in wish.templates])
+    tasks = [task for task, share in wish.tasks.items() if share > 0]
+    for task in tasks:
+        with loaded.blamed("generate", "tasks", task):
+            templates.only([task])
+    return templates.only(tasks)
 
 
 def _refuse_empty(folder: BuildFolder, outcomes: Sequence[Outcome]) -> None:

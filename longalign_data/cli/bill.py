@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from longalign_data.generation.documents import SelectedDocuments
     from longalign_data.generation.estimate import Calibration, Estimate
     from longalign_data.generation.exchange import Plan
+    from longalign_data.generation.ledger import Kind
     from longalign_data.recipe import LoadedRecipe
     from longalign_data.shards.folder import BuildFolder
     from longalign_data.tasks.templates import Templates
@@ -61,6 +62,7 @@ def estimate(
     from longalign_data.generation.documents import SelectedDocuments
     from longalign_data.generation.estimate import estimate as make_estimate
     from longalign_data.generation.estimate import instructions_of, measure
+    from longalign_data.generation.paid import kinds_of
     from longalign_data.recipe import load_recipe
     from longalign_data.teachers.table import PROVIDERS
     from longalign_data.tokenizers import load_tokenizer
@@ -89,6 +91,7 @@ def estimate(
         rate=rate,
         calibration=_calibration(loaded, folder, documents, instructions, pilot, teacher_url),
         concurrency=concurrency,
+        checks=kinds_of(loaded.recipe.generate.paid_checks),
     )
     _print_estimate(console, result, loaded, f"prices of {known.dated}")
 
@@ -181,11 +184,12 @@ def _exchange(
         documents = SelectedDocuments(folder)
         if export is not None:
             done = export_requests(documents, plan, book, export)
-            total = done.num_questions + done.num_answers
+            total = done.num_requests
+            checks = f", {done.num_checks:,} for checks" if done.num_checks else ""
             _say(
                 console,
-                f"{export}: {total:,} requests ({done.num_questions:,} for questions, {done.num_answers:,} for answers), "
-                f"{done.num_bytes:,} bytes",
+                f"{export}: {total:,} requests ({done.num_questions:,} for questions, {done.num_answers:,} for answers"
+                f"{checks}), {done.num_bytes:,} bytes",
             )
             _say(
                 console,
@@ -234,7 +238,8 @@ def _calibration(
     pilot: int,
     teacher_url: str | None,
 ) -> "Calibration":
-    """From a pilot, else from the replies that the build has, else rules of thumb; outputs from replies in any case."""
+    """From a pilot, else from the replies that the build or a trial of it (`build --limit`) has, else rules of thumb; outputs
+    from replies in any case."""
     import asyncio
 
     from longalign_data.cli.build import connection_of
@@ -249,13 +254,18 @@ def _calibration(
     tokenizer = load_tokenizer(recipe.tokenizer)
     measures = list(documents.measures.values())
     seen: list[Observation] = []
-    outputs: Mapping[str, list[int]] = {}
+    outputs: dict[Kind, list[int]] = {}
     origin = ""
-    if folder.ledger.is_file():
-        with Ledger(folder.ledger) as book:
+    trials = folder.root.parent.parent.glob(f"{recipe.name[:80]}-limit-*/{recipe.version}/{folder.ledger.name}")
+    places = [folder.ledger] if folder.ledger.is_file() else sorted(trials)
+    for place in places:
+        with Ledger(place) as book:
             observations, found = observed(book, documents, recipe, tokenizer)
-        seen, outputs = list(observations), {kind: list(values) for kind, values in found.items()}
-        origin = f"the usage of {len(seen):,} replies in this build's ledger"
+        seen += observations
+        for kind, values in found.items():
+            outputs.setdefault(kind, []).extend(values)
+        where = "this build's ledger" if place == folder.ledger else f"the ledger of {place.parent.parent.name}"
+        origin = f"the usage of {len(seen):,} replies in {where}"
     if pilot:
         chosen = spread_over(measures, pilot)
         requests = [
@@ -277,7 +287,8 @@ def _calibration(
             )
             for measured, count in zip(chosen, counts, strict=True)
         ]
-        origin = f"{len(seen):,} documents that {choice.provider} counted"
+        lengths_of = f", lengths of replies from {origin}" if origin else ""
+        origin = f"{len(seen):,} documents that {choice.provider} counted{lengths_of}"
     return calibrate(
         recipe, (measured.lang for measured in measures), observations=seen, outputs=outputs, origin=origin
     )
@@ -285,6 +296,8 @@ def _calibration(
 
 def _print_estimate(console: "Console", result: "Estimate", loaded: "LoadedRecipe", dated: str) -> None:
     from rich.table import Table
+
+    from longalign_data.generation.paid import kinds_of
 
     choice = loaded.recipe.generate.teacher
     known = result.calibration
@@ -297,9 +310,12 @@ def _print_estimate(console: "Console", result: "Estimate", loaded: "LoadedRecip
         )
     _say(
         console,
-        f"  a reply: {known.question_out.likely:,.0f} tokens for questions, {known.answer_out.likely:,.0f} for an answer, "
-        "thinking not included unless replies showed it",
+        f"  a reply: {known.outputs['question'].likely:,.0f} tokens for questions, {known.outputs['answer'].likely:,.0f} for an "
+        "answer, thinking not included unless replies showed it",
     )
+    checks = kinds_of(loaded.recipe.generate.paid_checks)
+    if checks:
+        _say(console, f"  with the paid checks of every answer: {', '.join(checks)}")
     _say(console, f"  known from: {known.origin}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("way")
@@ -374,6 +390,17 @@ def _print_progress(console: "Console", result: "Account") -> None:
     for (kind, state), count in sorted(result.states.items(), reverse=True):
         words = {"sent": "sent, no reply yet", "answered": "answered", "refused": "refused by the provider"}
         _say(console, f"  {kind} requests {words.get(state, state)}: {count:,}")
+    for batch in result.batches_out:
+        until = f", fetch them before {_day(batch.kept_until)}" if batch.kept_until is not None else ""
+        where = batch.batch_id or "perhaps not arrived"
+        _say(console, f"  batch out: {batch.num_requests:,} requests ({where}) of {_day(batch.created)}{until}")
+    for batch, usd in result.batches_gone:
+        paid = "" if usd is None else f", about {usd:,.4f} USD"
+        _say(
+            console,
+            f"  batch paid for and not fetched in time: {batch.num_requests:,} requests ({batch.batch_id}) of "
+            f"{_day(batch.created)}{paid}; they are asked again",
+        )
     if result.num_asked_again:
         _say(console, f"  sent more than once: {result.num_asked_again:,}")
     if result.failures:
@@ -388,6 +415,12 @@ def _print_progress(console: "Console", result: "Account") -> None:
         )
     if result.total.num_unpriced:
         _say(console, f"{result.total.num_unpriced:,} replies are of models without a price; --prices FILE gives one")
+
+
+def _day(seconds: float) -> str:
+    import time
+
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
 def _print_lines(console: "Console", title: str, lines: "Mapping[str, Line]") -> None:

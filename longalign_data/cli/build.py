@@ -187,16 +187,19 @@ def _as_typed(tool: str) -> str:
 
 
 def _teacher(generate: "Generate", url: str | None, concurrency: int, ledger: Path) -> "Teacher":
-    from longalign_data.teachers.table import load_teacher
+    from longalign_data.teachers.table import PROVIDERS, load_teacher
 
     known = connection_of(generate.teacher, url)
     _need_key(generate.teacher, known, ledger)
+    notice = PROVIDERS[generate.teacher.provider].notice
+    if notice and generate.teacher.terms is None and not ledger.is_file():
+        typer.echo(f"longalign: {notice}", err=True)
     return load_teacher(
         generate.teacher,
         api_key=known.api_key,
         base_url=known.base_url,
         concurrency=concurrency,
-        calls_per_document=1 + generate.answers_per_document,
+        calls_per_document=1 + generate.answers_per_document * (2 if generate.paid_checks.judge else 1),
     )
 
 

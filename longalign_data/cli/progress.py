@@ -1,5 +1,7 @@
 """Progress in the terminal: one bar a stage, with rate, tokens and time left."""
 
+import time
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -14,9 +16,9 @@ from rich.progress import (
 
 class TerminalProgress:
     """An `engine.Progress` that draws on standard error, so that standard output stays clean for pipes. Where nobody
-    watches (no terminal), each stage leaves one line when it starts."""
+    watches (no terminal), each stage leaves a line when it starts, and one every `every_s` seconds while it lasts."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, every_s: float = 30.0) -> None:
         self._console = console
         self._bar = Progress(
             SpinnerColumn(),
@@ -33,6 +35,8 @@ class TerminalProgress:
             transient=True,
         )
         self._tokens = 0
+        self._every_s = every_s
+        self._next_line = 0.0
 
     def __enter__(self) -> "TerminalProgress":
         if self._console.is_terminal:
@@ -40,7 +44,8 @@ class TerminalProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def start(self, label: str, total: int | None, unit: str) -> None:
         """A stage begins; the bar of the one before goes."""
@@ -48,6 +53,7 @@ class TerminalProgress:
             self._bar.remove_task(task)
         self._tokens = 0
         self._bar.add_task(label, total=total, unit=unit, rate="", note="")
+        self._next_line = time.monotonic() + self._every_s
         if not self._console.is_terminal:
             expected = f", {total:,} {unit}" if total is not None else ""
             self._console.print(f"{label}{expected}", highlight=False, markup=False)
@@ -66,3 +72,12 @@ class TerminalProgress:
                 f"  {self._tokens / elapsed / 1e6:.2f}M tokens/s" if self._tokens else ""
             )
         self._bar.update(task_id, advance=items, rate=rate, note=note or task.fields["note"])
+        if not self._console.is_terminal and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + self._every_s
+            of = "" if task.total is None else f" of {task.total:,.0f}"
+            words = [f"{task.description} {task.completed:,.0f}{of} {task.fields['unit']}", rate, task.fields["note"]]
+            self.say(", ".join(filter(None, words)))
+
+    def say(self, words: str) -> None:
+        """A line of its own, above the bar."""
+        self._console.print(words, highlight=False, markup=False, soft_wrap=True)

@@ -1,12 +1,13 @@
-"""`longalign publish`: a build onto the Hugging Face Hub."""
+"""`longalign publish` and `rehydrate`: a build onto the Hugging Face Hub, and one from there made whole."""
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longalign_data.cli.arguments import BuildArg
+from longalign_data.cli.arguments import BuildArg, OutputOption, WorkersOption
 from longalign_data.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ LISTED = 20
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command()(publish)
+    """Adds the commands."""
+    for command in (publish, rehydrate):
+        app.command()(command)
 
 
 def publish(
@@ -91,6 +93,49 @@ def publish(
         f"{done.url} at {found.tag}: {done.sent_files:,} files sent ({done.sent_bytes / 1e6:,.1f} MB), "
         f"{done.standing_files:,} stood there, {done.commits:,} commits"
     )
+
+
+def rehydrate(
+    copy: Annotated[
+        Path, typer.Argument(help="A downloaded copy of what was published without documents.", show_default=False)
+    ],
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", help="Where your copy of a source is, ID=PATH; once for each.", show_default=False),
+    ] = None,
+    output: OutputOption = Path("builds"),
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="The trainee's tokenizer, where it is a file.", show_default=False)
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Go on without documents that are not found, and their samples.")
+    ] = False,
+    workers: WorkersOption = 0,
+) -> None:
+    """Put the documents back into a copy that was published without them, from your own corpus, and pack it."""
+    from rich.console import Console
+
+    from longalign_data.build.rehydrate import rehydrate as put_back
+    from longalign_data.cli.progress import TerminalProgress
+    from longalign_data.engine import RunOptions
+    from longalign_data.shards.folder import open_build
+
+    places = {}
+    for one in source or ():
+        id_, separator, path = one.partition("=")
+        if not (separator and id_ and path):
+            raise UserError(f"--source {one}: expected ID=PATH")
+        places[id_] = path
+    run = RunOptions(workers=workers or os.cpu_count() or 1)
+    with TerminalProgress(Console(stderr=True)) as progress:
+        done = put_back(
+            open_build(copy), places, output, tokenizer=tokenizer, partial=partial, run=run, progress=progress
+        )
+    for name in sorted({*done.found, *done.missing}):
+        typer.echo(f"{name}: {done.found.get(name, 0):,} documents put back, {done.missing.get(name, 0):,} not found")
+    for table, same in done.same_bytes.items():
+        typer.echo(f"{table}: {'the same bytes' if same else 'not the same bytes'} as the publisher's")
+    typer.echo(f"{done.folder.root}\ncheck   longalign verify {done.folder.root}")
 
 
 def _print(found: "Publication", *, public: bool) -> None:

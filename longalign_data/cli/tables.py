@@ -80,6 +80,12 @@ def print_cost(built: Built, console: Console) -> None:
         if cost["ledger_usd"] - cost["usd"] > 5e-5:
             line += f"; with rejected and earlier replies {cost['ledger_usd']:,.4f} USD"
         console.print(line, highlight=False, markup=False)
+        if gone := cost.get("not_fetched"):
+            line = (
+                f"{gone['requests']:,} requests were paid for in batches whose results the provider no longer kept, and asked "
+                f"again: about {gone['usd']:,.4f} USD of that"
+            )
+            console.print(line, highlight=False, markup=False)
     elif cost and cost["usd"] is None:
         console.print("no price is known for this teacher; --prices FILE gives one", highlight=False, markup=False)
     marked = ", ".join(f"{name} {count:,}" for name, count in report.details.get("marked", {}).items())

@@ -66,7 +66,7 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
     """The template of that name over that vocabulary. Raises RecipeError for an unknown name, and TokenizerError when the
     vocabulary lacks a special token that the template needs, saying what to use instead."""
     if name not in TEMPLATES:
-        raise RecipeError(f"encode.template: unknown template {name!r}; there are: {', '.join(TEMPLATES)}")
+        raise RecipeError(f"unknown template {name!r}; there are: {', '.join(TEMPLATES)}")
     return TEMPLATES[name](tokenizer)
 
 

@@ -179,7 +179,7 @@ class _Page:
         self._field("ended by", sample.stop_reason)
         self._field("requests", ", ".join(sample.request_ids) or "(none)")
         for score in sample.checks.scores:
-            self._field(score.name, f"{score.value:.4g}")
+            self._field(score.name, f"{score.value:.4g}" + (f" ({score.detail})" if score.detail else ""))
 
     def _training(self, sample_id: str) -> None:
         sequence = self._row(

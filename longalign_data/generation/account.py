@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from longalign_data.generation.budget import entry_cost
+from longalign_data.generation.budget import entry_cost, gone_cost
 from longalign_data.generation.exchange import REASONS
 from longalign_data.generation.ledger import Entry, Ledger
+from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.records import Usage
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_batches
@@ -53,7 +54,8 @@ class Line:
 @dataclass(slots=True, kw_only=True)
 class Account:
     """`states` counts requests by kind and state, `failures` replies that are no whole answer by reason.
-    `num_answer_hits` of `num_answers` answers read some of their prompt from the provider's cache."""
+    `num_answer_hits` of `num_answers` answers read some of their prompt from the provider's cache. `batches_gone` were paid
+    for and not fetched in time, with what they cost, about, in dollars."""
 
     num_selected: int | None
     documents: Counter[str] = field(default_factory=Counter)
@@ -66,6 +68,8 @@ class Account:
     num_answers: int = 0
     num_answer_hits: int = 0
     num_asked_again: int = 0
+    batches_out: list[Submission] = field(default_factory=list)
+    batches_gone: list[tuple[Submission, float | None]] = field(default_factory=list)
 
 
 def account(
@@ -79,7 +83,12 @@ def account(
     """Reads every reply again. `sources` is the source of each document; an instruction that is none of `templates`
     (an edited prompt) is of the task `(unknown)`."""
     tasks = {text: name for name, template in templates.by_task.items() for text in template.instructions.values()}
-    result = Account(num_selected=num_selected)
+    submissions = Submissions(ledger)
+    result = Account(
+        num_selected=num_selected,
+        batches_out=submissions.unfinished(),
+        batches_gone=[(batch, gone_cost(batch, prices)) for batch in submissions.gone()],
+    )
     asked_for: dict[str, str] = {}
     for entry in ledger.entries():
         if entry.kind == "question":

@@ -1,9 +1,9 @@
 """Filling the ledger: the batch scheduler.
 
 Every request that can be asked now goes out in as few batches as the provider's limits allow; when all of them are back,
-what can be asked then goes out: first the questions of all documents, then the answers. A batch stands in the ledger
-before the provider is told of it, so the process may end at any moment, for days: the same call goes on with what the
-provider has done meanwhile. Nothing is sent while it might already be there.
+what can be asked then goes out: first the questions of all documents, then the answers, then what paid checks there are.
+A batch stands in the ledger before the provider is told of it, so the process may end at any moment, for days: the same
+call goes on with what the provider has done meanwhile. Nothing is sent while it might already be there.
 """
 
 import asyncio
@@ -12,19 +12,21 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from longalign_data.engine import Progress
 from longalign_data.errors import TeacherError, UserError
-from longalign_data.generation.asking import GO_ON, REFUSALS_BEFORE_ANY_ANSWER
+from longalign_data.generation.asking import GO_ON
 from longalign_data.generation.budget import BatchBudget
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.exchange import waiting as waiting_calls
-from longalign_data.generation.ledger import Call, Ledger, Named
+from longalign_data.generation.ledger import Call, Ledger, Named, request_id
 from longalign_data.generation.submissions import Submission, Submissions
+from longalign_data.generation.telling import telling
 from longalign_data.identity import digest
 from longalign_data.records import Document
+from longalign_data.teachers import doctor
 from longalign_data.teachers.base import ABORTING_REASONS, Raw, Teacher
 from longalign_data.teachers.batches import Batches, BatchStatus, BatchTeacher, Item, ItemResult, UnsureError
 from longalign_data.teachers.retry import Fault
@@ -70,7 +72,8 @@ async def ask_in_batches(
             budget=budget,
             submissions=Submissions(ledger),
         )
-        await batcher.run()
+        async with telling(progress, batcher.words):
+            await batcher.run()
     finally:
         await teacher.close()
     batcher.conclude(num_documents)
@@ -103,6 +106,11 @@ class _Batcher:
     abort: Fault | None = None
     done: set[str] = field(default_factory=set)
     _batches: Batches | None = None
+    _out: str = ""
+
+    def words(self) -> str:
+        """What somebody who watches may want to know."""
+        return "; ".join(filter(None, (self._out, self.teacher.status() if self._batches else "")))
 
     @property
     def batches(self) -> Batches:
@@ -192,10 +200,8 @@ class _Batcher:
 
     async def _submit(self, shard: _Shard) -> None:
         if not self.has_tried:
-            await self._try_one(shard)
+            await self._try(shard.calls[0])
             self.has_tried = True
-        if not shard.calls:
-            return
         created = time.time()
         submission_id = digest([created, [call.request_id for call in shard.calls]])
         first = shard.calls[0]
@@ -228,35 +234,31 @@ class _Batcher:
             raise
         self.submissions.opened(submission_id, status.batch_id, kept_s=self.batches.limits.kept_s)
 
-    async def _try_one(self, shard: _Shard) -> None:
-        """Asks the first requests at once, at full price, until one is answered. A parameter that the model does not take
-        would otherwise be heard of a day later, from every request alike."""
-        held: list[tuple[Call, str]] = []
-        while shard.calls and not self.ledger.has_answers(shard.calls[0]):
-            call = shard.calls[0]
-            self.ledger.begin(call)
-            try:
-                raw = await self.teacher.ask(call.request)
-            except TeacherError as error:
-                if error.reason in ABORTING_REASONS or error.retryable:
-                    raise
-                if error.reason != "context-exceeded" and len(held) + 1 >= REFUSALS_BEFORE_ANY_ANSWER:
-                    raise TeacherError(
-                        f"the teacher refuses every request: {error}. Check the model and the parameters of "
-                        f"generate.teacher; {GO_ON}",
-                        reason=error.reason,
-                    ) from error
-                shard.calls.pop(0)
-                if error.reason == "context-exceeded":
-                    self.ledger.refused(call, reason=error.reason, message=str(error))
-                else:
-                    # Before anything was answered nobody knows whether document or recipe is at fault.
-                    held.append((call, str(error)))
-                continue
-            self._keep(call, raw)
-            shard.calls.pop(0)
-        for refused, message in held:
-            self.ledger.refused(refused, reason="bad-request", message=message)
+    async def _try(self, like: Call) -> None:
+        """Asks a tiny question at once, at full price, unless requests like this one have been answered before. A parameter
+        that the model does not take would otherwise be heard of a day later, from every request alike."""
+        if self.ledger.has_answers(like):
+            return
+        request = replace(like.request, document=doctor.DOCUMENT, instruction=doctor.INSTRUCTION)
+        document_hash = digest(doctor.DOCUMENT)
+        trial = Call(
+            request_id=request_id(like.provider, request, document_hash=document_hash),
+            document_id=document_hash,
+            kind="trial",
+            provider=like.provider,
+            request=request,
+        )
+        self.ledger.begin(trial)
+        try:
+            raw = await self.teacher.ask(trial.request)
+        except TeacherError as error:
+            if error.reason in ABORTING_REASONS or error.retryable:
+                raise
+            raise TeacherError(
+                f"the teacher refuses every request: {error}. Check the model and the parameters of generate.teacher; {GO_ON}",
+                reason=error.reason,
+            ) from error
+        self._keep(trial, raw)
 
     # Receiving
 
@@ -273,7 +275,8 @@ class _Batcher:
             waiting = self.submissions.unfinished()
             if is_enough(waiting):
                 return
-            self.progress.advance(note=_note(waiting))
+            self._out = _note(waiting)
+            self.progress.advance(note=self.words())
             await asyncio.sleep(poll_s)
             poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
 
@@ -285,10 +288,13 @@ class _Batcher:
             if self.abort is not None:
                 raise TeacherError(f"{self.abort.message}; {GO_ON}", reason=self.abort.reason)
         elif status.state == "gone":
-            # Paid for and not fetched in time: the only way on is to ask again, and to say so.
+            # Paid for and not fetched in time: the only way on is to ask again, and to keep account of it.
             self.last_fault = f"the results of batch {batch_id} are no longer kept: {status.detail}"
-            self.progress.advance(note=self.last_fault)
-            self.submissions.closed(submission.submission_id, "lost")
+            self.submissions.closed(submission.submission_id, "gone")
+            self.progress.say(
+                f"the provider no longer keeps the results of batch {batch_id}: its {submission.num_requests:,} requests were "
+                "paid for and are asked again; `longalign ledger` says what they cost"
+            )
         elif status.state == "failed":
             self._learn(submission, status)
             self.submissions.closed(submission.submission_id, "lost")

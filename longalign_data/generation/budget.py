@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from longalign_data.errors import BudgetError
 from longalign_data.generation.ledger import Entry, Ledger
+from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers.base import Raw, Teacher, TeacherReply, TeacherRequest, prompt
@@ -169,8 +170,17 @@ class BudgetedTeacher:
 
 
 def spent(ledger: Ledger, prices: Prices) -> float:
-    """What all replies in a ledger cost together, in dollars; those of models without a price count nothing."""
-    return sum(entry_cost(entry, prices) or 0.0 for entry in ledger.entries())
+    """What all replies in a ledger cost together, in dollars, with those that were paid for and not fetched in time; those of
+    models without a price count nothing."""
+    gone = sum(gone_cost(batch, prices) or 0.0 for batch in Submissions(ledger).gone())
+    return gone + sum(entry_cost(entry, prices) or 0.0 for entry in ledger.entries())
+
+
+def gone_cost(batch: Submission, prices: Prices) -> float | None:
+    """About what a batch cost whose results nobody has seen, in dollars, by the tokens noted when it was sent; None where no
+    price is known."""
+    rate = prices.rate(batch.provider, batch.model)
+    return None if rate is None else rate.cost(Usage(input_tokens=batch.num_tokens), batch=True)
 
 
 def entry_cost(entry: Entry, prices: Prices) -> float | None:

@@ -7,7 +7,7 @@ How many tokens of the teacher's one token of the recipe is, is known from its o
 free counting endpoint, or the usage of replies that the ledger has already. Without either a rule of thumb stands in, with
 a wide interval. The ways of asking:
 
-    live           two calls a document, each with the whole document
+    live           two calls a document, each with the whole document, and what the recipe's paid checks add
     live+cache     the first call writes the document to the provider's cache, the others read it
     batch          two waves, at the provider's batch price; marks for a cache do not pay there
 """
@@ -20,7 +20,8 @@ from typing import Literal
 
 from longalign_data.generation.documents import Measured, SelectedDocuments
 from longalign_data.generation.exchange import task_of
-from longalign_data.generation.ledger import Ledger
+from longalign_data.generation.ledger import Kind, Ledger
+from longalign_data.generation.paid import CheckKind
 from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
 from longalign_data.tasks.templates import Templates
@@ -39,6 +40,8 @@ _SIGMAS = 1.96
 
 QUESTION_TOKENS = 40
 """Of one drawn question in the answer call; nothing beside the document."""
+JUDGE_TOKENS = 280
+"""Of the judge's instruction without question and answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,13 @@ class Range:
 PRIOR_RATIO: dict[str, Range] = {"anthropic": Range(1.5, 0.3), "openai": Range(1.0, 0.2)}
 """Tokens of the teacher for one of the recipe. For `anthropic` from what is published on its newer tokenizers against
 `cl100k` (15 to 20 percent more for the older ones, 30 more again for the newer)."""
-PRIOR_QUESTION_OUT = Range(250.0, 150.0)
-PRIOR_ANSWER_OUT = Range(400.0, 300.0)
-"""Output tokens of the two calls without thinking, which a pilot cannot know and replies can."""
+PRIOR_OUT: Mapping[Kind, Range] = {
+    "question": Range(250.0, 150.0),
+    "answer": Range(400.0, 300.0),
+    "closed-book": Range(200.0, 200.0),
+    "judge": Range(150.0, 100.0),
+}
+"""Output tokens of the calls without thinking, which a pilot cannot know and replies can."""
 
 PREFILL_TOKENS_PER_S = 5_000.0
 OUTPUT_TOKENS_PER_S = 60.0
@@ -83,11 +90,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What is known of the teacher. `ratios` by language; `origin` says in words where it comes from."""
+    """What is known of the teacher. `ratios` by language, `outputs` by what a call is for; `origin` says in words where it
+    comes from."""
 
     ratios: Mapping[str, Range]
-    question_out: Range
-    answer_out: Range
+    outputs: Mapping[Kind, Range]
     origin: str
 
 
@@ -121,9 +128,10 @@ def estimate(
     rate: Rate,
     calibration: Calibration,
     concurrency: int,
+    checks: Sequence[CheckKind] = (),
 ) -> Estimate:
     """The table of offers. `instruction_tokens` is what the recipe's tokenizer makes of the instruction that asks about a
-    document, by its id; `concurrency` calls are on their way at once in live."""
+    document, by its id; `concurrency` calls are on their way at once in live; `checks` are made of every answer."""
     tokens: dict[str, Range] = {}
     chars: dict[str, int] = defaultdict(int)
     for document in documents:
@@ -134,7 +142,7 @@ def estimate(
         )
         chars[document.lang] += document.num_chars
     offers = [
-        _offer(way, answers, documents, instruction_tokens, rate, calibration, concurrency)
+        _offer(way, answers, documents, instruction_tokens, rate, calibration, concurrency, checks)
         for way in WAYS
         for answers in range(1, MAX_ANSWERS + 1)
     ]
@@ -155,56 +163,74 @@ def _offer(
     rate: Rate,
     calibration: Calibration,
     concurrency: int,
+    checks: Sequence[CheckKind],
 ) -> Offer:
     def dollars(known: Calibration) -> float:
         return sum(
-            _document_cost(way, answers, document, instruction_tokens[document.doc_id], rate, known)
+            _document_cost(way, answers, document, instruction_tokens[document.doc_id], rate, known, checks)
             for document in documents
         )
 
     likely = dollars(calibration)
     # Languages may be off together, tokenizers are; inputs and outputs are off independently.
     more_in = replace(calibration, ratios={lang: Range(r.high, 0.0) for lang, r in calibration.ratios.items()})
-    more_out = replace(
-        calibration,
-        question_out=Range(calibration.question_out.high, 0.0),
-        answer_out=Range(calibration.answer_out.high, 0.0),
-    )
+    more_out = replace(calibration, outputs={kind: Range(r.high, 0.0) for kind, r in calibration.outputs.items()})
     off = math.hypot(dollars(more_in) - likely, dollars(more_out) - likely)
     return Offer(
         way=way,
         answers=answers,
         usd=Range(likely, off),
         usd_per_sample=likely / max(1, len(documents) * answers),
-        days=_days(way, answers, documents, calibration, concurrency),
+        days=_days(way, answers, documents, calibration, concurrency, checks),
     )
 
 
 def _document_cost(
-    way: Way, answers: int, document: Measured, instruction: int, rate: Rate, known: Calibration
+    way: Way,
+    answers: int,
+    document: Measured,
+    instruction: int,
+    rate: Rate,
+    known: Calibration,
+    checks: Sequence[CheckKind],
 ) -> float:
     ratio = known.ratios[document.lang].likely
+    out = {kind: round(tokens.likely) for kind, tokens in known.outputs.items()}
     size, asking, asked = (round(ratio * n) for n in (document.num_tokens, instruction, QUESTION_TOKENS))
-    question_out, answer_out = round(known.question_out.likely), round(known.answer_out.likely)
-    if way == "live+cache":
-        first = Usage(cache_write_tokens=size, input_tokens=asking, output_tokens=question_out)
-        later = Usage(cache_read_tokens=size, input_tokens=asked, output_tokens=answer_out)
-    else:
-        first = Usage(input_tokens=size + asking, output_tokens=question_out)
-        later = Usage(input_tokens=size + asked, output_tokens=answer_out)
-    return rate.cost(first, batch=way == "batch") + answers * rate.cost(later, batch=way == "batch")
+
+    def call(kind: Kind, given: int, *, whole: bool = True) -> float:
+        usage = Usage(input_tokens=given + whole * size, output_tokens=out[kind])
+        if whole and way == "live+cache":
+            written, read = (size, 0) if kind == "question" else (0, size)
+            usage = replace(usage, input_tokens=given, cache_write_tokens=written, cache_read_tokens=read)
+        return rate.cost(usage, batch=way == "batch")
+
+    of_answer = call("answer", asked)
+    if "closed-book" in checks:
+        of_answer += call("closed-book", asked, whole=False)
+    if "judge" in checks:
+        of_answer += call("judge", round(ratio * JUDGE_TOKENS) + asked + out["answer"])
+    return call("question", asking) + answers * of_answer
 
 
 def _days(
-    way: Way, answers: int, documents: Sequence[Measured], known: Calibration, concurrency: int
+    way: Way,
+    answers: int,
+    documents: Sequence[Measured],
+    known: Calibration,
+    concurrency: int,
+    checks: Sequence[CheckKind],
 ) -> tuple[float, float]:
     if way == "batch":
-        return 2 * WAVE_DAYS[0], 2 * WAVE_DAYS[1]
+        waves = 3 if checks else 2
+        return waves * WAVE_DAYS[0], waves * WAVE_DAYS[1]
     read = sum(known.ratios[document.lang].likely * document.num_tokens for document in documents)
-    prompts = 1 if way == "live+cache" else 1 + answers
-    written = len(documents) * (known.question_out.likely + answers * known.answer_out.likely)
+    prompts = 1 if way == "live+cache" else 1 + answers * (1 + ("judge" in checks))
+    kinds: Sequence[Kind] = ("answer", *checks)
+    of_answer = sum(known.outputs[kind].likely for kind in kinds)
+    written = len(documents) * (known.outputs["question"].likely + answers * of_answer)
     seconds = prompts * read / PREFILL_TOKENS_PER_S + written / OUTPUT_TOKENS_PER_S
-    seconds += len(documents) * (1 + answers) * CALL_OVERHEAD_S
+    seconds += len(documents) * (1 + answers * (1 + len(checks))) * CALL_OVERHEAD_S
     days = seconds / max(1, concurrency) / 86_400
     return days / 2, days * 2
 
@@ -242,11 +268,11 @@ def calibrate(
     langs: Iterable[str],
     *,
     observations: Sequence[Observation],
-    outputs: Mapping[str, Sequence[int]],
+    outputs: Mapping[Kind, Sequence[int]],
     origin: str,
 ) -> Calibration:
-    """From prompts that the teacher counted and from the output tokens of its replies by kind (`question`, `answer`);
-    either may be empty, then the rules of thumb stand in."""
+    """From prompts that the teacher counted and from the output tokens of its replies by kind; either may be empty, then the
+    rules of thumb stand in."""
     prior = PRIOR_RATIO.get(recipe.generate.teacher.provider, Range(1.0, 0.2))
     of_all = _ratio(observations) if len(observations) >= 2 else None
     ratios: dict[str, Range] = {}
@@ -258,8 +284,7 @@ def calibrate(
             ratios[lang] = of_all or prior
     return Calibration(
         ratios=ratios,
-        question_out=_mean(outputs.get("question", ()), PRIOR_QUESTION_OUT),
-        answer_out=_mean(outputs.get("answer", ()), PRIOR_ANSWER_OUT),
+        outputs={kind: _mean(outputs.get(kind, ()), prior_out) for kind, prior_out in PRIOR_OUT.items()},
         origin=origin if of_all else "rules of thumb; narrow them with --pilot 50",
     )
 
@@ -285,12 +310,12 @@ def _mean(values: Sequence[int], prior: Range) -> Range:
 
 def observed(
     ledger: Ledger, documents: SelectedDocuments, recipe: Recipe, tokenizer: Tokenizer
-) -> tuple[Sequence[Observation], Mapping[str, Sequence[int]]]:
+) -> tuple[Sequence[Observation], Mapping[Kind, Sequence[int]]]:
     """What the replies in a ledger tell of this recipe's teacher."""
     choice = recipe.generate.teacher
     read = PROVIDERS[choice.provider].read
     seen: list[Observation] = []
-    outputs: dict[str, list[int]] = defaultdict(list)
+    outputs: dict[Kind, list[int]] = defaultdict(list)
     lengths: dict[str, int] = {}
     for entry in ledger.entries():
         document = documents.measures.get(entry.document_id)
@@ -308,9 +333,11 @@ def observed(
         prompt_tokens = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
         if not prompt_tokens:
             continue
+        outputs[entry.kind].append(usage.output_tokens)
+        if entry.kind == "closed-book":
+            continue  # tells nothing of the document's tokens
         if entry.instruction not in lengths:
             lengths[entry.instruction] = count_tokens(tokenizer, [entry.instruction], threads=1)[0]
         base = document.num_tokens + lengths[entry.instruction]
         seen.append(Observation(lang=document.lang, recipe_tokens=base, teacher_tokens=prompt_tokens))
-        outputs[entry.kind].append(usage.output_tokens)
     return seen, outputs

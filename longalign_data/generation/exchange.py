@@ -4,17 +4,19 @@ In: a document and the ledger. Out: what comes next. `follow` is the whole state
 effects, so that any scheduler that sends what it returns and stores what comes back ends at the same data:
 
     Call(kind="question")  ->  Call(kind="answer") for each drawn question  ->  Finished        or  Rejected
+                               (and the paid checks of each answer)
 
 `waiting` is the same for those who can send several requests at once. Task and questions are draws keyed by the document's
 id.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
+from longalign_data.checks.judge import JudgePrompt, load_prompt
 from longalign_data.checks.table import NO_VERDICT, Verdict
-from longalign_data.generation.ledger import Call, Ledger, Stored, request_id
+from longalign_data.generation.ledger import Call, Kind, Ledger, Stored, request_id
+from longalign_data.generation.paid import Checked, check_request, kinds_of
 from longalign_data.identity import digest, draw_index, draw_weighted
 from longalign_data.recipe import Recipe
 from longalign_data.records import Document
@@ -32,8 +34,12 @@ REASONS: dict[StopReason, str] = {
     "unknown": "stopped-early",
 }
 """The reject of every stop reason but `end_turn`. The other rejects of this stage are `no-questions`, `empty-answer`,
-`teacher-error` (a reply that is not in the provider's format) and what a provider refused a request for:
-`context-exceeded` and `bad-request`."""
+`teacher-error` (a reply that is not in the provider's format), `document-cut` (the server read a part of the document) and
+what a provider refused a request for: `context-exceeded` and `bad-request`."""
+
+LEAST_SHARE = 1 / 3
+"""So many of the recipe's tokens of a document a prompt has at least by anybody's count; the farthest apart are tokenizers that
+take digits one by one and those that take them by three."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,7 @@ class Plan:
     recipe: Recipe
     templates: Templates
     read: Callable[[Raw], TeacherReply]
+    judge: JudgePrompt = field(default_factory=load_prompt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +62,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """One question and its whole answer, with what the checks found once they have run."""
+    """One question and its whole answer, with what became of its paid checks, and what the free ones found once they have
+    run."""
 
     question_index: int
     answer: str
     reply: TeacherReply
     request_id: str
     verdict: Verdict = NO_VERDICT
+    paid: Sequence[Checked] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +124,8 @@ def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Fi
         return [asked]
     if isinstance(asked, Rejected):
         return asked
+    if cut := _cut_document(document, asked):
+        return cut
     questions = parse_questions(asked.text)
     if not questions:
         return Rejected(reason="no-questions", detail=f"no question in the reply: {shortened(asked.text)}")
@@ -131,22 +142,57 @@ def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Fi
         elif not answered.text:
             answers.append(Rejected(reason="empty-answer", detail=f"to the question: {shortened(questions[index])}"))
         else:
+            checked = _checks(document, document_hash, plan, ledger, questions[index], answered.text)
+            missing += [check for check in checked if isinstance(check, Call)]
             answers.append(
-                Answered(question_index=index, answer=answered.text, reply=answered, request_id=answering.request_id)
+                Answered(
+                    question_index=index,
+                    answer=answered.text,
+                    reply=answered,
+                    request_id=answering.request_id,
+                    paid=[check for check in checked if isinstance(check, Checked)],
+                )
             )
     if missing:
         return missing
     return Finished(task=task, questions=questions, asked=asked, asked_id=asking.request_id, answers=answers)
 
 
-def _call(
-    document: Document,
-    document_hash: str,
-    plan: Plan,
-    kind: Literal["question", "answer"],
-    instruction: str,
-    max_tokens: int,
-) -> Call:
+def _cut_document(document: Document, asked: TeacherReply) -> Rejected | None:
+    """Some servers cut a prompt that is too long for them without a word. It shows in the usage of the first call, before any
+    of the document can stand in a cache that the usage leaves out."""
+    usage = asked.usage
+    num_read = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
+    if not 0 < num_read < LEAST_SHARE * document.num_tokens:
+        return None
+    return Rejected(
+        reason="document-cut",
+        detail=f"the server read {num_read:,} tokens of a document of about {document.num_tokens:,}; give it a longer context",
+    )
+
+
+def _checks(
+    document: Document, document_hash: str, plan: Plan, ledger: Ledger, question: str, answer: str
+) -> Sequence[Checked | Call]:
+    """What became of the paid checks of an answer; a call for each that has not been made."""
+    found: list[Checked | Call] = []
+    for kind in kinds_of(plan.recipe.generate.paid_checks):
+        request = check_request(kind, document, question, answer, plan.recipe, plan.judge)
+        # Two documents may share a question; each pays for its own check.
+        call = _as_call(
+            request, document, digest([kind, document_hash]) if not request.document else document_hash, plan, kind
+        )
+        reply = _ending(call, ledger.reply(call.request_id), plan)
+        if isinstance(reply, Call):
+            found.append(reply)
+        elif isinstance(reply, Rejected):
+            found.append(Checked(kind=kind, request_id=call.request_id, text=None, problem=reply.detail))
+        else:
+            found.append(Checked(kind=kind, request_id=call.request_id, text=reply.text))
+    return found
+
+
+def _call(document: Document, document_hash: str, plan: Plan, kind: Kind, instruction: str, max_tokens: int) -> Call:
     choice = plan.recipe.generate.teacher
     request = TeacherRequest(
         model=choice.model,
@@ -155,8 +201,13 @@ def _call(
         max_tokens=max_tokens,
         parameters=choice.parameters,
     )
-    identity = request_id(choice.provider, request, document_hash=document_hash)
-    return Call(request_id=identity, document_id=document.doc_id, kind=kind, provider=choice.provider, request=request)
+    return _as_call(request, document, document_hash, plan, kind)
+
+
+def _as_call(request: TeacherRequest, document: Document, document_hash: str, plan: Plan, kind: Kind) -> Call:
+    provider = plan.recipe.generate.teacher.provider
+    identity = request_id(provider, request, document_hash=document_hash)
+    return Call(request_id=identity, document_id=document.doc_id, kind=kind, provider=provider, request=request)
 
 
 def _ending(call: Call, stored: Stored | None, plan: Plan) -> TeacherReply | Call | Rejected:

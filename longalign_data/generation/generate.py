@@ -6,6 +6,7 @@ how, or in how many runs, the ledger was filled. Documents are used in the order
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 from collections import Counter
@@ -22,6 +23,7 @@ from longalign_data.generation.budget import (
     batch_budget,
     budgeted,
     default_spending,
+    gone_cost,
     rate_of,
     reply_cost,
     spent,
@@ -29,6 +31,8 @@ from longalign_data.generation.budget import (
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Answered, Finished, Plan, Rejected, follow, shortened
 from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.generation.paid import fault, score
+from longalign_data.generation.submissions import Submissions
 from longalign_data.identity import digest
 from longalign_data.recipe import LoadedRecipe
 from longalign_data.records import (
@@ -46,7 +50,7 @@ from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_batches
 from longalign_data.shards.stage import StageReport, StageWriter
 from longalign_data.tasks.templates import Templates
-from longalign_data.teachers.base import SEPARATOR, Teacher, TeacherReply
+from longalign_data.teachers.base import SEPARATOR, Teacher
 from longalign_data.teachers.table import PROVIDERS, teacher_record
 from longalign_data.tokenizers import Tokenizer, count_tokens, load_tokenizer
 
@@ -58,6 +62,9 @@ MARKS: dict[str, Callable[[Score], bool]] = {
     "truncated": lambda score: score.name == "truncated" and score.value > 0,
     "half-grounded": lambda score: score.name == "grounding" and score.value < 0.5,
     "duplicate-question": lambda score: score.name == "duplicate_question" and score.value > 0,
+    "known-without-document": lambda score: score.name == "closed_book" and score.value > 0.5,
+    "judged-low": lambda score: score.name == "judge" and score.value < 3,
+    "unchecked": lambda score: score.name == "unchecked",
 }
 """What is counted of the scores that the checks leave in the samples."""
 
@@ -123,7 +130,10 @@ def generate(
                 outcomes = _outcomes(chunk, plan, ledger, tokenizer, run, spending)
                 for document, of_document in zip(chunk, outcomes, strict=True):
                     for outcome in of_document:
-                        if isinstance(outcome, Sample):
+                        if isinstance(outcome, Sample) and outcome.sample_id in recipe.exclude.samples:
+                            detail = f"sample {outcome.sample_id}: named in the recipe's exclude.samples"
+                            writer.reject(Reject(id=document.doc_id, stage=STAGE, reason="withdrawn", detail=detail))
+                        elif isinstance(outcome, Sample):
                             writer.write("samples", figures.add(outcome, recipe.generate.checks.run))
                         else:
                             writer.reject(
@@ -136,8 +146,22 @@ def generate(
                 else None,
                 "prices": spending.prices.dated.isoformat(),
             }
+            gone = Submissions(ledger).gone()
+            if gone:
+                cost["not_fetched"] = {
+                    "requests": sum(batch.num_requests for batch in gone),
+                    "usd": sum(gone_cost(batch, spending.prices) or 0.0 for batch in gone),
+                }
             other = source.without_instruction(plan.templates)
             return writer.finish(figures.details() | {"cost": cost, "other_languages": other})
+
+
+def recounted(build: BuildFolder) -> dict[str, Any]:
+    """The stage's figures of the samples that stand in the build now, as in the report's details: by task, usage, marks and
+    cost (without what only the ledger and the prices know)."""
+    figures = _Figures()
+    figures.resume(build)
+    return figures.details() | {"cost": figures.cost()}
 
 
 class _Figures:
@@ -245,9 +269,10 @@ def _outcomes(
             outcomes[document.doc_id].append(answer)
             continue
         # What the questions cost is the first sample's, so that the samples' sums are the bill.
-        replies = [(finished.asked_id, finished.asked)] if document.doc_id not in paid else []
+        asked = [finished.asked_id] if document.doc_id not in paid else []
         paid.add(document.doc_id)
-        bill = _Bill.of([*replies, (answer.request_id, answer.reply)], plan, ledger, spending, batched)
+        checks = [check.request_id for check in answer.paid]
+        bill = _Bill.of([*asked, answer.request_id, *checks], plan, ledger, spending, batched)
         outcomes[document.doc_id].append(_sample(document, finished, answer, plan, next(lengths), bill))
     return [outcomes[document.doc_id] for document in documents]
 
@@ -271,8 +296,14 @@ def _checked(document: Document, step: Finished, answer: Answered | Rejected, pl
         reject=checks.reject,
         min_grounding=checks.min_grounding,
     )
-    if verdict.fault:
-        return Rejected(reason=verdict.fault, detail=f"{verdict.detail}; to the question: {shortened(question)}")
+    paid = [score(check, question, answer.answer) for check in answer.paid]
+    verdict = verdict._replace(scores=[*verdict.scores, *paid])
+    faults = [(verdict.fault, verdict.detail)] if verdict.fault else []
+    if found := fault(paid, plan.recipe.generate.paid_checks):
+        faults.append(found)
+    if faults:
+        reason, detail = faults[0]
+        return Rejected(reason=reason, detail=f"{detail}; to the question: {shortened(question)}")
     return dataclasses.replace(answer, verdict=verdict)
 
 
@@ -287,7 +318,7 @@ class _Bill:
 
     @staticmethod
     def of(
-        replies: Sequence[tuple[str, TeacherReply]],
+        request_ids: Sequence[str],
         plan: Plan,
         ledger: Ledger,
         spending: Spending,
@@ -296,19 +327,20 @@ class _Bill:
         """The sum of what several replies used and cost; no price where one of them has none."""
         choice = plan.recipe.generate.teacher
         costs: list[float] = []
-        for request_id, _ in replies:
+        usages: list[Usage] = []
+        for request_id in request_ids:
             stored = ledger.reply(request_id)
             assert stored is not None
-            cost = reply_cost(
-                choice.provider, choice.model, stored.raw, spending.prices, was_in_batch=request_id in batched
-            )
+            raw = stored.raw if stored.failure is None else None
+            cost = reply_cost(choice.provider, choice.model, raw, spending.prices, was_in_batch=request_id in batched)
             if cost is not None:
                 costs.append(cost)
-        usages = [reply.usage for _, reply in replies]
+            with contextlib.suppress(ValueError):
+                usages.append(plan.read(raw).usage if raw is not None else Usage())
         usage = Usage(
             **{field.name: sum(getattr(one, field.name) for one in usages) for field in dataclasses.fields(Usage)}
         )
-        return _Bill(usage=usage, cost_usd=sum(costs) if len(costs) == len(replies) else None)
+        return _Bill(usage=usage, cost_usd=sum(costs) if len(costs) == len(request_ids) else None)
 
 
 def _sample(
@@ -335,7 +367,7 @@ def _sample(
         usage=bill.usage,
         cost_usd=bill.cost_usd,
         stop_reason=answer.reply.stop_reason,
-        request_ids=request_ids,
+        request_ids=(*request_ids, *(check.request_id for check in answer.paid)),
         num_tokens=num_user_tokens + num_answer_tokens,
         num_answer_tokens=num_answer_tokens,
         checks=Checks(

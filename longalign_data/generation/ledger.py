@@ -26,13 +26,17 @@ from longalign_data.identity import digest
 from longalign_data.records import Usage
 from longalign_data.teachers.base import Raw, TeacherRequest
 
-SCHEMA = 1
+SCHEMA = 2
 
-_TABLES = """
+Kind = Literal["question", "answer", "closed-book", "judge", "trial"]
+"""What a request is for: the two calls of a sample, the paid checks of its answer, and the tiny one that goes ahead of a
+batch."""
+
+_REQUESTS = """
 CREATE TABLE requests (
     request_id  TEXT PRIMARY KEY,
     document_id TEXT NOT NULL,
-    kind        TEXT NOT NULL CHECK (kind IN ('question', 'answer')),
+    kind        TEXT NOT NULL CHECK (kind IN ('question', 'answer', 'closed-book', 'judge', 'trial')),
     provider    TEXT NOT NULL,
     model       TEXT NOT NULL,
     parameters  TEXT NOT NULL,
@@ -43,6 +47,8 @@ CREATE TABLE requests (
     created     TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX requests_by_document ON requests (document_id);
+"""
+_REPLIES = """
 CREATE TABLE replies (
     request_id         TEXT PRIMARY KEY REFERENCES requests,
     received           TEXT NOT NULL,
@@ -57,13 +63,30 @@ CREATE TABLE replies (
 """
 
 
+SUBMISSIONS = """
+CREATE TABLE IF NOT EXISTS submissions (
+    submission_id TEXT PRIMARY KEY,
+    provider      TEXT NOT NULL,
+    model         TEXT NOT NULL,
+    state         TEXT NOT NULL CHECK (state IN ('sending', 'open', 'done', 'lost', 'gone')),
+    batch_id      TEXT,
+    num_requests  INTEGER NOT NULL,
+    num_bytes     INTEGER NOT NULL,
+    num_tokens    INTEGER NOT NULL,
+    created       REAL NOT NULL,
+    kept_until    REAL
+) STRICT, WITHOUT ROWID;
+"""
+"""Made by the first batch; `submissions` reads and writes it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request with its identity and its place: the document it is about, and which of the two calls it is."""
+    """A request with its identity and its place: the document it is about, and what it is for."""
 
     request_id: str
     document_id: str
-    kind: Literal["question", "answer"]
+    kind: Kind
     provider: str
     request: TeacherRequest
 
@@ -91,7 +114,7 @@ class Entry:
 
     request_id: str
     document_id: str
-    kind: Literal["question", "answer"]
+    kind: Kind
     provider: str
     model: str
     instruction: str
@@ -133,8 +156,8 @@ class Ledger:
             with self._guard():
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._db.execute("PRAGMA foreign_keys = ON")
                 self._prepare()
+                self._db.execute("PRAGMA foreign_keys = ON")
         except BuildError:
             self._db.close()
             raise
@@ -144,14 +167,31 @@ class Ledger:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             if version == 0 and tables == 0:
-                for statement in _TABLES.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+                self._make(_REQUESTS + _REPLIES)
+            elif version == 1:
+                self._widen()
             elif version != SCHEMA:
                 raise BuildError(
                     f"{self._path}: not a ledger of this version (found {version}, expected {SCHEMA}); move it away to "
                     "start a new one, or use the release that wrote it"
                 )
+
+    def _make(self, tables: str) -> None:
+        for statement in tables.split(";"):
+            self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def _widen(self) -> None:
+        """The first version knew two kinds of request and no batch whose results were gone; SQLite changes a CHECK by copying."""
+        for name, made in (("requests", _REQUESTS), ("submissions", SUBMISSIONS)):
+            (has,) = self._db.execute("SELECT count(*) FROM sqlite_schema WHERE name = ?", (name,)).fetchone()
+            if not has:
+                continue
+            self._db.execute(f"CREATE TEMP TABLE kept AS SELECT * FROM {name}")  # noqa: S608 - a name of ours
+            self._db.execute(f"DROP TABLE {name}")
+            self._make(made)
+            self._db.execute(f"INSERT INTO {name} SELECT * FROM kept")  # noqa: S608 - a name of ours
+            self._db.execute("DROP TABLE kept")
 
     def __enter__(self) -> "Ledger":
         return self

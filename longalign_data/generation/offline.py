@@ -10,8 +10,8 @@ order, of any number of files:
     {"custom_id": "9f0c...", "response": {"status_code": 200, "body": {...}}, "error": null}
     {"custom_id": "9f0c...", "result": {"type": "succeeded", "message": {...}}}
 
-Two rounds make a data set: the questions, and once they are in, the answers. The ids are the ledger's own, so it makes no
-difference in the end how a reply came.
+Two rounds make a data set: the questions, and once they are in, the answers (paid checks are a third). The ids are the
+ledger's own, so it makes no difference in the end how a reply came.
 """
 
 import json
@@ -34,11 +34,16 @@ SHOWN_PROBLEMS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What a file of requests holds: how many of each kind, and its bytes."""
+    """What a file of requests holds: how many of each kind (`num_checks`: the paid ones), and its bytes."""
 
     num_questions: int
     num_answers: int
+    num_checks: int
     num_bytes: int
+
+    @property
+    def num_requests(self) -> int:
+        return self.num_questions + self.num_answers + self.num_checks
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,7 +84,12 @@ def export_requests(documents: SelectedDocuments, plan: Plan, ledger: Ledger, pa
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(num_questions=counts["question"], num_answers=counts["answer"], num_bytes=path.stat().st_size)
+    return Exported(
+        num_questions=counts["question"],
+        num_answers=counts["answer"],
+        num_checks=counts["closed-book"] + counts["judge"],
+        num_bytes=path.stat().st_size,
+    )
 
 
 def import_replies(documents: SelectedDocuments, plan: Plan, ledger: Ledger, path: Path) -> Imported:

@@ -1,8 +1,9 @@
 """Batches in the ledger: which requests went out together, under which of the provider's ids, and until when to fetch them.
 
 A submission is `sending` from before the provider is told of it, `open` once the provider's id is known, and `done` when
-its results are in. One that never arrived, failed as a whole, or whose results are gone is `lost`: its requests without a
-reply are free to be sent again. A request stands in at most one submission that is sending or open.
+its results are in. One that never arrived or failed as a whole is `lost`, one that was answered and paid for but whose results
+the provider no longer keeps is `gone`: the requests of both are free to be sent again. A request stands in at most one
+submission that is sending or open.
 """
 
 import sqlite3
@@ -11,23 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.generation.ledger import SUBMISSIONS, Call, Ledger
 
-State = Literal["sending", "open", "done", "lost"]
+State = Literal["sending", "open", "done", "lost", "gone"]
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS submissions (
-    submission_id TEXT PRIMARY KEY,
-    provider      TEXT NOT NULL,
-    model         TEXT NOT NULL,
-    state         TEXT NOT NULL CHECK (state IN ('sending', 'open', 'done', 'lost')),
-    batch_id      TEXT,
-    num_requests  INTEGER NOT NULL,
-    num_bytes     INTEGER NOT NULL,
-    num_tokens    INTEGER NOT NULL,
-    created       REAL NOT NULL,
-    kept_until    REAL
-) STRICT, WITHOUT ROWID;
+_ITEMS = """
 CREATE TABLE IF NOT EXISTS submission_items (
     submission_id TEXT NOT NULL REFERENCES submissions,
     request_id    TEXT NOT NULL REFERENCES requests,
@@ -59,7 +48,7 @@ class Submissions:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         with ledger.together() as db:
-            for statement in _TABLES.split(";"):
+            for statement in (SUBMISSIONS + _ITEMS).split(";"):
                 db.execute(statement)
 
     def begin(self, submission: Submission, calls: Sequence[Call]) -> None:
@@ -95,16 +84,23 @@ class Submissions:
                 (batch_id, time.time() + kept_s, submission_id),
             )
 
-    def closed(self, submission_id: str, state: Literal["done", "lost"]) -> None:
+    def closed(self, submission_id: str, state: Literal["done", "lost", "gone"]) -> None:
         """The batch is over for us."""
         with self._ledger.together() as db:
             db.execute("UPDATE submissions SET state = ? WHERE submission_id = ?", (state, submission_id))
 
     def unfinished(self) -> list[Submission]:
         """Those that are sending or open, oldest first."""
+        return [*self._in_state("sending"), *self._in_state("open")]
+
+    def gone(self) -> list[Submission]:
+        """Those that were paid for and whose results nobody fetched in time, oldest first."""
+        return self._in_state("gone")
+
+    def _in_state(self, state: State) -> list[Submission]:
         with self._ledger.together() as db:
             rows = db.execute(
-                "SELECT * FROM submissions WHERE state IN ('sending', 'open') ORDER BY created, submission_id"
+                "SELECT * FROM submissions WHERE state = ? ORDER BY created, submission_id", (state,)
             ).fetchall()
         return [_submission(row) for row in rows]
 

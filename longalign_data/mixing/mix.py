@@ -2,7 +2,7 @@
 
 In: the recipe's `mix`. Out: `chats`, set by set in the order of the recipe, each in the order of its files, and rejects
 (reasons: `files` and `conversations`). Conversations that stand twice in a set are left out as `duplicate`, those beyond
-the count as `not-drawn`.
+the count as `not-drawn`, those that the recipe excludes as `withdrawn`.
 
 Each set is read twice: once to know which conversations there are (16 bytes each in memory), once to store those that
 were drawn. A draw depends on the seed and the conversation alone.
@@ -74,7 +74,11 @@ def mix(
                     elif fate != _TAKEN:
                         writer.leave_out("duplicate" if fate == _TWICE else "not-drawn")
                     else:
-                        writer.write("chats", _sample(placed.set, found, *next(lengths)))
+                        sample = _sample(placed.set, found, *next(lengths))
+                        if sample.sample_id in loaded.recipe.exclude.samples:
+                            writer.leave_out("withdrawn")
+                        else:
+                            writer.write("chats", sample)
                     writer.next_input()
                     progress.advance(items=1)
         return writer.finish({"sets": details})

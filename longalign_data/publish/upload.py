@@ -10,6 +10,7 @@ never changes.
 
 import hashlib
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ def publish(
         if not batch and not stale:
             break
         attempts += 1
+        if again := [file.path for file in batch if file.path in sent]:
+            raise HubError(f"{hub.url}: {again[0]} was committed and is another there now; who else writes there?")
         if hub.commit(batch, stale, parent=standing.head, tag=publication.tag, attempt=attempts):
             commits, attempts = commits + 1, 0
             sent |= {file.path: file.size for file in batch}
@@ -255,10 +258,9 @@ class _Hub:
             raise HubError(self._explained(status, error)) from error
         if attempt >= ATTEMPTS:
             raise HubError(f"{self.url}: {_short(error)}, {attempt} times; the same command goes on later") from error
-        asked = response.headers.get("Retry-After", "") if response is not None else ""
         wait_s = 0.0 if status == 412 else min(2.0 ** (attempt - 1), LONGEST_WAIT_S)
-        if asked.isdigit():
-            wait_s = float(asked)
+        if response is not None and (asked := _asked_wait(response.headers)) is not None:
+            wait_s = asked
         self._say(f"{_short(error)}; going on in {wait_s:,.0f} s")
         self._wait(wait_s)
 
@@ -269,6 +271,14 @@ class _Hub:
             404: "there is no such organisation, or the token does not see it",
         }
         return f"{self.url}: {_short(error)}; {hints.get(status, 'mend that and run the same command again')}"
+
+
+def _asked_wait(headers: Mapping[str, str]) -> float | None:
+    """The seconds that the Hub asks to wait: `Retry-After: 30`, or `RateLimit: "api";r=0;t=55`, which is the form of its quotas
+    (draft-ietf-httpapi-ratelimit-headers)."""
+    value = headers.get("Retry-After", "")
+    quota = re.search(r"r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", headers.get("RateLimit", ""))
+    return float(value) if value.isdigit() else float(quota[1]) if quota else None
 
 
 def _short(error: BaseException) -> str:

@@ -397,7 +397,7 @@ class _Rows:
         if sequences is None and self._pack.source_weights:
             return
         wanted = loss_weights(is_target, borders, self._pack.alpha, unit=self._pack.unit, multipliers=multipliers)
-        if not np.array_equal(wanted.astype(np.float32), row.loss_weights):
+        if not np.array_equal(wanted.astype(row.loss_weights.dtype), row.loss_weights):
             yield "its loss weights are not those of the recipe's pack"
 
     def _totals(self, row: "_Pack", sequences: "dict[str, _Sequence] | None") -> Iterator[tuple[str, float]]:
@@ -438,7 +438,7 @@ class _Sequence:
 class _Pack:
     pack_id: str
     input_ids: npt.NDArray[np.int32]
-    loss_weights: npt.NDArray[np.float32]
+    loss_weights: npt.NDArray[np.floating[Any]]
     cu_seqlens: npt.NDArray[np.int64]
     sequence_ids: list[str]
     num_tokens: int

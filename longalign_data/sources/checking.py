@@ -53,7 +53,7 @@ def check(placed: PlacedSource, tokenizer: Tokenizer, *, max_partitions: int = 2
             examples.setdefault(raw.reason, raw)
             continue
         num_documents += 1
-        num_bytes += len(raw.text.encode())
+        num_bytes += raw.num_bytes
         languages[raw.lang] += 1
         licences[raw.license] += 1
         if len(texts) < MEASURED:

@@ -230,7 +230,7 @@ def _measured(job: _Job, tokenizer: Tokenizer, masked: Counter[str]) -> Iterator
         if isinstance(raw, RawReject):
             yield raw
             continue
-        num_bytes = len(raw.text.encode())
+        num_bytes = raw.num_bytes
         if surely_short(tokenizer, num_bytes, job.window.min_tokens):
             # Exact before cleaning too: what takes the place of a finding is never longer.
             yield None
@@ -262,7 +262,8 @@ def _clean(raw: RawDocument, curation: Curation) -> _Cleaned | RawReject:
         return _refusal(raw, found)
     if not found.masked and found.title == raw.title:
         return _Cleaned(raw, {})
-    return _Cleaned(dataclasses.replace(raw, text=found.text, title=found.title), found.masked)
+    num_bytes = len(found.text.encode())
+    return _Cleaned(dataclasses.replace(raw, text=found.text, title=found.title, num_bytes=num_bytes), found.masked)
 
 
 def _refusal(raw: RawDocument, refused: Refused) -> RawReject:
@@ -293,7 +294,7 @@ def _count(
                 title=raw.title,
                 text=raw.text,
                 num_chars=len(raw.text),
-                num_bytes=len(raw.text.encode()),
+                num_bytes=raw.num_bytes,
                 num_tokens=num_tokens,
             )
 
@@ -391,6 +392,7 @@ class _Seen:
     def __init__(self, recipe: Recipe) -> None:
         wish = recipe.curate.near_duplicates
         self._near = NearDuplicates(wish.threshold) if wish.action == "reject" else None
+        self._withdrawn = {bytes.fromhex(doc_id) for doc_id in recipe.exclude.documents}
         self._ids: set[bytes] = set()
         self._order: list[bytes] = []
 
@@ -400,6 +402,8 @@ class _Seen:
     def refusal(self, doc_id: str, found: Signature | None) -> Refused | None:
         """Why the next document is not taken: it is the same as one before it, or nearly so."""
         key = bytes.fromhex(doc_id)
+        if key in self._withdrawn:
+            return Refused(reason="withdrawn", detail="named in the recipe's exclude.documents")
         if key in self._ids:
             return Refused(reason="duplicate", detail="the same text as a document before it")
         if self._near is not None:

@@ -13,7 +13,6 @@ MAX_DEPTH = 1_000
 """A page with more characters, or with elements nested deeper, is not read: the parser's time grows with the square of
 the depth, and a page of a megabyte of opening tags would hold it for minutes."""
 
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 # Elements without an end tag, and those whose end tag may be left out: they do not nest.
 _FLAT = frozenset(
     (
@@ -49,6 +48,9 @@ _FLAT = frozenset(
 )
 
 
+_NESTING = re.compile(rf"<(/?)(?!(?:{'|'.join(sorted(_FLAT))})(?![a-zA-Z0-9]))[a-zA-Z]", re.IGNORECASE)
+
+
 class MarkupError(Exception):
     """A page from which no text can be taken."""
 
@@ -59,24 +61,25 @@ def html_library(extra: str) -> Any:
 
 
 def html_text(html: str, library: Any, *, main_content: bool = False) -> str:
-    """The text of a page, or of a fragment; with `main_content`, without menus, side bars and footers. Raises MarkupError."""
+    """The text of a page, or of a fragment, that holds no NUL; with `main_content`, without menus, side bars and footers.
+    Raises MarkupError."""
     if len(html) > MAX_HTML_CHARS:
         raise MarkupError(f"{len(html)} characters of HTML; expected at most {MAX_HTML_CHARS}")
     if _too_deep(html):
         raise MarkupError(f"elements nested more than {MAX_DEPTH} deep; expected a page")
     try:
-        # HTML gives NUL no meaning, and the parser is given none to find out.
-        text: str = library.extract_plain_text(html.replace("\0", ""), main_content=main_content, alt_texts=False)
+        text: str = library.extract_plain_text(html, main_content=main_content, alt_texts=False)
     except (ValueError, TypeError, RuntimeError) as error:
         raise MarkupError(f"{type(error).__name__}: {error}") from None
     return text.strip()
 
 
 def _too_deep(html: str) -> bool:
+    if html.count("<") - html.count("</") <= MAX_DEPTH:
+        return False
     depth = 0
-    for closing, name in _TAG.findall(html):
-        if name.lower() not in _FLAT:
-            depth = max(0, depth - 1) if closing else depth + 1
-            if depth > MAX_DEPTH:
-                return True
+    for closing in _NESTING.findall(html):
+        depth = max(0, depth - 1) if closing else depth + 1
+        if depth > MAX_DEPTH:
+            return True
     return False

@@ -4,6 +4,7 @@ In: `path` of a placed source: an absolute file, folder or glob, `python:stdlib`
 that all names are relative to, and the files in it, in an order that no file system decides.
 """
 
+import errno
 import glob
 import importlib.machinery
 import importlib.util
@@ -70,8 +71,18 @@ def walk(root: Path, skip: Callable[[str], bool]) -> Iterable[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{folder}{entry.name}/")
-                elif entry.is_file():
+                elif leads_to_file(entry):
                     yield f"{folder}{entry.name}"
+
+
+def leads_to_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry of a folder is a file or a link to one; links to nothing and in a circle are not."""
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def sorted_paths(paths: Iterable[str]) -> list[str]:
@@ -81,7 +92,12 @@ def sorted_paths(paths: Iterable[str]) -> list[str]:
 
 def leads_outside(root: Path, file: str) -> bool:
     """Whether the file is reached only through a link that leaves the root."""
-    return not (root / file).resolve().is_relative_to(root.resolve())
+    path, climbs = str(root), False
+    for part in file.split("/"):
+        path = f"{path}/{part}"
+        # To resolve a path asks the system about every folder above the root too, for each file of a large corpus.
+        climbs = climbs or part == ".." or os.path.islink(path)  # noqa: PTH114 - a Path for each part costs as much again
+    return climbs and not (root / file).resolve().is_relative_to(root.resolve())
 
 
 def storable(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 from longalign_data.catalog import Card
 from longalign_data.recipe import PlacedSource
 
-READING_VERSION = 1
+READING_VERSION = 2
 """Raised when a reader gives other documents for the same files; part of the identity of every input."""
 
 MAX_RECORD_BYTES = 64 << 20
@@ -35,9 +35,10 @@ REASONS: dict[str, str] = {
     "empty": "nothing but white space",
     "white-space-run": "more white space in a row than a tokenizer can be trusted with",
     "line-too-long": f"a line of more than {MAX_RECORD_BYTES >> 20} MiB",
-    "too-large": f"a file or folder that is to be one document, of more than {MAX_RECORD_BYTES >> 20} MiB",
+    "too-large": f"more than {MAX_RECORD_BYTES >> 20} MiB in one document, or a source file larger than its card allows",
     "too-long": "more tokens than the recipe's ingest.max_tokens",
     "duplicate": "the same text as an earlier document",
+    "withdrawn": "named in the recipe's exclude.documents",
     "near-duplicate": "nearly the same text as an earlier document (curate.near_duplicates)",
     "secret": "a key, token or password (curate.secrets)",
     "language": "not in the language that it is said to be in (curate.language)",
@@ -63,13 +64,14 @@ REASONS: dict[str, str] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawDocument:
     """A document as its reader found it. `read` makes sure that `text` has Unix line ends, no byte order mark, no NUL, no
-    lone surrogate, and is not empty."""
+    lone surrogate, and is not empty, and fills in `num_bytes`, its length in UTF-8."""
 
     text: str
     title: str
     lang: str
     license: str
     source_ref: str
+    num_bytes: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,21 +152,22 @@ def settled(raw: RawDocument | RawReject) -> RawDocument | RawReject:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     title = " ".join(raw.title.split())
-    for name, value in (("text", text), ("title", title), ("lang", raw.lang), ("license", raw.license)):
-        if not value.isascii():
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError as error:
-                found = f"{name} has a lone surrogate at character {error.start}; expected Unicode"
-                return _reject(raw, "bad-utf8", found)
-        if "\0" in value:
+    num_bytes = -1
+    for name, value in (("title", title), ("lang", raw.lang), ("license", raw.license), ("text", text)):
+        try:
+            encoded = value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return _reject(raw, "bad-utf8", f"{name} has a lone surrogate at character {error.start}; expected Unicode")
+        # Looked for in the bytes: in a string of wide characters every second byte is a NUL, over which the search stumbles.
+        if b"\0" in encoded:
             where = value.index("\0")
             return _reject(raw, "nul-character", f"{name} has a NUL at character {where}; expected text")
+        num_bytes = len(encoded)
     if not text or text.isspace():
         return _reject(raw, "empty", "expected text, found nothing but white space")
-    if text is raw.text and title == raw.title:
-        return raw
-    return RawDocument(text=text, title=title, lang=raw.lang, license=raw.license, source_ref=raw.source_ref)
+    return RawDocument(
+        text=text, title=title, lang=raw.lang, license=raw.license, source_ref=raw.source_ref, num_bytes=num_bytes
+    )
 
 
 def _reject(raw: RawDocument, reason: str, detail: str) -> RawReject:

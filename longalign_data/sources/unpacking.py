@@ -9,6 +9,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,13 @@ def opened(path: Path) -> io.BufferedReader:
     if suffix in PACKED:
         return io.BufferedReader(_Unpacked(path, suffix), 1 << 20)
     return io.BufferedReader(io.FileIO(path), 1 << 20)
+
+
+def beginning(path: Path, limit: int) -> bytes:
+    """The first `limit` bytes of a file, or all that it has."""
+    with path.open("rb") as file:
+        # To read makes room for all that is asked for, however little there is.
+        return file.read(min(limit, os.fstat(file.fileno()).st_size + 1))
 
 
 def pieces(file: io.BufferedReader, size: int) -> Iterator[bytes]:
@@ -86,7 +94,7 @@ class _Unpacked(io.RawIOBase):
         self._size = path.stat().st_size
         self._file: Any
         if suffix == ".zst":
-            self._file = io.BufferedReader(_Zstandard(path), 1 << 16)
+            self._file = _Zstandard(path)
         elif suffix == ".gz":
             self._file = gzip.GzipFile(fileobj=self._packed)
         elif suffix == ".bz2":
@@ -101,7 +109,7 @@ class _Unpacked(io.RawIOBase):
         into = memoryview(buffer).cast("B")
         try:
             # One step at a time: a longer read that meets the damage would lose the good bytes before it.
-            data: bytes = self._file.read1(min(len(into), 1 << 16))
+            data: bytes | memoryview = self._file.read1(min(len(into), 1 << 16))
         except EOFError as error:
             raise UnpackError("truncated-archive", str(error)) from None
         except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BadZstandardError) as error:
@@ -130,7 +138,7 @@ class _BadZstandardError(Exception):
     pass
 
 
-class _Zstandard(io.RawIOBase):
+class _Zstandard:
     """A .zst file of any number of frames, as a stream that raises EOFError where the file ends inside a frame (the
     package's own stream ends there without a word)."""
 
@@ -148,17 +156,14 @@ class _Zstandard(io.RawIOBase):
         self._input = b""
         self._output = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
+    def read1(self, size: int) -> memoryview:
         while not self._output:
             chunk = self._input or self._file.read(self._CHUNK)
             self._input = b""
             if not chunk:
                 if self._frame is not None:
                     raise EOFError("the file ends inside a Zstandard frame")
-                return 0
+                return self._output
             try:
                 self._frame = self._frame or self._context.decompressobj()
                 self._output = memoryview(self._frame.decompress(chunk))
@@ -166,11 +171,8 @@ class _Zstandard(io.RawIOBase):
                     self._input, self._frame = self._frame.unused_data, None
             except self._error as error:
                 raise _BadZstandardError(str(error)) from error
-        into = memoryview(buffer).cast("B")
-        size = min(len(into), len(self._output))
-        into[:size], self._output = self._output[:size], self._output[size:]
-        return size
+        data, self._output = self._output[:size], self._output[size:]
+        return data
 
     def close(self) -> None:
         self._file.close()
-        super().close()

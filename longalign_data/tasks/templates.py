@@ -77,7 +77,7 @@ class Templates:
         unknown = [task for task in wanted if task not in self.by_task]
         if unknown:
             raise RecipeError(
-                f"generate.tasks: no prompt file for {', '.join(map(repr, unknown))}; known tasks: "
+                f"no prompt file for {', '.join(map(repr, unknown))}; known tasks: "
                 f"{', '.join(sorted(self.by_task))}. A task of your own needs a file under generate.templates"
             )
         return Templates({task: self.by_task[task] for task in sorted(set(wanted))})

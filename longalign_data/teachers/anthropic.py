@@ -24,6 +24,12 @@ TERMS = (
     "policies govern the use of its output, training of models included; check them for your purpose."
 )
 
+NOTICE = (
+    "Anthropic's terms restrict training models on the output of its models: without written permission only narrow tools that "
+    "do not compete with it are allowed. Read them for your purpose, and write what applies to you under generate.teacher.terms; "
+    "it goes into every sample and onto the card"
+)
+
 _STOP_REASONS: dict[str, StopReason] = {
     "end_turn": "end_turn",
     "max_tokens": "max_tokens",
@@ -72,7 +78,11 @@ class AnthropicTeacher:
         """The Message Batches API. Documents are not marked for the cache: at half the price the mark costs more than it
         brings."""
         return AnthropicBatches(
-            self._open(), params=self._batch_params, fault_of=fault_of, retry_s=self._connection.retry_s
+            self._open(),
+            params=self._batch_params,
+            fault_of=fault_of,
+            retry_s=self._connection.retry_s,
+            trouble=self._line.trouble,
         )
 
     async def close(self) -> None:
@@ -104,20 +114,26 @@ class AnthropicTeacher:
         return self._client
 
     def _params(self, request: TeacherRequest, *, marked: bool) -> dict[str, Any]:
-        document: dict[str, Any] = {"type": "text", "text": request.document}
-        if marked:
-            document["cache_control"] = {"type": "ephemeral"}
-        instruction = {"type": "text", "text": SEPARATOR + request.instruction}
         return {
             "model": request.model,
             "max_tokens": request.max_tokens,
-            "messages": [{"role": "user", "content": [document, instruction]}],
+            "messages": [{"role": "user", "content": content_of(request, marked=marked)}],
             "extra_body": dict(request.parameters) or None,
         }
 
     def _batch_params(self, request: TeacherRequest) -> dict[str, Any]:
         params = self._params(request, marked=False)
         return params | (params.pop("extra_body") or {})
+
+
+def content_of(request: TeacherRequest, *, marked: bool = False) -> list[dict[str, Any]]:
+    """The blocks of the user's turn, end to end `prompt(request)`. The API takes no empty block."""
+    if not request.document:
+        return [{"type": "text", "text": request.instruction}]
+    document: dict[str, Any] = {"type": "text", "text": request.document}
+    if marked:
+        document["cache_control"] = {"type": "ephemeral"}
+    return [document, {"type": "text", "text": SEPARATOR + request.instruction}]
 
 
 def fault_of(error: Exception) -> Fault:

@@ -34,8 +34,8 @@ ABORTING_REASONS = frozenset({"unauthorized", "unpaid", "not-found", "no-key"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherRequest:
-    """One call: `instruction` about `document`, answered by `model` in at most `max_tokens` tokens. `parameters` go into
-    the provider's request body as they are."""
+    """One call: `instruction` about `document` (empty: about none), answered by `model` in at most `max_tokens` tokens.
+    `parameters` go into the provider's request body as they are."""
 
     model: str
     document: str
@@ -94,15 +94,16 @@ class Teacher(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """One kind of teacher: how it is opened, how its raw replies are read (raises ValueError for one that is not in the
-    provider's format), what is said of its output's use when the recipe says nothing, and whether it is free and
-    deterministic."""
+    provider's format), what is said of its output's use when the recipe says nothing, whether it is free and
+    deterministic, and what its users should have read before they train on the output, where its provider restricts that."""
 
     open: Callable[[TeacherChoice, Connection], Teacher]
     read: Callable[[Raw], TeacherReply]
     terms: str
     is_free: bool = False
+    notice: str = ""
 
 
 def prompt(request: TeacherRequest) -> str:
-    """The whole of what a teacher is told, as one text."""
-    return request.document + SEPARATOR + request.instruction
+    """The whole of what a teacher is told, as one text; without a document, the instruction alone."""
+    return request.document + SEPARATOR + request.instruction if request.document else request.instruction

@@ -4,11 +4,12 @@ Only Anthropic has an endpoint for it (`/v1/messages/count_tokens`); it has a ra
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from longalign_data.errors import TeacherError, UserError
 from longalign_data.recipe import TeacherChoice
-from longalign_data.teachers.anthropic import BASE_URL
-from longalign_data.teachers.base import SEPARATOR, Connection, TeacherRequest
+from longalign_data.teachers.anthropic import BASE_URL, content_of
+from longalign_data.teachers.base import Connection, TeacherRequest
 from longalign_data.teachers.retry import fault_of_status
 
 
@@ -33,18 +34,8 @@ async def count_prompts(
     counts: list[int] = []
     try:
         for request in requests:
-            counted = await client.messages.count_tokens(
-                model=request.model,
-                messages=[
-                    {
-                        "role": "user",
-                        "content": [
-                            {"type": "text", "text": request.document},
-                            {"type": "text", "text": SEPARATOR + request.instruction},
-                        ],
-                    }
-                ],
-            )
+            turn: Any = {"role": "user", "content": content_of(request)}
+            counted = await client.messages.count_tokens(model=request.model, messages=[turn])
             counts.append(counted.input_tokens)
     except anthropic.APIStatusError as error:
         fault = fault_of_status(error.status_code, str(error.message), error.response.headers)

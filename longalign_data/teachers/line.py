@@ -5,7 +5,7 @@ from typing import Any
 
 from longalign_data.teachers.base import Connection, Raw, TeacherRequest
 from longalign_data.teachers.pace import Pace
-from longalign_data.teachers.retry import Fault, repeat
+from longalign_data.teachers.retry import Fault, Trouble, repeat
 
 _BYTES_PER_TOKEN = 3.6
 """On the low side for English and Chinese alike: the budget is corrected by the headers of the next reply."""
@@ -17,6 +17,7 @@ class Line:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.pace = Pace(connection.concurrency)
+        self.trouble = Trouble()
 
     async def ask(
         self,
@@ -54,8 +55,9 @@ class Line:
                 )
             return fault or dict(raw)
 
-        return await repeat(attempt, retry_s=self._connection.retry_s)
+        return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble)
 
     def status(self) -> str:
-        """Requests under way of the level found."""
-        return f"{self.pace.num_inside} under way, level {int(self.pace.level)}"
+        """Requests under way of the level found, and what is the matter where nothing comes back."""
+        trouble = self.trouble.words(self._connection.retry_s)
+        return f"{self.pace.num_inside} under way, level {int(self.pace.level)}" + (f", {trouble}" if trouble else "")

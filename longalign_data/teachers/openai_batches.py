@@ -4,36 +4,24 @@ A line of the input: {"custom_id": "q-9f0c...", "method": "POST", "url": "/v1/ch
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
-from longalign_data.teachers.base import Raw, TeacherRequest
-from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult, UnsureError
-from longalign_data.teachers.lines import split_lines
-from longalign_data.teachers.retry import Fault, fault_of_status, repeat
+from longalign_data.teachers.base import Raw
+from longalign_data.teachers.batch_calls import BatchCalls
+from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
+from longalign_data.teachers.retry import fault_of_status
 
 ENDPOINT = "/v1/chat/completions"
 LABEL = "longalign_submission"
 _STATES = {"failed": "failed", "completed": "ended", "expired": "ended", "cancelled": "ended"}
 
 
-class OpenAIBatches:
-    """`params` makes the body of one request, `fault_of` reads the client's exceptions."""
+class OpenAIBatches(BatchCalls):
+    """The Batch API; see `batches.Batches`."""
 
     limits = BatchLimits(max_requests=50_000, max_bytes=190_000_000, kept_s=30 * 86_400)
-
-    def __init__(
-        self,
-        client: Any,
-        *,
-        params: Callable[[TeacherRequest], dict[str, Any]],
-        fault_of: Callable[[Exception], Fault],
-        retry_s: float,
-    ) -> None:
-        self._client = client
-        self._params = params
-        self._fault_of = fault_of
-        self._retry_s = retry_s
 
     def size(self, item: Item) -> int:
         return len(self._line(item))
@@ -42,71 +30,42 @@ class OpenAIBatches:
         line = {"custom_id": item.custom_id, "method": "POST", "url": ENDPOINT, "body": self._params(item.request)}
         return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
 
+    @property
+    def _api(self) -> Any:
+        return self._client.batches.with_raw_response
+
     async def submit(self, label: str, items: Sequence[Item]) -> BatchStatus:
         content = b"".join(self._line(item) for item in items)
         # A file uploaded twice costs nothing; only the batch made of it does.
-        file = await self._call(self._client.files, "create", file=(f"{label}.jsonl", content), purpose="batch")
-
-        async def attempt() -> BatchStatus | Fault:
-            fault = None
-            try:
-                response = await self._client.batches.with_raw_response.create(
-                    input_file_id=file["id"], endpoint=ENDPOINT, completion_window="24h", metadata={LABEL: label}
-                )
-                return _status(json.loads(response.text))
-            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
-                fault = self._fault_of(error)
-            if fault.is_unsure:
-                raise UnsureError(fault.message)
-            return fault
-
-        return await repeat(attempt, retry_s=self._retry_s)
+        create_file = self._client.files.with_raw_response.create
+        file = await self._call(create_file, file=(f"{label}.jsonl", content), purpose="batch")
+        raw = await self._call_once(
+            self._api.create,
+            input_file_id=file["id"],
+            endpoint=ENDPOINT,
+            completion_window="24h",
+            metadata={LABEL: label},
+        )
+        return _status(raw)
 
     async def listed(self, since: float) -> AsyncIterator[BatchStatus]:
-        after: str | None = None
-        while True:
-            query = {"limit": 100} | ({"after": after} if after else {})
-            page = await self._call(self._client.batches, "list", **query)
-            for raw in page["data"]:
-                status = _status(raw)
-                # The stamps are whole seconds.
-                if status.created + 1 < since:
-                    return
-                yield status
-            if not page.get("has_more") or not page["data"]:
+        async for raw in self._pages(self._api.list, after="after"):
+            status = _status(raw)
+            # The stamps are whole seconds.
+            if status.created + 1 < since:
                 return
-            after = page["data"][-1]["id"]
+            yield status
 
     async def status(self, batch_id: str) -> BatchStatus:
-        return _status(await self._call(self._client.batches, "retrieve", batch_id=batch_id))
+        return _status(await self._call(self._api.retrieve, batch_id=batch_id))
 
     async def results(self, batch_id: str) -> AsyncIterator[ItemResult]:
-        batch = await self._call(self._client.batches, "retrieve", batch_id=batch_id)
+        batch = await self._call(self._api.retrieve, batch_id=batch_id)
         for file_id in (batch.get("output_file_id"), batch.get("error_file_id")):
             if file_id:
-                for line in await self._lines(file_id):
+                content = partial(self._client.files.with_streaming_response.content, file_id)
+                for line in await self._lines(content):
                     yield _result(json.loads(line))
-
-    async def _lines(self, file_id: str) -> list[bytes]:
-        async def attempt() -> list[bytes] | Fault:
-            try:
-                async with self._client.files.with_streaming_response.content(file_id) as response:
-                    return [line async for line in split_lines(response.iter_bytes())]
-            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
-                return self._fault_of(error)
-
-        return await repeat(attempt, retry_s=self._retry_s)
-
-    async def _call(self, resource: Any, method: str, **arguments: Any) -> Raw:
-        async def attempt() -> Raw | Fault:
-            try:
-                response = await getattr(resource.with_raw_response, method)(**arguments)
-                raw: Raw = json.loads(response.text)
-            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
-                return self._fault_of(error)
-            return raw
-
-        return await repeat(attempt, retry_s=self._retry_s)
 
 
 def _status(raw: Raw) -> BatchStatus:

@@ -2,8 +2,9 @@
 
 The level starts at four and grows with every success (doubling from round to round) until the first refusal for load.
 That cuts it to three quarters, once for a burst: refusals of requests that were sent before the last cut say nothing
-new. From then on it climbs back quickly, to half-way between what was good and what was refused, and tries more only now
-and then: rarely while that keeps failing, in growing steps while it keeps succeeding. Servers that tell their budgets of
+new, and a mere try at more that failed costs a tenth. From then on it climbs back quickly, to half-way between what was good
+and what was refused, on to just below that in a few rounds, and tries what was refused only now and then; where that
+succeeds it goes on in growing steps. Servers that tell their budgets of
 requests and input tokens in headers are not asked for more than is left. Among those who wait, requests about a document
 that the provider has just seen go first, while it still stands in the prompt cache.
 """
@@ -16,9 +17,11 @@ from dataclasses import dataclass, field
 
 FIRST_LEVEL = 4.0
 CUT = 0.75
-FIRST_PROBE = 64
-LONGEST_PROBE = 128
-"""Successes before one more is tried. A failed try is one refusal, so these keep refusals below 2%."""
+PROBE_CUT = 0.9
+"""What is left of the level after a refusal, and after one of a mere try at more."""
+SOONEST_PROBE, LATEST_PROBE = 8, 96
+"""Successes before more is tried: below what was refused last, and at it. A failed try is one refusal, so that these stay
+below 2%."""
 LONGEST_PAUSE_S = 60.0
 _TRUST = 0.25
 """How far a header that tells of more than we reckoned is believed: requests on their way may not be counted in it."""
@@ -72,7 +75,8 @@ class Pace:
     _last_cut: float = float("-inf")
     _paused_until: float = 0.0
     _since_change: int = 0
-    _probe_after: int = FIRST_PROBE
+    _probe_after: int = LATEST_PROBE
+    _over: float = float("inf")
     _step: float = 1.0
     _alarm: asyncio.TimerHandle | None = None
 
@@ -136,10 +140,21 @@ class Pace:
         elif self.level < self._known:
             self._set(min(self._known, self.level + 0.5))
         elif self._since_change >= self._probe_after:
-            self._known = self.level + self._step
-            self._probe_after = max(int(self.level), FIRST_PROBE // 4)
-            self._step = min(2 * self._step, max(1.0, self.level / 4))
-            self._set(self._known)
+            self._probe()
+
+    def _probe(self) -> None:
+        """Tries more: in steps that grow up to what was refused last, then, much later, that itself."""
+        if self.level < self._over - 1:
+            self._known = min(self.level + self._step, self._over - 1)
+            self._step = min(2 * self._step, max(1.0, self.level / 3))
+        else:
+            self._known, self._over = self.level + 1, float("inf")
+        self._probe_after = self._patience(self._known)
+        self._set(self._known)
+
+    def _patience(self, level: float) -> int:
+        """Successes before the next try from this level."""
+        return max(int(level), SOONEST_PROBE) if level < self._over - 1 else LATEST_PROBE
 
     def _set(self, level: float) -> None:
         if int(level) != int(self.level):
@@ -147,14 +162,16 @@ class Pace:
         self.level = max(1.0, min(level, float(self.ceiling)))
 
     def _cut(self, ticket: Ticket, now: float) -> None:
-        # A try at more that failed at once doubles the time until the next one.
-        failed_probe = self._known is not None and self._good < self.level
-        self._probe_after = min(LONGEST_PROBE, 2 * FIRST_PROBE) if failed_probe else FIRST_PROBE
         refused = max(2.0, float(min(max(ticket.num_inside, self.num_inside + 1), int(self.level))))
+        # A try at more that failed says nothing against what was good before it.
+        is_probe = self._known is not None and self._good < self.level
+        cut = max(CUT, PROBE_CUT * min(1.0, self._good / refused)) if is_probe else CUT
         self._good = min(self._good, refused - 1)
+        self._over = refused
         self._known = max(1.0, refused - 1 - (refused - 1 - self._good) // 2)
-        self._good = min(self._good, CUT * refused)
-        self._set(CUT * refused)
+        self._good = min(self._good, cut * refused)
+        self._set(cut * refused)
+        self._probe_after = self._patience(self._known)
         self._since_change, self._step, self._last_cut = 0, 1.0, now
 
     def _read(self, headers: Mapping[str, str], now: float) -> bool:

@@ -19,6 +19,7 @@ ResultT = TypeVar("ResultT")
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 16.0
 LONGEST_RETRY_AFTER_S = 60.0
+SAID_AFTER_S = 3.0
 _CHANCE = random.SystemRandom()
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
@@ -99,14 +100,41 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+class Trouble:
+    """What keeps requests from being answered just now, for those who watch. Used inside one event loop."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._fault: Fault | None = None
+
+    def met(self, fault: Fault) -> None:
+        """An attempt met a transient fault."""
+        if self._fault is None:
+            self._since = asyncio.get_running_loop().time()
+        self._fault = fault
+
+    def over(self) -> None:
+        """Something was answered."""
+        self._fault = None
+
+    def words(self, retry_s: float) -> str:
+        """Empty when all is well, and for single faults among answers."""
+        seconds = asyncio.get_running_loop().time() - self._since
+        if self._fault is None or seconds < SAID_AFTER_S:
+            return ""
+        return f"no answer for {seconds:.0f} s ({self._fault.message}); asking again, {retry_s:.0f} s long at most"
+
+
 async def repeat(
     attempt: Callable[[], Awaitable[ResultT | Fault]],
     *,
     retry_s: float,
+    trouble: Trouble | None = None,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> ResultT:
-    """The first result among repeated attempts. Raises TeacherError for a fault that asking again cannot mend at once, and
-    for a transient one when the next wait would end after `retry_s` seconds."""
+    """The first result among repeated attempts; `trouble` learns of them. Raises TeacherError for a fault that asking again
+    cannot mend at once, and for a transient one when the next wait would end after `retry_s` seconds."""
+    trouble = trouble or Trouble()
     clock = asyncio.get_running_loop().time
     began = clock()
     wait = FIRST_WAIT_S
@@ -115,9 +143,12 @@ async def repeat(
         result = await attempt()
         attempts += 1
         if not isinstance(result, Fault):
+            trouble.over()
             return result
         if not result.retryable:
+            trouble.over()
             raise TeacherError(result.message, reason=result.reason)
+        trouble.met(result)
         pause = max(wait * _CHANCE.uniform(0.5, 1.0), min(result.wait_s or 0.0, LONGEST_RETRY_AFTER_S))
         if clock() - began + pause > retry_s:
             raise TeacherError(

@@ -10,7 +10,9 @@ PROVIDERS: dict[str, Provider] = {
     "extractive": Provider(
         open=extractive.ExtractiveTeacher, read=extractive.read, terms=extractive.TERMS, is_free=True
     ),
-    "anthropic": Provider(open=anthropic.AnthropicTeacher, read=anthropic.read, terms=anthropic.TERMS),
+    "anthropic": Provider(
+        open=anthropic.AnthropicTeacher, read=anthropic.read, terms=anthropic.TERMS, notice=anthropic.NOTICE
+    ),
     "openai": Provider(open=openai.OpenAITeacher, read=openai.read, terms=openai.TERMS),
 }
 

@@ -1,12 +1,15 @@
 """The ledger by itself."""
 
+import dataclasses
 import sqlite3
+import zlib
 from pathlib import Path
 
 import pytest
 
 from longalign_data.errors import BuildError
 from longalign_data.generation.ledger import Call, Ledger, request_id
+from longalign_data.generation.submissions import Submissions
 from longalign_data.records import Usage
 from longalign_data.teachers.base import TeacherRequest
 
@@ -96,11 +99,70 @@ def test_a_file_that_is_no_ledger_or_of_another_version_is_told_and_left_alone(t
     db.execute("INSERT INTO mine VALUES (1)")
     db.commit()
     db.close()
-    with pytest.raises(BuildError, match=r"other: not a ledger of this version \(found 0, expected 1\)"):
+    with pytest.raises(BuildError, match=r"other: not a ledger of this version \(found 0, expected 2\)"):
         Ledger(tmp_path / "other")
     db = sqlite3.connect(tmp_path / "other")
     assert db.execute("SELECT * FROM mine").fetchall() == [(1,)]
     db.close()
+
+
+FIRST_VERSION = """
+CREATE TABLE requests (request_id TEXT PRIMARY KEY, document_id TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('question', 'answer')), provider TEXT NOT NULL, model TEXT NOT NULL,
+    parameters TEXT NOT NULL, max_tokens INTEGER NOT NULL, instruction TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('sent', 'answered', 'refused')), times_sent INTEGER NOT NULL, created TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX requests_by_document ON requests (document_id);
+CREATE TABLE replies (request_id TEXT PRIMARY KEY REFERENCES requests, received TEXT NOT NULL, failure TEXT, raw BLOB NOT NULL,
+    input_tokens INTEGER, cache_write_tokens INTEGER, cache_read_tokens INTEGER, output_tokens INTEGER, thinking_tokens INTEGER
+) STRICT;
+CREATE TABLE submissions (submission_id TEXT PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('sending', 'open', 'done', 'lost')), batch_id TEXT, num_requests INTEGER NOT NULL,
+    num_bytes INTEGER NOT NULL, num_tokens INTEGER NOT NULL, created REAL NOT NULL, kept_until REAL) STRICT, WITHOUT ROWID;
+CREATE TABLE submission_items (submission_id TEXT NOT NULL REFERENCES submissions, request_id TEXT NOT NULL REFERENCES requests,
+    PRIMARY KEY (submission_id, request_id)) STRICT, WITHOUT ROWID;
+INSERT INTO submissions VALUES ('s', 'anthropic', 'm', 'open', 'b', 1, 10, 20, 1.0, 2.0);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_ledger_of_the_first_version_keeps_everything_and_takes_the_new_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(FIRST_VERSION)
+    question, check = call(), dataclasses.replace(call("more"), kind="judge")
+    values = (
+        question.request_id,
+        question.document_id,
+        "question",
+        "anthropic",
+        "m",
+        "{}",
+        9,
+        "i",
+        "answered",
+        1,
+        "now",
+    )
+    db.execute(f"INSERT INTO requests VALUES ({', '.join('?' * 11)})", values)
+    raw = zlib.compress(b'{"content": "paid"}')
+    db.execute("INSERT INTO replies (request_id, received, raw) VALUES (?, 'now', ?)", (question.request_id, raw))
+    db.execute("INSERT INTO submission_items VALUES ('s', ?)", (question.request_id,))
+    db.commit()
+    db.close()
+    for _ in range(2):
+        with Ledger(path) as ledger:
+            stored = ledger.reply(question.request_id)
+            assert stored is not None
+            assert stored.raw == {"content": "paid"}
+            ledger.begin(check)
+            ledger.answered(check, {"content": "new"})
+            submissions = Submissions(ledger)
+            assert submissions.requests("s") == {question.request_id}
+            submissions.closed("s", "gone")
+            assert [batch.batch_id for batch in submissions.gone()] == ["b"]
+            with ledger.together() as inside:
+                assert inside.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 def test_a_damaged_reply_is_told_with_its_request(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
-from tests.asked import KEY, Asked, address, log_of, rows, texts
+from tests.asked import KEY, PRICES, Asked, address, log_of, longalign, rows, texts
 
 QUICK = {"seconds": 0.2}
 
@@ -26,9 +26,10 @@ def test_live_and_batch_give_the_same_samples_in_the_same_order(
     asked.build(address(server, provider), tmp_path / "batch", "--schedule", "batch")
     assert texts(tmp_path / "live") == texts(tmp_path / "batch")
     assert len(texts(tmp_path / "live")) == 16
-    assert server.state.meter["batch_replies"] == 31, "all but the one that is tried first"
+    assert server.state.meter["batch_replies"] == 32
+    assert server.state.meter["live_replies"] == 32 + 1, "a tiny question goes ahead of the first batch"
     waves = [len(line["items"]) for line in log_of(tmp_path) if line["event"] == "batch"]
-    assert waves == [15, 16]
+    assert waves == [16, 16]
 
 
 def test_live_calls_read_each_document_from_the_cache_and_a_batch_costs_half(
@@ -54,6 +55,7 @@ ODD_REPLIES = {
     "context-exceeded": "context-exceeded",
     "invalid": "bad-request",
     "too-long": "context-exceeded",
+    "cut-prompt": "document-cut",
 }
 
 
@@ -138,6 +140,9 @@ def test_ctrl_c_leaves_at_once_and_the_same_command_fetches_what_was_done_meanwh
     assert code == 130
     assert "the same command goes on" in err
     (batch,) = server.state.batches.values()
+    shown = longalign("ledger", str(tmp_path / "out/asked/1.0.0"))
+    assert f"batch out: 16 requests ({batch.batch_id})" in shown
+    assert "fetch them before 20" in shown
     batch.ready = 0.0
     asked.build(server.url, tmp_path / "out", "--schedule", "batch")
     keys = Counter(item["key"] for line in log_of(tmp_path) if line["event"] == "batch" for item in line["items"])
@@ -152,11 +157,34 @@ def test_results_that_are_no_longer_kept_are_asked_for_again(
     leave_with_a_batch_out(asked, server, tmp_path / "out", signal.SIGKILL)
     (batch,) = server.state.batches.values()
     batch.ready, batch.created = 0.0, batch.created - 30 * 86_400
-    asked.build(server.url, tmp_path / "out", "--schedule", "batch")
+    prices = tmp_path / "prices.yaml"
+    prices.write_text(PRICES, encoding="utf-8")
+    options = ("--schedule", "batch", "--prices", str(prices))
+    said = asked.build(server.url, tmp_path / "out", *options)
     ledger = sqlite3.connect(tmp_path / "out/asked/1.0.0/ledger.sqlite")
     states = [row[0] for row in ledger.execute("SELECT state FROM submissions ORDER BY created")]
     ledger.close()
-    assert states == ["lost", "done", "done"]
+    assert states == ["gone", "done", "done"]
+    assert "its 16 requests were paid for and are asked again" in said
+    report = json.loads((tmp_path / "out/asked/1.0.0/state/generate.json").read_text(encoding="utf-8"))
+    cost = report["details"]["cost"]
+    assert cost["not_fetched"]["requests"] == 16
+    # The provider charged for the batch that nobody fetched; its tokens are known from our own count alone.
+    assert cost["ledger_usd"] - cost["not_fetched"]["usd"] < server.state.usd() < 1.2 * cost["ledger_usd"]
+    assert f"about {cost['not_fetched']['usd']:,.4f} USD" in said
+
+
+def test_what_a_provider_restricts_is_said_once_and_not_where_the_recipe_states_its_terms(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, server = corpus("anthropic", count=4), serve()
+    notice = "Anthropic's terms restrict training"
+    assert notice in asked.build(server.url, tmp_path / "out")
+    assert notice not in asked.build(server.url, tmp_path / "out")
+    text = asked.recipe.read_text(encoding="utf-8")
+    asked.recipe.write_text(text.replace("model: fake-1", "model: fake-1, terms: by contract 7"), encoding="utf-8")
+    assert notice not in asked.build(server.url, tmp_path / "stated")
+    assert {row["teacher"]["terms"] for row in rows(tmp_path / "stated", "samples")} == {"by contract 7"}
 
 
 @pytest.mark.parametrize("schedule", ["live", "batch"])

@@ -2,11 +2,14 @@
 
 import gzip
 import io
+import json
+import pickle
 import random
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -21,15 +24,21 @@ from hypothesis import strategies as st
 from longalign_data.catalog import Card, builtin_cards, load_card
 from longalign_data.errors import RecipeError, SourceError
 from longalign_data.recipe import PlacedSource, load_recipe
-from longalign_data.sources.readers import READERS, blocks, partitions, read, wikipedia
+from longalign_data.sources import reading
+from longalign_data.sources.readers import READERS, blocks, json_array, jsonl, parquet, partitions, read, wikipedia
 from longalign_data.sources.readers.licences import detect_licence
 from longalign_data.sources.readers.tex import TexError, source_text
 from longalign_data.sources.readers.wikitext import choose_variant, plain_text
 from longalign_data.sources.reading import REASONS, RawDocument, RawReject
 from tests.fixtures import corpora
 
-OPTIONS: dict[str, dict[str, str]] = {"json": {"text": "content", "title": "title"}}
-FORMATS = sorted(set(READERS) - {"text", "code", "parquet", "hub", "pydoc-topics"})
+OPTIONS: dict[str, dict[str, str]] = {
+    "json": {"text": "content", "title": "title"},
+    "code": {"unit": "entry"},
+    "parquet": {"title": "title"},
+}
+FORMATS = sorted(READERS)
+ARCHIVES = ("arxiv", "books", "github")
 
 
 def placed(path: Path, kind: str, lang: str = "en", **reader: Any) -> PlacedSource:
@@ -103,6 +112,94 @@ def test_every_damage_is_a_reject_or_a_clear_error(corpus: Path, kind: str, tmp_
                 everything(placed(folder, kind))
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_partitions_read_in_any_order_give_the_same_documents(
+    corpus: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (blocks, jsonl, parquet, wikipedia):
+        monkeypatch.setattr(module, "RANGE_BYTES", 5000)
+    monkeypatch.setattr(reading, "GROUP_UNITS", 1)
+    found = partitions(placed(corpus / kind, kind))
+    assert len({partition.key for partition in found}) == len(found)
+    forwards = [list(read(partition)) for partition in found]
+    backwards = [list(read(pickle.loads(pickle.dumps(partition)))) for partition in reversed(found)]
+    assert backwards[::-1] == forwards
+    monkeypatch.undo()
+    assert [raw for part in forwards for raw in part] == everything(placed(corpus / kind, kind))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_file_that_is_cut_off_gives_what_came_before_and_nothing_else(
+    corpus: Path, kind: str, tmp_path: Path
+) -> None:
+    """A cut is told of: by a reject, by an error, or by a document that is shorter where a file is one document."""
+    whole = {raw.source_ref: raw.text for raw in docs(everything(placed(corpus / kind, kind)))}
+    for source in sorted(path for path in (corpus / kind).rglob("*") if path.is_file()):
+        shutil.rmtree(tmp_path / "cut", ignore_errors=True)
+        shutil.copytree(corpus / kind, tmp_path / "cut")
+        cut = tmp_path / "cut" / source.relative_to(corpus / kind)
+        cut.write_bytes(source.read_bytes()[: source.stat().st_size * 3 // 5])
+        try:
+            found = everything(placed(tmp_path / "cut", kind))
+        except SourceError as error:
+            assert source.name in str(error)  # noqa: PT017 - a reject is as good
+            continue
+        for raw in docs(found):
+            assert whole[raw.source_ref].startswith(raw.text[: len(raw.text) * 9 // 10 - 200])
+        shorter = sum(len(raw.text) for raw in docs(found)) < sum(map(len, whole.values()))
+        assert reasons(found) or shorter or kind == "github"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_links_that_lead_nowhere_in_a_circle_or_outside_stop_no_reader(corpus: Path, kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus / kind, folder)
+    place = folder / "repo0" if kind == "github" else folder
+    suffix = next(path.suffix for path in sorted(place.rglob("*")) if path.is_file())
+    before = everything(placed(folder, kind))
+    (tmp_path / f"secret{suffix}").write_bytes(b"secret")
+    (place / f"zz-nowhere{suffix}").symlink_to(tmp_path / "nothing")
+    (place / f"zz-self{suffix}").symlink_to(place / f"zz-self{suffix}")
+    (place / "zz-circle").symlink_to(folder, target_is_directory=True)
+    assert everything(placed(folder, kind)) == before
+    if kind in ("text", "code", "files", "books", "github"):
+        # Where a file is (part of) a document by its name alone, what it links to must not get into a data set.
+        (place / f"zz-outside{suffix}").symlink_to(tmp_path / f"secret{suffix}")
+        found = everything(placed(folder, kind))
+        assert docs(found) == docs(before)
+        assert set(reasons(found)) <= {"link-outside"}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_names_in_archives_reach_nothing_outside(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("../climb", "/etc/absolute", "a/../../b"):
+            for suffix in (".txt", ".py", ".gz"):
+                data = (
+                    gzip.compress(b"\\documentclass{a}\\begin{document}x\\end{document}")
+                    if suffix == ".gz"
+                    else b"x = 1\n"
+                )
+                info = tarfile.TarInfo(name + suffix)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        for name, target in (("link.txt", "../secret.txt"), ("link.py", str(tmp_path / "secret.txt"))):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+    (folder / "a.tar").write_bytes(buffer.getvalue())
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    found = everything(placed(folder, kind))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert docs(found) == []
+    assert set(reasons(found)) <= {"bad-archive", "empty"}
+    assert reasons(found).count("bad-archive") == 9
+
+
 def test_every_card_says_how_its_corpus_is_had_and_under_which_terms() -> None:
     kinds = set()
     for name in builtin_cards():
@@ -110,7 +207,7 @@ def test_every_card_says_how_its_corpus_is_had_and_under_which_terms() -> None:
         kinds.add(card.reader.kind)
         assert card.obtain, name
         assert card.notes, name
-    assert set(FORMATS) <= kinds
+    assert set(FORMATS) - kinds == {"text", "parquet", "hub"}, "the general formats alone have no corpus of their own"
 
 
 # Wikipedia
@@ -206,6 +303,21 @@ def test_chinese_variants_are_chosen() -> None:
     assert choose_variant(text, "zh-tw") == "電腦与軟體。原样"
 
 
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [("zh-cn", "电脑里的软件，头发与皇后，乾坤与干净"), ("zh-tw", "電腦裡的軟體，頭髮與皇后，乾坤與乾淨")],
+)
+def test_chinese_pages_are_converted_where_their_authors_set_no_marker(
+    tmp_path: Path, variant: str, words: str
+) -> None:
+    text = "電腦裡的-{zh-cn:软件; zh-tw:軟體}-，頭髮與皇后，乾坤與乾淨"
+    path = corpora.write_mediawiki(tmp_path / "w.xml", [corpora.mediawiki_page(1, "電腦", text)])
+    (page,) = docs(everything(placed(path, "wikipedia", "zh", variant=variant, convert=True)))
+    assert page.text == f"# {words[:2]}\n\n{words}"
+    (typed,) = docs(everything(placed(path, "wikipedia", "zh", variant=variant)))
+    assert typed.title == "電腦"
+
+
 # Stack Exchange
 
 
@@ -277,6 +389,28 @@ def test_repositories_are_read_from_folders_archives_and_parquet_alike(tmp_path:
         assert document.text == "==> src/a.py <==\nprint('a')\n", kind
         assert document.license == "MIT"
         assert reasons(everything(placed(tmp_path / kind, "github", licenses=["ISC"]))) == ["licence-not-allowed"]
+
+
+def test_a_source_file_beyond_the_cards_size_is_a_reject_wherever_it_stands(tmp_path: Path) -> None:
+    files = {"a.py": b"A = 1\n", "LICENSE": corpora.MIT.encode(), "big.py": b"#" * 5000, "big.bin": b"#" * 5000}
+    for name, data in files.items():
+        (tmp_path / "folder" / "repo").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / "repo" / name).write_bytes(data)
+    for kind in ("tar", "zip", "parquet"):
+        (tmp_path / kind).mkdir()
+    members = [(f"repo-main/{name}", data) for name, data in files.items()]
+    (tmp_path / "tar" / "repo.tar.gz").write_bytes(corpora.tar_bytes(members, "w:gz"))
+    with zipfile.ZipFile(tmp_path / "zip" / "repo.zip", "w") as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    columns = {"repo_name": ["o/r"] * 4, "path": list(files), "content": [data.decode() for data in files.values()]}
+    pq.write_table(pa.table(columns), tmp_path / "parquet" / "a.parquet")
+    for kind in ("folder", "tar", "zip", "parquet"):
+        found = everything(placed(tmp_path / kind, "github", max_file_bytes=4000, license=None))
+        assert [raw.text for raw in docs(found)] == ["==> a.py <==\nA = 1\n"], kind
+        (reject,) = (raw for raw in found if isinstance(raw, RawReject))
+        assert reject.reason == "too-large"
+        assert "big.py" in reject.detail
 
 
 def test_archives_cannot_reach_outside(tmp_path: Path) -> None:
@@ -431,9 +565,49 @@ def test_every_block_is_read_once_however_the_file_is_cut(
     monkeypatch.setattr(blocks, "RANGE_BYTES", 1 << 30)
     whole = everything(placed(path, "blocks"))
     monkeypatch.setattr(blocks, "RANGE_BYTES", size)
+    monkeypatch.setattr(blocks, "PIECE_BYTES", 1 + size // 2)
     assert everything(placed(path, "blocks")) == whole
+    monkeypatch.undo()
     kept = "".join(line.strip() for line in lines)
     assert "".join("".join(raw.text.split()) for raw in docs(whole)) == kept
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(
+        st.dictionaries(st.sampled_from(["content", "title", 'k"\\']), st.text(alphabet='ab"\\{}[],é字\n', max_size=9)),
+        max_size=9,
+    ),
+    size=st.integers(1, 60),
+    indent=st.sampled_from([None, 1]),
+)
+def test_every_object_of_an_array_is_read_once_however_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[dict[str, str]], size: int, indent: int | None
+) -> None:
+    monkeypatch.setattr(json_array, "PIECE_BYTES", size)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=indent), encoding="utf-8")
+    found = everything(placed(path, "json"))
+    assert len(found) == len(values)
+    assert [raw.text for raw in docs(found)] == [text for value in values if (text := value.get("content", "")).strip()]
+
+
+def test_what_stands_between_the_objects_of_an_array_is_a_reject(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"content": "one"}, "two", 3, {"content": "four"}, [5], null]')
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert [raw.text for raw in docs(found)] == ["one", "four"]
+    assert reasons(found) == ["not-an-object"] * 3
+    assert len({raw.source_ref for raw in found}) == 5
+
+
+def test_many_broken_objects_take_time_by_their_number_alone(tmp_path: Path) -> None:
+    count = 200_000
+    (tmp_path / "a.json").write_text("[" + ",".join(["{x}"] * count) + ', {"content": "last"}]')
+    began = time.perf_counter()
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert time.perf_counter() - began < 30
+    assert len(found) == count + 1
+    assert [raw.text for raw in docs(found)] == ["last"]
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -113,6 +113,23 @@ def test_a_bad_line_is_one_reject_and_its_neighbours_stand(
     assert words in reject.detail
 
 
+@pytest.mark.parametrize(
+    ("tag", "lang"), [("zh-CN", "zh"), ("EN", "en"), ("eng", "en"), ("ita", "ita"), ("pt_BR", "pt"), ("", "en")]
+)
+def test_a_records_language_tag_becomes_the_code_that_cards_use(tmp_path: Path, tag: str, lang: str) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"text": "x", "lang": tag})
+    (document,) = everything(placed(path, "jsonl", lang="lang"))
+    assert isinstance(document, RawDocument)
+    assert document.lang == lang
+
+
+def test_a_language_that_is_no_code_is_a_reject(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"text": "x", "lang": "English"})
+    (reject,) = rejects(everything(placed(path, "jsonl", lang="lang")))
+    assert reject.reason == "bad-record"
+    assert "'English'; expected a language code" in reject.detail
+
+
 def test_pairs_of_surrogates_in_json_are_one_character(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "\\ud83d\\ude00"}\n')
@@ -400,7 +417,10 @@ def code(path: Path, unit: str, **reader: Any) -> PlacedSource:
 
 
 def test_a_tree_is_one_document_with_a_header_before_each_file(tmp_path: Path) -> None:
-    (document,) = everything(code(make_tree(tmp_path), "tree"))
+    refused, document = everything(code(make_tree(tmp_path), "tree"))
+    assert isinstance(refused, RawReject)
+    assert (refused.source_ref, refused.reason) == ("pkg/huge.py", "too-large")
+    assert "max_file_bytes" in refused.detail
     assert isinstance(document, RawDocument)
     assert document.title == "S"
     assert document.text == (
@@ -423,7 +443,8 @@ def test_a_tree_is_one_document_with_a_header_before_each_file(tmp_path: Path) -
 )
 def test_units_cut_a_tree_into_documents(tmp_path: Path, unit: str, names: list[str]) -> None:
     found = everything(code(make_tree(tmp_path), unit))
-    assert [raw.source_ref for raw in found] == names
+    assert [raw.source_ref for raw in found if isinstance(raw, RawDocument)] == names
+    assert [raw.source_ref for raw in rejects(found)] == ["pkg/huge.py"]
     heads = [line[4:-4] for text in texts(found) for line in text.splitlines() if line.startswith("==> ")]
     assert sorted(heads) == [
         "dist/__init__.py",

@@ -420,7 +420,7 @@ def _cost(calls: Sequence[Calls]) -> Plot | None:
         title=f"{word.capitalize()} over time",
         says=f"{running[-1]:,.2f} dollars for {sum(band.replies for band in calls):,} replies, earlier and rejected ones included."
         if paid
-        else f"{running[-1]:,.0f} replies; none of them has a price.",
+        else f"{running[-1]:,.0f} replies, free or without a known price.",
         spec=spec,
         table=_calls_table(calls),
     )
@@ -508,7 +508,7 @@ def _weights(rows: Sequence[Row]) -> Plot | None:
             "type": "quantitative",
             "title": None,
             "scale": {"type": "symlog", "constant": 0.1},
-            "axis": {"values": [0, 0.25, 0.5, 1, 2, 4, 8], "format": "~g"},
+            "axis": {"values": [0, 0.25, 0.5, 1, 2, 4, 8], "format": ".2~f"},
         }
         return {
             "width": width - 60,

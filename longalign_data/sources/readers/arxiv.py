@@ -97,7 +97,13 @@ def _files(data: bytes, name: str) -> dict[str, str]:
         return {name if name.endswith(TEX) else f"{name}.tex": _decoded(data)}
     # Names that lead out are only keys that nothing asks for; what matters of a submission is its text.
     members = tar_members(io.BytesIO(data), MAX_FILES, MAX_FILE_BYTES, [])
-    return {member: _decoded(content) for member, content in members if member.lower().endswith(TEX)}
+    files = {}
+    for member, content in members:
+        if member.lower().endswith(TEX):
+            if len(content) > MAX_FILE_BYTES:
+                raise UnpackError("too-large", f"{member!r} has more than {MAX_FILE_BYTES} bytes")
+            files[member] = _decoded(content)
+    return files
 
 
 def _old_tar(data: bytes) -> bool:

@@ -88,7 +88,7 @@ def _blocks(partition: Partition) -> Iterator[tuple[int, bytes | None]]:
                 begin, large = following if following >= start else None, False
             rest = len(buffer.rstrip())
             large = large or (begin is not None and base + len(buffer) - begin > MAX_RECORD_BYTES)
-            cut = rest if begin is None or large else begin - base
+            cut = rest if begin is None or large else min(rest, begin - base)
             buffer, base, searched = buffer[cut:], base + cut, rest - cut
 
 

@@ -59,6 +59,10 @@ def _tar(partition: Partition) -> Iterator[RawDocument | RawReject]:
                 ref = f"{name}#{storable(member)}"
                 if not member.lower().endswith(".txt"):
                     continue
+                if len(data) > MAX_RECORD_BYTES:
+                    detail = f"{ref}: more than {MAX_RECORD_BYTES} bytes; expected a book"
+                    yield RawReject(source_ref=ref, reason="too-large", detail=detail)
+                    continue
                 try:
                     text = data.decode("utf-8")
                 except UnicodeDecodeError as error:

@@ -3,10 +3,12 @@
     ==> json/__init__.py <==
     r\"\"\"JSON (JavaScript Object Notation) ...
 
-Left out without a word: files with other suffixes, binaries (a NUL in them), minified and empty files, files larger than
-the card allows, hidden and vendored folders, build outputs, and links that leave the source.
+Left out without a word: files with other suffixes, binaries (a NUL in them), minified and empty files, hidden and vendored
+folders, build outputs, and links that leave the source. A file that is larger than the card allows is a reject, and its
+document does without it.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -14,8 +16,9 @@ from pathlib import Path
 
 from longalign_data.catalog import CodeReader
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import Place, failed, leads_outside, locate, sorted_paths, storable
+from longalign_data.sources.places import Place, failed, leads_outside, leads_to_file, locate, sorted_paths, storable
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
+from longalign_data.sources.unpacking import beginning
 
 VENDORED = frozenset(
     [
@@ -56,13 +59,16 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
         sorted(files, key=lambda file: _order(file, reader.unit)), lambda f: _unit(f, reader.unit)
     ):
         members = tuple(group)
-        size = sum((place.root / file).stat().st_size for file in members)
+        sizes = ((place.root / file).stat().st_size for file in members)
+        size = sum(size for size in sizes if size <= reader.max_file_bytes)
         units.append(Unit(name=storable(name), files=members, size=size))
     return grouped(placed.card, str(place.root), units)
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
-    """Each unit as a document; a file in it that is not UTF-8 is a reject, and the rest of the unit stands."""
+    """Each unit as a document; a file in it that is not UTF-8, or too large, is a reject, and the rest of the unit stands."""
+    reader = partition.card.reader
+    assert isinstance(reader, CodeReader)
     for unit in partition.units:
         if unit.size > MAX_RECORD_BYTES:
             detail = f"{unit.name}: {len(unit.files)} files of {unit.size} bytes; choose a smaller reader.unit"
@@ -71,7 +77,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
         parts: list[str] = []
         refused = False
         for file in unit.files:
-            text = _source_text(Path(partition.root, file), storable(file))
+            text = _source_text(Path(partition.root, file), storable(file), reader.max_file_bytes)
             if isinstance(text, RawReject):
                 refused = True
                 yield text
@@ -86,8 +92,11 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
         )
 
 
-def _source_text(path: Path, name: str) -> str | RawReject:
-    data = path.read_bytes()
+def _source_text(path: Path, name: str, max_bytes: int) -> str | RawReject:
+    data = beginning(path, max_bytes + 1)
+    if len(data) > max_bytes:
+        detail = f"{name}: more than {max_bytes} bytes (reader.max_file_bytes); the file is left out of its document"
+        return RawReject(source_ref=name, reason="too-large", detail=detail)
     if b"\0" in data or minified(name, data):
         return ""
     try:
@@ -125,9 +134,8 @@ def _order(file: str, unit: str) -> tuple[list[str], list[str]]:
 def _files(place: Place, reader: CodeReader) -> Iterator[str]:
     named = place.files if place.files is not None else _walk(place.root, reader)
     for file in named:
-        path = place.root / file
         wanted = place.files is not None or file.endswith(tuple(reader.extensions))
-        if wanted and not leads_outside(place.root, file) and path.stat().st_size <= reader.max_file_bytes:
+        if wanted and not leads_outside(place.root, file):
             yield file
 
 
@@ -135,17 +143,16 @@ def _walk(root: Path, reader: CodeReader) -> Iterator[str]:
     pending = [""]
     while pending:
         folder = pending.pop()
-        for path in (root / folder).iterdir():
-            relative = f"{folder}{path.name}"
-            if path.name.startswith(".") or any(fnmatchcase(relative, pattern) for pattern in reader.exclude):
-                continue
-            if path.is_symlink() and path.is_dir():
-                continue
-            if path.is_dir():
-                if not foreign_folder(path):
-                    pending.append(f"{relative}/")
-            elif path.is_file():
-                yield relative
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                relative = f"{folder}{entry.name}"
+                if entry.name.startswith(".") or any(fnmatchcase(relative, pattern) for pattern in reader.exclude):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    if not foreign_folder(Path(entry.path)):
+                        pending.append(f"{relative}/")
+                elif leads_to_file(entry):
+                    yield relative
 
 
 def foreign_folder(path: Path) -> bool:

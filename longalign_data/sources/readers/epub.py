@@ -5,6 +5,7 @@ META-INF/container.xml -> the package (.opf) -> manifest and spine -> pages. For
 
 import posixpath
 import re
+from contextlib import suppress
 from typing import IO, Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -51,16 +52,16 @@ def epub_text(file: IO[bytes], html: Any) -> tuple[str, str]:
 
 def decoded(data: bytes) -> str:
     """A page's characters: UTF-8, or what its byte order mark or declaration says; bytes outside become U+FFFD, as in
-    every browser."""
+    every browser, and NULs go: HTML gives them no meaning."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
+        return data.decode("utf-16", "replace").replace("\0", "")
+    # Out of the bytes, not the characters: in a string of wide ones the search stumbles over every second byte.
+    data = data.replace(b"\0", b"")
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8")
     match = re.search(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", data[:2048])
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        name = match[1].decode("ascii") if match else "utf-8"
-    try:
-        return data.decode(name, "replace")
+        return data.decode(match[1].decode("ascii") if match else "utf-8", "replace")
     except (LookupError, ValueError):
         return data.decode("utf-8", "replace")
 

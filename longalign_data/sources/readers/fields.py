@@ -1,10 +1,23 @@
 """One record of a table-like corpus (a JSON object, a row) as a document."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from longalign_data.catalog import Card, RecordFields
 from longalign_data.sources.reading import RawDocument, RawReject
+
+LANGUAGES = {"eng": "en", "zho": "zh", "chi": "zh", "deu": "de", "fra": "fr", "spa": "es", "jpn": "ja", "rus": "ru",
+             "kor": "ko"}  # fmt: skip
+"""Some corpora name languages by ISO 639-3; these have a shorter code that cards and quotas use."""
+
+_LANGUAGE = re.compile(r"\s*([A-Za-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,40})?\s*")
+
+
+def language_of(tag: str) -> str | None:
+    """The language of a tag such as `zh-CN`, `en_US` or `eng`, as cards name it; None for what is no tag."""
+    match = _LANGUAGE.fullmatch(tag)
+    return LANGUAGES.get(code := match[1].lower(), code) if match else None
 
 
 def document_of(record: Mapping[str, Any], card: Card, *, source_ref: str, where: str) -> RawDocument | RawReject:
@@ -29,6 +42,13 @@ def document_of(record: Mapping[str, Any], card: Card, *, source_ref: str, where
             return RawReject(source_ref=source_ref, reason="wrong-type", detail=detail)
         if value:
             values[name] = value
+    if "lang" in values:
+        lang = language_of(values["lang"])
+        if lang is None:
+            found = values["lang"][:40]
+            detail = f"{where}: field {fields.lang!r} is {found!r}; expected a language code, such as en or zh-CN"
+            return RawReject(source_ref=source_ref, reason="bad-record", detail=detail)
+        values["lang"] = lang
     return RawDocument(
         text=values.get("text", ""),
         title=values.get("title", ""),

@@ -18,7 +18,7 @@ from longalign_data.sources.places import leads_outside, listed, storable
 from longalign_data.sources.readers.archives import checked_zip
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
-from longalign_data.sources.unpacking import UnpackError
+from longalign_data.sources.unpacking import UnpackError, beginning
 
 MAX_PAGES = 20_000
 TextOf = Callable[[bytes, Any], tuple[str, str]]
@@ -49,8 +49,7 @@ def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDo
     if leads_outside(Path(partition.root), file):
         detail = f"{name}: a link that leads out of the folder; put the file itself there"
         return RawReject(source_ref=name, reason="link-outside", detail=detail)
-    with Path(partition.root, file).open("rb") as opened:
-        data = opened.read(MAX_RECORD_BYTES + 1)
+    data = beginning(Path(partition.root, file), MAX_RECORD_BYTES + 1)
     if len(data) > MAX_RECORD_BYTES:
         detail = f"{name}: more than {MAX_RECORD_BYTES} bytes; expected a file of the size of a document"
         return RawReject(source_ref=name, reason="too-large", detail=detail)

@@ -4,10 +4,11 @@
     // SPDX-License-Identifier: MIT
     fn main() { ...
 
-Left out without a word: files with other suffixes, binaries, minified, generated, empty and large files, and what is
-vendored or built. Archives are read in memory; a member's name is only ever a label.
+Left out without a word: files with other suffixes, binaries, minified, generated and empty files, and what is vendored or
+built; with a reject, files larger than the card allows. Archives are read in memory; a member's name is only ever a label.
 """
 
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,13 @@ from typing import Any
 
 from longalign_data.catalog import GithubReader
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import failed, leads_outside, locate, sorted_paths, storable
+from longalign_data.sources.places import failed, leads_outside, leads_to_file, locate, sorted_paths, storable
 from longalign_data.sources.readers.archives import checked_zip, member_bytes, safe_name
 from longalign_data.sources.readers.code import BUILT, VENDORED, foreign_folder, header, minified
 from longalign_data.sources.readers.licences import NONE, detect_licence, is_description, is_licence_file
 from longalign_data.sources.readers.spill import Spill
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
-from longalign_data.sources.unpacking import UnpackError, opened
+from longalign_data.sources.unpacking import UnpackError, beginning, opened
 
 TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 ARCHIVES = (*TARS, ".zip")
@@ -53,7 +54,8 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
         elif path.is_file() and entry.lower().endswith((*ARCHIVES, ".parquet")):
             files = (entry,)
         if files:
-            size = sum((place.root / file).stat().st_size for file in files)
+            sizes = [(place.root / file).stat().st_size for file in files]
+            size = sum(size for size in sizes if size <= options.max_file_bytes) if path.is_dir() else sum(sizes)
             unit = Unit(name=storable(entry), files=files, size=size)
             found.append(Partition(card=placed.card, root=str(place.root), key=unit.name, units=(unit,)))
     if not found:
@@ -80,10 +82,15 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     except UnpackError as error:
         yield RawReject(source_ref=unit.name, reason=error.reason, detail=f"{unit.name}: {error}")
         return
-    for path, reason, detail in problems:
-        ref = f"{unit.name}/{storable(path)}"
-        yield RawReject(source_ref=ref, reason=reason, detail=f"{ref}: {detail}; the file is left out")
+    yield from _told(unit.name, problems)
     yield from _repository(partition, unit.name, unit.name, files, detect_licence(files))
+
+
+def _told(name: str, problems: list[Problem]) -> Iterator[RawReject]:
+    for path, reason, detail in problems:
+        ref = f"{name}/{storable(path)}"
+        yield RawReject(source_ref=ref, reason=reason, detail=f"{ref}: {detail}; the file is left out")
+    problems.clear()
 
 
 def _options(partition: Partition) -> GithubReader:
@@ -131,7 +138,10 @@ def _is_source(path: str, options: GithubReader) -> bool:
 
 def _keep(path: str, data: bytes, problems: list[Problem], options: GithubReader) -> str | None:
     """The text of a file that belongs to its repository's document or says its licence."""
-    if len(data) > options.max_file_bytes or b"\0" in data or minified(path, data):
+    if len(data) > options.max_file_bytes:
+        problems.append((path, "too-large", f"more than {options.max_file_bytes} bytes (reader.max_file_bytes)"))
+        return None
+    if b"\0" in data or minified(path, data):
         return None
     try:
         text = data.decode("utf-8").removeprefix("\ufeff").rstrip()
@@ -149,7 +159,7 @@ def _folder(partition: Partition, problems: list[Problem]) -> Iterator[tuple[str
         raise UnpackError("too-large", f"{unit.size} bytes of source; set reader.exclude or leave it out")
     for file in unit.files:
         path = file.partition("/")[2]
-        text = _keep(path, (root / file).read_bytes(), problems, options)
+        text = _keep(path, beginning(root / file, options.max_file_bytes + 1), problems, options)
         if text is not None:
             yield path, text
 
@@ -158,15 +168,14 @@ def _walk(root: Path, options: GithubReader) -> Iterator[str]:
     pending = [""]
     while pending:
         folder = pending.pop()
-        for path in (root / folder).iterdir():
-            relative = f"{folder}{path.name}"
-            if path.is_symlink() and (path.is_dir() or leads_outside(root, relative)):
-                continue
-            if path.is_dir():
-                if not path.name.startswith(".") and not foreign_folder(path):
-                    pending.append(f"{relative}/")
-            elif path.is_file() and _wanted(relative, options) and path.stat().st_size <= options.max_file_bytes:
-                yield relative
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                relative = f"{folder}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith(".") and not foreign_folder(Path(entry.path)):
+                        pending.append(f"{relative}/")
+                elif leads_to_file(entry) and _wanted(relative, options) and not leads_outside(root, relative):
+                    yield relative
 
 
 def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str]]:
@@ -175,7 +184,7 @@ def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator
         for name, data in tar_members(file, MAX_MEMBERS, options.max_file_bytes, problems):
             inner = name.partition("/")[2] or name
             if _wanted(inner, options):
-                size += len(data)
+                size += len(data) if len(data) <= options.max_file_bytes else 0
                 if size > MAX_RECORD_BYTES:
                     raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of source")
                 text = _keep(inner, data, problems, options)
@@ -184,8 +193,8 @@ def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator
 
 
 def tar_members(file: Any, max_members: int, max_bytes: int, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of each regular file of a tar that is read once, from the front; links, devices and names that lead
-    out are problems, files of more than `max_bytes` are passed over. Raises UnpackError."""
+    """(name, bytes) of each regular file of a tar that is read once, from the front; of one with more than `max_bytes` the
+    first `max_bytes` + 1. Names that lead out are problems; links and devices are passed over. Raises UnpackError."""
     try:
         with tarfile.open(fileobj=file, mode="r|", errorlevel=1) as archive:
             for number, member in enumerate(archive):
@@ -194,10 +203,10 @@ def tar_members(file: Any, max_members: int, max_bytes: int, problems: list[Prob
                 name = safe_name(member.name)
                 if name is None:
                     problems.append((member.name, "bad-archive", "a name that leads out of the archive"))
-                elif member.isreg() and member.size <= max_bytes and not member.issparse():
+                elif member.isreg() and not member.issparse():
                     opened_member = archive.extractfile(member)
                     if opened_member is not None:
-                        yield name, opened_member.read(max_bytes)
+                        yield name, opened_member.read(max_bytes + 1)
     except (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise UnpackError("damaged-file", f"{type(error).__name__}: {error}") from None
 
@@ -213,7 +222,12 @@ def _zip(path: Path, problems: list[Problem], options: GithubReader) -> Iterator
                 continue
             inner = name.partition("/")[2] or name
             link = (member.external_attr >> 16) & 0o170000 == 0o120000
-            if member.is_dir() or link or member.file_size > options.max_file_bytes or not _wanted(inner, options):
+            if member.is_dir() or link or not _wanted(inner, options):
+                continue
+            if member.file_size > options.max_file_bytes:
+                problems.append(
+                    (inner, "too-large", f"{member.file_size} bytes; reader.max_file_bytes is {options.max_file_bytes}")
+                )
                 continue
             size += member.file_size
             if size > MAX_RECORD_BYTES:
@@ -250,6 +264,7 @@ def _parquet(partition: Partition) -> Iterator[RawDocument | RawReject]:
                             text = _keep(path, content.encode("utf-8", "surrogatepass"), problems, options)
                             if text is not None:
                                 spill.add(repository, (path, text, values[3] if options.license else None))
+                        yield from _told(f"{unit.name} row {row}", problems)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             detail = f"{unit.name}: cannot be read on after row {row}: {error}; the rows before stand, fetch it again"
             yield RawReject(source_ref=f"{unit.name}#{row}", reason="damaged-file", detail=detail)

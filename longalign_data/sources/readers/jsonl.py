@@ -66,7 +66,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
             if line is None:
                 detail = f"{where}: a line of more than {MAX_RECORD_BYTES} bytes; expected one JSON object a line"
                 yield RawReject(source_ref=ref, reason="line-too-long", detail=detail)
-            elif line.strip():
+            elif not line.isspace():
                 yield _record(line.removeprefix(b"\xef\xbb\xbf") if begin == 0 else line, partition, ref, where)
 
 

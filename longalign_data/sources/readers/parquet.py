@@ -67,19 +67,18 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
                 detail = f"{name}: {last} cannot be read from row {row} on: {error}; fetch the file again"
                 yield RawReject(source_ref=f"{name}#{row}", reason="damaged-file", detail=detail)
                 return
-            cells = {column: _cells(batch.column(column)) for column in columns}
-            for index in range(batch.num_rows):
-                yield _row({column: cells[column][index] for column in columns}, partition, name, row)
+            cells = [_cells(batch.column(column)) for column in columns]
+            for values in zip(*cells, strict=True):
+                yield _row(dict(zip(columns, values, strict=True)), partition, name, row)
                 row += 1
 
 
-def _row(raw: dict[str, bytes | None], partition: Partition, name: str, row: int) -> RawDocument | RawReject:
-    # Arrow does not check that its strings are UTF-8, so they are taken as bytes and decoded one by one.
+def _row(raw: dict[str, str | bytes | None], partition: Partition, name: str, row: int) -> RawDocument | RawReject:
     ref, where = f"{name}#{row}", f"{name} row {row}"
     record: dict[str, str | None] = {}
     for column, value in raw.items():
         try:
-            record[column] = None if value is None else value.decode("utf-8")
+            record[column] = value.decode("utf-8") if isinstance(value, bytes) else value
         except UnicodeDecodeError as error:
             detail = f"{where}: column {column!r} is not UTF-8 at byte {error.start}; expected UTF-8"
             return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
@@ -98,8 +97,13 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _cells(column: pa.Array) -> list[bytes | None]:
+def _cells(column: pa.Array) -> list[str | bytes | None]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    values: list[bytes | None] = column.cast(pa.large_binary()).to_pylist()
+    values: list[str | bytes | None]
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        # Arrow does not check that its strings are UTF-8. Where one is not, all are taken as bytes and decoded one by one.
+        values = column.cast(pa.large_binary()).to_pylist()
     return values

@@ -7,6 +7,7 @@ from longalign_data.catalog import TextReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.places import leads_outside, listed, storable
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
+from longalign_data.sources.unpacking import beginning
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -29,8 +30,7 @@ def _file(partition: Partition, unit: Unit) -> RawDocument | RawReject:
     if leads_outside(Path(partition.root), file):
         detail = f"{name}: a link that leads out of the folder; put the file itself there"
         return RawReject(source_ref=name, reason="link-outside", detail=detail)
-    with Path(partition.root, file).open("rb") as opened:
-        data = opened.read(MAX_RECORD_BYTES + 1)
+    data = beginning(Path(partition.root, file), MAX_RECORD_BYTES + 1)
     if len(data) > MAX_RECORD_BYTES:
         detail = f"{name}: more than {MAX_RECORD_BYTES} bytes; expected a file of the size of a document"
         return RawReject(source_ref=name, reason="too-large", detail=detail)

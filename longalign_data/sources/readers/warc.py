@@ -22,13 +22,11 @@ from longalign_data.recipe import PlacedSource
 from longalign_data.sources.markup import MAX_HTML_CHARS, MarkupError, html_library, html_text
 from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers.epub import decoded
+from longalign_data.sources.readers.fields import language_of
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
 from longalign_data.sources.unpacking import PACKED, UnpackError, gunzip, opened
 
 SUFFIXES = [f"{name}{packed}" for name in (".warc", ".wet") for packed in ("", *PACKED)]
-LANGUAGES = {"eng": "en", "zho": "zh", "deu": "de", "fra": "fr", "spa": "es", "jpn": "ja", "rus": "ru", "kor": "ko"}
-"""Common Crawl names languages by ISO 639-3; these have a shorter code that cards use."""
-
 MAX_HEADER_LINES = 500
 MAX_LINE = 1 << 16
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{2,40})", re.IGNORECASE)
@@ -121,8 +119,7 @@ def _page(
         except UnicodeDecodeError as error:
             detail = f"{ref}: {address}: not UTF-8 at byte {error.start}; expected a WET record"
             return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
-        found = fields.get("warc-identified-content-language", "").split(",")[0].strip()
-        lang = LANGUAGES.get(found, found) if re.fullmatch("[a-z]{2,3}", found) else lang
+        lang = language_of(fields.get("warc-identified-content-language", "").partition(",")[0]) or lang
     else:
         try:
             page = _html_of(data)
@@ -155,7 +152,7 @@ def _html_of(data: bytes) -> str | None:
     charset = _CHARSET.search(kind)
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
         with suppress(LookupError, ValueError):
-            return body.decode(charset[1], "replace")
+            return body.decode(charset[1], "replace").replace("\0", "")
     return decoded(body)
 
 

@@ -11,7 +11,7 @@ are split between their streams. Format: https://www.mediawiki.org/wiki/Help:Exp
 import bz2
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -39,6 +39,10 @@ BEGIN, END = b"<page>", b"</page>"
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Ranges of plain and multistream files, whole files otherwise. Raises SourceError for what is no dump."""
     _parser()
+    options = placed.card.reader
+    assert isinstance(options, WikipediaReader)
+    if options.convert:
+        _converter(options)
     root, files = listed(placed, [f".xml{packed}" for packed in ("", *PACKED)])
     found: list[Partition] = []
     for file in files:
@@ -59,6 +63,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     options, name, parse = partition.card.reader, partition.units[0].name, _parser()
     assert isinstance(options, WikipediaReader)
     chinese = partition.card.lang == "zh"
+    convert = _converter(options) if chinese and options.convert else str
     for offset, page in pages(partition):
         if isinstance(page, UnpackError):
             detail = f"{name}: cannot be read on after byte {offset} of the XML: {page}; the pages before stand, fetch it again"
@@ -84,7 +89,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
             yield RawReject(source_ref=ref, reason="too-large", detail=detail)
             continue
         if chinese:
-            wikitext = choose_variant(wikitext, options.variant)
+            title, wikitext = convert(title), convert(choose_variant(wikitext, options.variant))
         text = plain_text(wikitext, parse)
         yield RawDocument(
             text=f"# {title}\n\n{text}" if text else "",
@@ -245,6 +250,16 @@ def _fields(page: bytes, where: str) -> tuple[str, str, str] | RawReject | None:
         return RawReject(source_ref=where, reason="missing-field", detail=detail)
     revision = element.findtext("revision/id")
     return title, f"{number}@{revision}" if revision else number, text
+
+
+OPENCC = {"zh-cn": "t2s", "zh-sg": "t2s", "zh-tw": "s2tw", "zh-hk": "s2hk"}
+"""OpenCC's conversions, of characters and not of words: an author's choice of words is not ours to change."""
+
+
+def _converter(options: WikipediaReader) -> Callable[[str], str]:
+    opencc = extra("opencc", package="opencc", extra="wikipedia", purpose="converting Chinese characters")
+    convert: Callable[[str], str] = opencc.OpenCC(OPENCC[options.variant]).convert
+    return convert
 
 
 def _parser() -> Any:

@@ -13,6 +13,7 @@ from longalign_data.teachers.extractive.teacher import respond
 _BYTES_PER_TOKEN = 4
 _PARTS_TRIED = 8
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+_SCORE_ASKED = re.compile(r"\[\[\d\]\]")
 _NUMBERED = (re.compile(r"^\s*1\s*[:：]", re.MULTILINE), re.compile(r"^\s*2\s*[:：]", re.MULTILINE))
 
 
@@ -37,7 +38,12 @@ def split_prompt(prompt: str) -> tuple[str, str]:
 
 
 def answer(document: str, instruction: str, *, seed: int) -> str:
-    """The reply to an instruction about a document; the same for the same three."""
+    """The reply to an instruction about a document; the same for the same three. Whoever asks for a score in double square
+    brackets gets one from 1 to 5."""
+    if _SCORE_ASKED.search(instruction):
+        return f"The answer was compared with the text. [[{1 + draw_index(seed, 'score', instruction, 5)}]]"
+    if not document:
+        return "The text is not given."
     raw = respond(document, instruction)
     if raw["stop_reason"] == "end_turn" and raw["text"]:
         return str(raw["text"])

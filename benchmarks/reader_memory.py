@@ -1,0 +1,157 @@
+"""Peak resident memory of the readers on files far larger than it: 10 GB of each format, unpacked, made for the purpose.
+
+    python benchmarks/reader_memory.py [GIGABYTES, default 10] [FORMAT ...]
+
+Compressed files repeat one compressed member, as the formats allow, so 10 GB of text are a few hundred megabytes of disk and
+every byte of them is unpacked and read; a plain file is written out. Texts are kept from no one: each document is taken and let
+go. Every row runs in a process of its own.
+"""
+
+import bz2
+import gzip
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from record import store
+
+from longalign_data.catalog import Card
+from longalign_data.recipe import PlacedSource
+from longalign_data.sources.readers import partitions, read
+from longalign_data.sources.reading import RawReject
+from tests.fixtures import corpora
+
+MIB = 1 << 20
+
+
+def repeated(path: Path, head: bytes, member: bytes, tail: bytes, copies: int) -> None:
+    with path.open("wb") as file:
+        file.write(head)
+        for _ in range(copies):
+            file.write(member)
+        file.write(tail)
+
+
+def write_lines(path: Path, size: int) -> None:
+    """JSON lines of documents of 25 KB, in gzip members of a few megabytes."""
+    lines = "".join(json.dumps({"text": text}) + "\n" for _, text in corpora.topics() * 12).encode()
+    repeated(path, b"", gzip.compress(lines, 6), b"", size // len(lines))
+
+
+def write_warc(path: Path, size: int) -> None:
+    """WARC records with extracted text, each a gzip member, as Common Crawl's WET files are."""
+    records = [corpora.warc_record("conversion", "https://e.org", text.encode()) for _, text in corpora.topics()]
+    repeated(path, b"", b"".join(map(gzip.compress, records)), b"", size // sum(map(len, records)))
+
+
+def write_wikipedia(path: Path, size: int) -> None:
+    """A multistream dump: one bzip2 stream for a hundred pages. Only the first of a hundred is an article; the others are
+    redirects full of one letter, which unpack quickly and each packed block to forty times its size, so that reading is
+    what takes the time and not the parsing of wikitext."""
+    pages = [corpora.mediawiki_page(1, "A", corpora.topics()[0][1][:2000])]
+    text = "#REDIRECT [[A]] " + "a" * 60_000
+    pages += [corpora.mediawiki_page(n, f"R{n}", text, redirect="A") for n in range(2, 101)]
+    data = "".join(pages).encode()
+    head, tail = (bz2.compress(part.encode()) for part in (corpora.MEDIAWIKI_HEAD, corpora.MEDIAWIKI_TAIL))
+    repeated(path, head, bz2.compress(data), tail, size // len(data))
+
+
+def write_posts(path: Path, size: int) -> None:
+    """A Posts.xml whose answers all stand behind all the questions; four of five rows are tag wikis, which are read and left
+    out, because turning HTML into text would take the time."""
+    body = corpora.topics()[0][1][:3000]
+    with path.open("w", encoding="utf-8") as file:
+        file.write('<?xml version="1.0" encoding="utf-8"?>\n<posts>\n')
+        count = max(1, size // 10 // len(corpora.post_row(1, 1, body, Score=1, Title="T", Tags="<a>")))
+        for number in range(8 * count):
+            file.write(corpora.post_row(2 * count + number + 1, 5, body, Score=0))
+        for number in range(count):
+            file.write(corpora.post_row(number + 1, 1, body, Score=1, Title=f"T {number}", Tags="<a>"))
+        for number in range(count):
+            file.write(corpora.post_row(count + number + 1, 2, body, ParentId=number + 1, Score=3))
+        file.write("</posts>\n")
+
+
+def write_array(path: Path, size: int) -> None:
+    records = ",\n".join(json.dumps({"title": t, "text": x}, ensure_ascii=False) for t, x in corpora.topics() * 4)
+    member = records.encode() + b",\n"
+    repeated(path, b"[", member, records.encode() + b"]", size // len(member))
+
+
+def write_blocks(path: Path, size: int) -> None:
+    member = "\n\n".join(text.replace("\n\n", "\n") for _, text in corpora.topics() * 4).encode() + b"\n\n"
+    repeated(path, b"", member, b"", size // len(member))
+
+
+def write_one_line(path: Path, size: int) -> None:
+    """One object on one line, in an array where the file is to hold one."""
+    head, tail = (b"[", b"]") if path.suffix == ".json" else (b"", b"")
+    repeated(path, head + b'{"text": "', b"word " * (MIB // 5), b'"}' + tail, size // MIB)
+
+
+def write_book(path: Path, size: int) -> None:
+    repeated(path, b"", b"word " * (MIB // 5), b"", size // MIB)
+
+
+FORMATS: dict[str, tuple[str, str, Callable[[Path, int], None], float]] = {
+    "jsonl.gz": ("jsonl", "a.jsonl.gz", write_lines, 1.0),
+    "WARC (WET), gzip by record": ("warc", "a.warc.wet.gz", write_warc, 1.0),
+    "Wikipedia, multistream bz2": ("wikipedia", "w-pages-articles.xml.bz2", write_wikipedia, 1.0),
+    "Stack Exchange XML": ("stackexchange", "Posts.xml", write_posts, 1.0),
+    "JSON array": ("json", "a.json", write_array, 1.0),
+    "text blocks": ("blocks", "a.txt", write_blocks, 1.0),
+    "one line of 1 GB, JSON": ("json", "a.json", write_one_line, 0.1),
+    "one line of 1 GB, JSON lines": ("jsonl", "a.jsonl", write_one_line, 0.1),
+    "one book of 200 MB": ("books", "a.txt", write_book, 0.02),
+}
+"""What is read: reader, file, how it is written, share of the gigabytes asked for."""
+
+
+def measure(kind: str, path: Path) -> dict[str, Any]:
+    """Reads a file to its end."""
+    card = Card.model_validate({"id": "s", "title": "S", "lang": "en", "license": "x", "reader": {"kind": kind}})
+    documents, size, rejects = 0, 0, dict[str, int]()
+    begin = time.perf_counter()
+    for partition in partitions(PlacedSource(card=card, path=str(path))):
+        for raw in read(partition):
+            if isinstance(raw, RawReject):
+                rejects[raw.reason] = rejects.get(raw.reason, 0) + 1
+            else:
+                documents, size = documents + 1, size + raw.num_bytes
+    return {
+        "documents": documents,
+        "gb_of_text": round(size / 1e9, 2),
+        "rejects": rejects,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def main() -> None:
+    """Writes, reads and removes one file after the other, and stores the rows."""
+    gigabytes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    rows = []
+    for name in sys.argv[2:] or FORMATS:
+        kind, file, write, share = FORMATS[name]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, file)
+            write(path, int(gigabytes * share * 1e9))
+            command = [sys.executable, __file__, "--measure", kind, str(path)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows.append({"format": name, "file_mb": round(path.stat().st_size / 1e6)} | json.loads(done.stdout))
+        print(rows[-1], flush=True)
+    if set(sys.argv[2:]) in (set(), set(FORMATS)):
+        store("reader_memory", rows, packages=("mwparserfromhell", "resiliparse", "zstandard"))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps(measure(sys.argv[2], Path(sys.argv[3]))))
+    else:
+        main()

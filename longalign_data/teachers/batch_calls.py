@@ -1,0 +1,86 @@
+"""What both batch APIs have in common: calls through the official client, asked again after transient faults, and pages."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from longalign_data.teachers.base import Raw, TeacherRequest
+from longalign_data.teachers.batches import UnsureError
+from longalign_data.teachers.lines import split_lines
+from longalign_data.teachers.retry import Fault, Trouble, repeat
+
+_PAGE = 100
+
+
+class BatchCalls:
+    """`params` makes the body of one request, `fault_of` reads the client's exceptions, `trouble` learns of what is met."""
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        params: Callable[[TeacherRequest], dict[str, Any]],
+        fault_of: Callable[[Exception], Fault],
+        retry_s: float,
+        trouble: Trouble,
+    ) -> None:
+        self._client = client
+        self._params = params
+        self._fault_of = fault_of
+        self._retry_s = retry_s
+        self._trouble = trouble
+
+    async def _call(self, method: Callable[..., Awaitable[Any]], **arguments: Any) -> Raw:
+        """What a method of the client's raw responses says."""
+
+        async def attempt() -> Raw | Fault:
+            try:
+                return await _said(await method(**arguments))
+            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
+                return self._fault_of(error)
+
+        return await repeat(attempt, retry_s=self._retry_s, trouble=self._trouble)
+
+    async def _call_once(self, method: Callable[..., Awaitable[Any]], **arguments: Any) -> Raw:
+        """As `_call`, of something that must not happen twice: raises UnsureError when the answer was lost."""
+
+        async def attempt() -> Raw | Fault:
+            try:
+                return await _said(await method(**arguments))
+            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
+                fault = self._fault_of(error)
+            if fault.is_unsure:
+                raise UnsureError(fault.message)
+            return fault
+
+        return await repeat(attempt, retry_s=self._retry_s, trouble=self._trouble)
+
+    async def _lines(self, stream: Callable[[], Any]) -> list[bytes]:
+        """The lines of a streamed response."""
+
+        async def attempt() -> list[bytes] | Fault:
+            try:
+                async with stream() as response:
+                    return [line async for line in split_lines(response.iter_bytes())]
+            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
+                return self._fault_of(error)
+
+        return await repeat(attempt, retry_s=self._retry_s, trouble=self._trouble)
+
+    async def _pages(self, method: Callable[..., Awaitable[Any]], *, after: str) -> AsyncIterator[Raw]:
+        """The objects of a list, newest first; `after` is what the API calls its cursor."""
+        query: dict[str, Any] = {"limit": _PAGE}
+        while True:
+            page = await self._call(method, **query)
+            for raw in page["data"]:
+                yield raw
+            if not page.get("has_more") or not page["data"]:
+                return
+            query[after] = page["data"][-1]["id"]
+
+
+async def _said(response: Any) -> Raw:
+    # One client reads the body lazily, the other has read it.
+    text = response.text if isinstance(response.text, str) else await response.text()
+    raw: Raw = json.loads(text)
+    return raw

@@ -1,0 +1,196 @@
+"""What is taken out of a build is gone from every table, and the packs are exact again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from longalign_data.build.removal import Wish, remove
+from longalign_data.engine import Silent
+from longalign_data.errors import BuildError, UserError
+from longalign_data.explore.why import trace
+from longalign_data.packing.reader import open_packs
+from longalign_data.publish.verify import verify
+from longalign_data.shards.folder import BuildFolder
+from longalign_data.shards.manifest import require_manifest, stage_of
+from tests.publish.builds import RUN, hold, make, rows, write_corpus
+
+
+@pytest.fixture
+def copy(towns: BuildFolder, tmp_path: Path) -> BuildFolder:
+    shutil.copytree(towns.root, tmp_path / "towns" / "1.0.0")
+    return BuildFolder(tmp_path / "towns" / "1.0.0")
+
+
+def without(build: BuildFolder, **wish: list[str]) -> BuildFolder:
+    before = {path: path.read_bytes() for path in build.root.rglob("*") if path.is_file() and path.name != ".lock"}
+    made = remove(build, Wish(**wish), run=RUN, progress=Silent()).folder
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert verify(made, Silent()).faults == []
+    return made
+
+
+def test_no_byte_of_a_removed_document_stands_in_any_table(copy: BuildFolder) -> None:
+    sample = rows(copy, "samples")[3]
+    (doc_id,) = sample["doc_ids"]
+    document = next(row for row in rows(copy, "documents") if row["doc_id"] == doc_id)
+    # Lines that no other document has: the documents of a source are alike otherwise.
+    others = "\n".join(row["text"] for row in rows(copy, "documents") if row["doc_id"] != doc_id)
+    own = [line for line in document["text"].splitlines() if line.strip() and line not in others]
+    assert len(own) > 3
+    made = without(copy, documents=[doc_id[:12]])
+    assert made.root.name == "1.0.1"
+    for table in require_manifest(made)["tables"]:
+        for line in own:
+            assert hold(made.root / table, line) == []
+    assert hold(copy.root / "samples", own[0]) != []
+    manifest = require_manifest(made)
+    # As a record the id alone remains.
+    assert manifest["removed"] == [{"kind": "document", "id": doc_id, "version": "1.0.1"}]
+    assert hold(made.root, sample["sample_id"]) == []
+    assert not made.ledger.exists()
+    assert f"document `{doc_id}` (version 1.0.1)" in made.card.read_text()
+
+
+def test_its_tokens_are_gone_and_every_other_sequence_is_packed_once_an_epoch(copy: BuildFolder) -> None:
+    sample = rows(copy, "samples")[0]
+    (sequence,) = [row for row in rows(copy, "sequences") if row["sample_id"] == sample["sample_id"]]
+    made = without(copy, samples=[sample["sample_id"]])
+    needle = sequence["input_ids"][20:60]
+    for row in rows(made, "packs"):
+        text = ",".join(map(str, row["input_ids"]))
+        assert ",".join(map(str, needle)) not in text
+    kept = {row["sequence_id"] for row in rows(copy, "sequences")} - {sequence["sequence_id"]}
+    for epoch in (0, 1):
+        packed = [
+            name
+            for pack, entry in zip(rows(made, "packs"), rows(made, "plan"), strict=True)
+            if entry["epoch"] == epoch
+            for name in pack["sequence_ids"]
+        ]
+        assert sorted(packed) == sorted(kept)
+    reader = open_packs(made.root)
+    for step in range(reader.num_steps):
+        weights = sum(
+            float(batch.loss_weights.sum())
+            for rank in range(2)
+            if (batch := reader.batch(step, rank, 2, 0, 1)) is not None
+        )
+        assert weights == pytest.approx(reader.step(step).normalizer, rel=1e-5)
+    # The document itself was not asked to go.
+    assert sample["doc_ids"][0] in {row["doc_id"] for row in rows(made, "documents")}
+
+
+def test_a_source_goes_with_all_that_came_of_it(copy: BuildFolder) -> None:
+    made = without(copy, sources=["closed", "talk"])
+    for table in ("documents", "samples", "chats", "sequences"):
+        assert {row["source"] for row in rows(made, table)} <= {"open"}
+    assert rows(made, "chats") == []
+    kept = [row for row in rows(copy, "sequences") if row["source"] == "open"]
+    assert rows(made, "sequences") == kept
+    manifest = require_manifest(made)
+    ingest, sample, generate = (stage_of(manifest, stage) for stage in ("ingest", "sample", "generate"))
+    assert ingest is not None
+    assert sample is not None
+    assert generate is not None
+    assert ingest["details"]["sources"]["closed"]["out"] == 0
+    zh = [cell for cell in sample["details"]["cells"] if cell["lang"] == "zh"]
+    assert [cell["achieved"] for cell in zh] == [0] * len(zh)
+    assert sum(cell["achieved"] for cell in sample["details"]["cells"]) == len(rows(made, "selection"))
+    assert sum(generate["details"]["tasks"].values()) == len(rows(made, "samples"))
+    assert generate["left_out"]["removed"] == len(rows(copy, "samples")) - len(rows(made, "samples"))
+
+
+def test_removals_add_up_over_versions(copy: BuildFolder) -> None:
+    first, second = (row["sample_id"] for row in rows(copy, "samples")[:2])
+    made = without(without(copy, samples=[first]), samples=[second])
+    assert made.root.name == "1.0.2"
+    manifest = require_manifest(made)
+    assert [(entry["id"], entry["version"]) for entry in manifest["removed"]] == [(first, "1.0.1"), (second, "1.0.2")]
+    assert manifest["parent"]["version"] == "1.0.1"
+
+
+def test_unknown_ids_and_empty_versions_are_refused(copy: BuildFolder) -> None:
+    for wish, words in (
+        (Wish(sources=["opne"]), "no source 'opne'; it was made of: open, closed, talk"),
+        (Wish(documents=["zz"]), "0 documents have an id that begins with 'zz'"),
+        (Wish(samples=[""]), "0 samples have an id"),
+        (Wish(sources=["open", "closed", "talk"]), "nothing would be left to pack"),
+    ):
+        with pytest.raises(UserError, match=words):
+            remove(copy, wish, run=RUN, progress=Silent())
+    assert [path.name for path in copy.root.parent.iterdir()] == ["1.0.0"]
+
+
+def test_a_build_of_the_same_recipe_does_not_bring_it_back(tmp_path: Path) -> None:
+    recipe = write_corpus(tmp_path / "corpus")
+    output = tmp_path / "builds"
+    build = make(recipe, output)
+    sample, chat = rows(build, "samples")[2], rows(build, "chats")[0]
+    (doc_id,) = sample["doc_ids"]
+    made = without(build, documents=[doc_id], samples=[chat["sample_id"]])
+    with pytest.raises(BuildError, match=rf"the document {doc_id} \(by version 1\.0\.1\).*exclude"):
+        make(recipe, output)
+    lines = f"exclude: {{documents: [{doc_id}]}}\n"
+    next_ = write_corpus(tmp_path / "corpus", version="1.1.0", extra=lines)
+    with pytest.raises(BuildError, match=f"the sample {chat['sample_id']}"):
+        make(next_, output)
+    lines = f"exclude: {{documents: [{doc_id}], samples: [{chat['sample_id']}]}}\n"
+    again = make(write_corpus(tmp_path / "corpus", version="1.1.0", extra=lines), output)
+    assert doc_id not in {row["doc_id"] for row in rows(again, "documents")}
+    assert chat["sample_id"] not in {row["sample_id"] for row in rows(again, "chats")}
+    assert ("ingest", "withdrawn") in {(row["stage"], row["reason"]) for row in rows(again, "rejects")}
+    # Over the version that `remove` made nothing is built.
+    with pytest.raises(BuildError, match="made by longalign remove"):
+        make(write_corpus(tmp_path / "corpus", version="1.0.1", extra=lines), output)
+    assert verify(made, Silent()).faults == []
+
+
+def test_a_source_that_was_removed_must_leave_the_recipe(tmp_path: Path) -> None:
+    recipe = write_corpus(tmp_path / "corpus")
+    build = make(recipe, tmp_path / "builds")
+    without(build, sources=["talk"])
+    with pytest.raises(BuildError, match=r"the source 'talk' .*take it out of the recipe"):
+        make(recipe, tmp_path / "builds")
+
+
+def test_a_build_that_keeps_too_little_says_what_is_needed(tmp_path: Path) -> None:
+    build = make(write_corpus(tmp_path / "corpus", extra="keep: [samples, packs, plan]\n"), tmp_path / "builds")
+    with pytest.raises(BuildError, match=r"does not hold the table sequences.*`keep`"):
+        remove(build, Wish(sources=["open"]), run=RUN, progress=Silent())
+
+
+def test_why_leads_from_the_bytes_of_the_source_to_the_tokens_of_the_packs(towns: BuildFolder) -> None:
+    sample = rows(towns, "samples")[1]
+    steps = trace(towns, sample["sample_id"][:10])
+    words = {step.stage: step.what for step in steps}
+    assert list(dict.fromkeys(step.stage for step in steps if step.stage != "evidence")) == [
+        "source",
+        "document",
+        "drawn",
+        "sample",
+        "asked",
+        "encoded",
+        "pack",
+    ]
+    reference = words["document"].split()[1].rstrip(",")
+    file, span = reference.split(":")
+    start, end = map(int, span.split("-"))
+    corpus = towns.root.parent.parent.parent / "corpus"
+    line = json.loads((corpus / file).read_bytes()[start:end])
+    content = sample["messages"][0]["content"]
+    assert content.startswith(line["text"])
+    (sequence,) = [row for row in rows(towns, "sequences") if row["sample_id"] == sample["sample_id"]]
+    places = [step.what for step in steps if step.stage == "pack"]
+    assert len(places) == 2  # two epochs
+    packs = {row["pack_id"]: row for row in rows(towns, "packs")}
+    for place in places:
+        pack = packs[place.split(":")[0]]
+        first, last = (int(number.replace(",", "")) for number in place.split(" tokens ")[1].split(", ")[0].split("-"))
+        assert pack["input_ids"][first:last] == sequence["input_ids"]
+
+
+def test_why_asks_for_one_sample(towns: BuildFolder) -> None:
+    with pytest.raises(UserError, match="0 samples have an id that begins with 'zz'"):
+        trace(towns, "zz")
