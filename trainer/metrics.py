@@ -115,7 +115,7 @@ class Meter:
         if not self._timed:
             yield
             return
-        with busy(self._world.device) as seconds:
+        with busy(self._world.device, alone=self._world.ranks == 1) as seconds:
             yield
         self._seconds[micro, self._world.rank] = seconds[0]
 
@@ -179,17 +179,21 @@ def idle_by_rank(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 @contextmanager
-def busy(device: torch.device) -> Iterator[list[float]]:
+def busy(device: torch.device, *, alone: bool) -> Iterator[list[float]]:
     """The seconds for which this rank computes, as the one entry of a list once the block has ended.
 
     A clock between two barriers would not do: under ZeRO-3 ranks wait for each other in every layer, inside the block. On
-    a GPU it is the time of all kernels but those that communicate or copy, on a CPU that of this thread, which waits asleep.
+    a CPU it is the time of this thread, which waits asleep. On a GPU it is the time of all kernels but those that
+    communicate or copy; where a rank is `alone` it waits for nobody, and a clock does, which slows nothing down.
     """
     seconds: list[float] = []
-    if device.type != "cuda":
-        began = time.thread_time()
+    if device.type != "cuda" or alone:
+        clock = time.perf_counter if device.type == "cuda" else time.thread_time
+        synchronize(device)
+        began = clock()
         yield seconds
-        seconds.append(time.thread_time() - began)
+        synchronize(device)
+        seconds.append(clock() - began)
         return
     synchronize(device)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
