@@ -241,7 +241,7 @@ def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict
     )
     del sharded
     if config.lora is not None:
-        model.add_lora(causal_lm, config.lora)
+        model.add_lora(causal_lm, config.lora, seed=config.seed)
     if config.activation_checkpointing:
         model.checkpoint_activations(causal_lm)
     objective = Objective(causal_lm, chunk_rows=config.loss_chunk_rows, offload=config.offload_activations)
