@@ -7,10 +7,10 @@ RUN := $(BIN)/python -m
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test kills exactness schema cluster check fix bench clean
+.PHONY: help quickstart test browser shots kills exactness real-model schema cluster check fix bench clean
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/.base ## build a small real data set from what every Python ships, offline
 	$(BIN)/longalign build recipes/quickstart.yaml
@@ -28,11 +28,22 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+browser: ## install Chromium and Chinese letters, for the tests that look at pages (where apt-get may)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq chromium fonts-wqy-microhei fonts-noto-color-emoji; } || \
+	  echo "no Chromium could be installed here; the tests that need one are skipped" >&2
+
+shots: $(VENV)/.dev quickstart browser ## take the pictures of docs/look.md anew
+	$(RUN) tests.explore.look.shots builds/quickstart/1.0.0
+
 kills: $(VENV)/.dev ## 200 kills at random moments of the generate stage (long)
 	LONGALIGN_KILLS=200 $(RUN) pytest -n 2 tests/generation/test_kills.py
 
 exactness: $(VENV)/.dev ## the gradient of a step on every layout of ranks, engines and weights against Eq. 2 (long)
 	LONGALIGN_EXACTNESS=1 $(RUN) pytest tests/exactness
+
+real-model: $(VENV)/.dev ## train a real model of 135 million parameters on a CPU (minutes)
+	LONGALIGN_REAL_MODEL=1 $(RUN) pytest -m real_model
 
 schema: $(VENV)/.dev ## write recipes/schema.json anew, after a change of the recipe or the catalog's models
 	$(BIN)/python -c "from longalign_data.recipe import schema_json; print(schema_json(), end='')" > recipes/schema.json

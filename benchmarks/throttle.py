@@ -1,18 +1,24 @@
 """Live calls against a server that throttles and changes its mind: throughput beside the ideal, and the share refused.
 
-python benchmarks/throttle.py
+python benchmarks/throttle.py [--curator PYTHON]
 
 Two servers, both the fake provider in a process of its own: one takes so many calls at once and tells nothing, the other
-takes so many requests a minute and tells in its headers. The limits change twice. The ideal is what the limits allow.
+takes so many requests a minute and tells in its headers. The limits change twice. The ideal is what the limits allow. With
+`--curator`, bespoke curator (installed for that interpreter, as a user finds it, with no limits given by hand) asks the first
+server beside us in the same run.
 """
 
+import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +64,27 @@ async def ask_for(url: str, seconds: float, *, ceiling: int = 64) -> None:
     await teacher.close()
 
 
-def measure(name: str, phases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+def curator(python: str, url: str, seconds: float, folder: Path) -> None:
+    environment = os.environ | {"OPENAI_API_KEY": "fake", "CURATOR_CACHE_DIR": str(folder / "curator")}
+    environment |= {"CURATOR_VIEWER": "0", "TELEMETRY_ENABLED": "0", "HF_DATASETS_CACHE": str(folder / "hf")}
+    client = subprocess.Popen(
+        [python, str(Path(__file__).with_name("curator_client.py")), url, "5000"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    log = folder / "log.jsonl"
+    while '"status": 200' not in log.read_text(encoding="utf-8"):
+        assert client.poll() is None, "curator ended before its first answer"
+        time.sleep(0.2)
+    time.sleep(seconds)
+    client.kill()
+    client.wait()
+
+
+def measure(
+    name: str, phases: list[dict[str, Any]], folder: Path, ask: Callable[[str, float], None], client: str
+) -> list[dict[str, Any]]:
     import yaml
 
     scenario = {
@@ -75,12 +101,12 @@ def measure(name: str, phases: list[dict[str, Any]], folder: Path) -> list[dict[
     try:
         assert server.stdout is not None
         url = server.stdout.readline().split()[3]
-        asyncio.run(ask_for(url, PHASE_S * len(phases)))
+        ask(url, PHASE_S * len(phases))
     finally:
         server.kill()
         server.wait()
     calls = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    began = calls[0]["t"] - LATENCY_S
+    began = next(call["t"] for call in calls if call["status"] == 200) - LATENCY_S
     rows = []
     for number, limits in enumerate(phases):
         # What is known of the phase before is warm-up of this one.
@@ -89,6 +115,7 @@ def measure(name: str, phases: list[dict[str, Any]], folder: Path) -> list[dict[
         ideal = ideal_per_second(limits)
         rows.append(
             {
+                "client": client,
                 "server": name,
                 "limits": ", ".join(f"{key} {value}" for key, value in limits.items() if key != "tell"),
                 "answered_per_s": round(seen[200] / (stop - start), 2),
@@ -101,6 +128,18 @@ def measure(name: str, phases: list[dict[str, Any]], folder: Path) -> list[dict[
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [row for name, phases in SCENARIOS.items() for row in measure(name, phases, Path(folder))]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--curator", help="an interpreter that has bespokelabs-curator")
+    given = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        for name, phases in SCENARIOS.items():
+            rows += measure(name, phases, place, lambda url, seconds: asyncio.run(ask_for(url, seconds)), "longalign")
+        if given.curator:
+            name, phases = next(iter(SCENARIOS.items()))
+            code = "import importlib.metadata as m; print(m.version('bespokelabs-curator'))"
+            version = subprocess.check_output([given.curator, "-c", code], text=True).strip()
+            ask = partial(curator, given.curator, folder=place)
+            rows += measure(name, phases, place, ask, f"curator {version}")
     store("throttle", rows, packages=("anthropic",))

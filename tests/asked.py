@@ -72,6 +72,15 @@ class Asked:
         return out + err
 
 
+def longalign(*arguments: str, key: str = "any", code: int = 0) -> str:
+    command = [sys.executable, "-m", "longalign_data", *arguments]
+    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": "160"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
 def make_corpus(folder: Path, *, count: int = 16, size: int = 40) -> Path:
     """A corpus, and builds that stand before the generate stage; the same for every teacher."""
     with (folder / "en.jsonl").open("w", encoding="utf-8") as file:

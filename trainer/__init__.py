@@ -10,7 +10,9 @@
     probe      the start-up check that neighbours in a pack do not see each other, on the model at hand
     guard      losses that would spoil the weights, packs that do not fit into memory
     checkpoints  which one to go on from, how it is written, other numbers of ranks
-    loop       plan steps, metrics
+    loop       plan steps
+    metrics    loss by group, utilisation, memory and idle of a step; `flops` counts the operations
+    logs       metrics to a file, the terminal and trackers
 
 The arithmetic in one line: a step's gradient is grad(sum of w * CE over all its packs) / Z, where w and Z come from the
 build and Z is of the *whole* step, so neither ranks nor accumulation nor the shape of a pack can change it.

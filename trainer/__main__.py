@@ -7,11 +7,12 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from longalign_data.errors import LongAlignError, MissingExtraError, UserError
+from trainer.logs import TRACKERS
 
 EXAMPLES = """\
 examples:
@@ -22,14 +23,16 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong option, no usage."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The options; their help is the reference."""
-    found = _Parser(
+    found = Parser(
         prog="python -m trainer",
         description="Trains a stock Hugging Face causal language model on the packs of a build, with the plan's exact loss.",
         epilog=EXAMPLES,
@@ -37,11 +40,16 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = found.add_argument
-    add("--build", type=Path, required=True, metavar="FOLDER", help="a build: its tables packs/ and plan/ are read")
+    add(
+        "--build",
+        required=True,
+        metavar="FOLDER",
+        help="a build, here or published (hf://datasets/ORG/NAME@VERSION): its tables packs/ and plan/ are read",
+    )
     add("--model", required=True, help="a Hugging Face model folder, or a hub id, with @revision if wanted")
     add("--config", type=Path, required=True, metavar="YAML", help="how to train; see recipes/train/")
     add("--output", type=Path, metavar="FOLDER", help="where the run goes (default: runs/<name of the configuration>)")
-    add("--max-steps", type=_positive, metavar="N", help="stop after step N; the schedule stays that of the whole run")
+    add("--max-steps", type=positive, metavar="N", help="stop after step N; the schedule stays that of the whole run")
     add("--resume", action="store_true", help="go on from the last checkpoint in the output folder, if there is one")
     add(
         "--export",
@@ -49,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         help="train no step: write the model of the last checkpoint, on one rank or more",
     )
     add("--random-init", action="store_true", help="random weights; the model folder needs no more than a config.json")
+    add("--log", action="append", default=[], choices=TRACKERS, help="a tracker beside metrics.jsonl; may be repeated")
     # The deepspeed launcher adds this one; LOCAL_RANK says the same.
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return found
@@ -58,8 +67,13 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     """Runs one rank; returns the exit code."""
     asked = parser().parse_args(arguments)
     rank, ranks = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    return exit_code(lambda: _train(asked, rank=rank, ranks=ranks, environment=environment), rank=rank)
+
+
+def exit_code(work: Callable[[], None], *, rank: int = 0) -> int:
+    """Does the work; 0, or what its error stands for, which is told on standard error."""
     try:
-        _train(asked, rank=rank, ranks=ranks, environment=environment)
+        work()
     except LongAlignError as error:
         where = f" (rank {rank})" if rank else ""
         sys.stderr.write(f"error{where}: {error}\n")
@@ -101,6 +115,7 @@ def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Map
                 resume=asked.resume,
                 stop_after=asked.max_steps,
                 export_only=asked.export,
+                trackers=tuple(dict.fromkeys(asked.log)),
             ),
             rank=rank,
             ranks=ranks,
@@ -112,9 +127,17 @@ def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Map
                 torch.distributed.destroy_process_group()
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """The type of an option that counts."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """The type of an option that counts from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
     return int(text)
 
 

@@ -18,10 +18,10 @@ from longalign_data.packing.reader import PackBatch
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
     """`input_ids`, `position_ids`: int64 [1, T], positions restart in every sequence. `target_rows`, `labels`: int64 [R],
-    `weights`: float64 [R]: hidden row `target_rows[j]` predicts token `labels[j]`, which counts `weights[j]` in the loss. R
-    is at least 1: without targets there is one row of weight 0, so that every parameter takes part on every rank and
-    collectives stay in step. `cu_seqlens`, int32 [n + 1], and `max_seqlen` are of the whole pack, also where the rest is a
-    part of it."""
+    `weights`: float64 [R]: hidden row `target_rows[j]` predicts token `labels[j]`, which counts `weights[j]` in the loss;
+    `sequences`, int64 [R]: its place among the pack's sequences. R is at least 1: without targets there is one row of weight
+    0, so that every parameter takes part on every rank and collectives stay in step. `cu_seqlens`, int32 [n + 1], and
+    `max_seqlen` are of the whole pack, also where the rest is a part of it."""
 
     input_ids: Tensor
     position_ids: Tensor
@@ -30,6 +30,7 @@ class MicroBatch:
     target_rows: Tensor
     labels: Tensor
     weights: Tensor
+    sequences: Tensor
 
 
 def micro_batch(
@@ -51,10 +52,12 @@ def micro_batch(
         )
     # A weight on the first token of a sequence would train across the border between two sequences.
     assert not weights[borders[:-1]].any()
+    sequences = np.repeat(np.arange(len(borders) - 1), np.diff(borders))
     padding = -len(ids) % parts
     if padding:
         ids, weights = (np.concatenate([array, np.zeros(padding, array.dtype)]) for array in (ids, weights))
         positions = np.concatenate([positions, np.arange(padding)])
+        sequences = np.append(sequences, [sequences[-1]] * padding)  # of no weight
         borders, longest = np.append(borders, len(ids)), max(longest, padding)
     start, end = len(ids) * part // parts, len(ids) * (part + 1) // parts
     targets = start + 1 + np.flatnonzero(weights[start + 1 : end + 1])
@@ -72,4 +75,5 @@ def micro_batch(
         target_rows=put(np.maximum(targets - 1 - start, 0), np.int64),
         labels=put(ids[targets], np.int64),
         weights=put(weights[targets], np.float64),
+        sequences=put(sequences[targets], np.int64),
     )

@@ -90,6 +90,10 @@ class TrainConfig(yamlfile.Strict):
     """Steps between checkpoints; 0 writes one at the end alone."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    time_every: Annotated[int, Field(ge=0)] = 50
+    """Steps between those in which each rank's work on every pack is timed, for `idle`; 0 times none."""
+    peak_tflops: Annotated[Number, Field(gt=0)] | None = None
+    """What utilisation is measured against, for one device; without it large matrix products are timed at the start."""
     lora: Lora | None = None
     deepspeed: str | None = None
     """JSON file with further DeepSpeed settings, such as offload; relative to this file."""
@@ -135,6 +139,13 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     if "stage" in settings.get("zero_optimization", {}):
         raise RecipeError(f"{file}: zero_optimization.stage: not to be set here: write zero_stage in {path}")
     return config, settings
+
+
+def default_config() -> TrainConfig:
+    """Where none is given: what runs on this machine without DeepSpeed."""
+    import torch
+
+    return TrainConfig(engine="torch", dtype="bf16" if torch.cuda.is_available() else "fp32")
 
 
 def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:

@@ -246,7 +246,11 @@ class DeepSpeedEngine:
         self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
 
     def load(self, folder: Path, *, universal: bool = False) -> None:
+        decays = [group["weight_decay"] for group in self._engine.optimizer.param_groups]
         path, _ = self._engine.load_checkpoint(str(folder), tag="universal" if universal else "deepspeed")
+        # From the universal form, ZeRO-3 gives the first group's settings to all, so that norms would decay.
+        for group, decay in zip(self._engine.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
         if path is None:
             raise LongAlignError(f"{folder}: DeepSpeed cannot load this checkpoint; see its messages above")
 

@@ -15,27 +15,26 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from transformers import PretrainedConfig
 
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackReader, open_packs
-from trainer import attention, engine, model
+from trainer import attention, engine, logs, model
 from trainer.batch import micro_batch
 from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json
 from trainer.config import TrainConfig, learning_rate
 from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, World
 from trainer.guard import Guard, out_of_memory
 from trainer.loss import Objective
+from trainer.metrics import Meter
 from trainer.probe import probe
 
 
@@ -44,7 +43,7 @@ class Run:
     """What the command line asks for. `stop_after` ends this run early without changing its schedule;
     `export_only` trains no step and writes the model of the last checkpoint."""
 
-    build: Path
+    build: Path | str
     model: str
     output: Path
     config: TrainConfig
@@ -53,12 +52,14 @@ class Run:
     resume: bool = False
     stop_after: int | None = None
     export_only: bool = False
+    trackers: Sequence[str] = ()
 
 
 def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     """Trains from the first step, or from the last checkpoint, to the end; every rank calls it. Raises UserError for what a
     person can mend, before the first step where it can be known, and LongAlignError when training cannot go on."""
     config = asked.config
+    logs.check_installed(asked.trackers)
     reader = open_packs(asked.build)
     if reader.num_steps == 0:
         raise UserError(f"{asked.build}: its plan has no step; nothing to train on")
@@ -112,16 +113,16 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     guard = Guard(config, start.recent_losses)
     stop = start.step if asked.export_only else min(num_steps, asked.stop_after or num_steps)
     vocabulary = objective.model.config.get_text_config().vocab_size
-    if world.rank == 0:
-        write_json(asked.output / "run.json", _described(asked, world, reader, facts, attention_name))
-        keep_metrics(asked.output / "metrics.jsonl", start.step)
-    with _reporting(asked.output, world, start.step, stop) as report:
+    meter = Meter(objective, reader, world, config)
+    described = _described(asked, world, reader, facts, attention_name) | {"peak_flops": meter.peak}
+    with _reporting(asked, world, described, start.step, stop) as report:
         for step in range(start.step, stop):
             metrics = train_step(
                 worker,
                 reader,
                 world,
                 guard,
+                meter,
                 step=step,
                 rate=learning_rate(config, step, num_steps),
                 seed=config.seed,
@@ -143,6 +144,7 @@ def train_step(
     reader: PackReader,
     world: World,
     guard: Guard,
+    meter: Meter,
     *,
     step: int,
     rate: float,
@@ -171,14 +173,17 @@ def train_step(
             skipped = guard.judge(step, float(losses.sum()) / info.normalizer, pack_ids, losses)
         return skipped is None
 
+    meter.begin(step)
     for micro in range(accumulation):
         pack = reader.batch(plan_step, rank, ranks, micro, accumulation)
         batch = micro_batch(pack, world.device, vocabulary, part=world.part, parts=world.parts)
         of_packs[1, micro * ranks + rank] = 0 if pack is None else pack.num_tokens / world.parts
         try:
-            worker.accumulate(batch, world.ranks / info.normalizer, last=micro == accumulation - 1, sound=sound)
+            with meter.under(micro):
+                worker.accumulate(batch, world.ranks / info.normalizer, last=micro == accumulation - 1, sound=sound)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(step, world.rank, pack, error) from None
+        meter.add(pack, batch)
     norm = worker.step(rate)
     if skipped is None and norm is not None and not math.isfinite(norm):
         skipped = guard.reject(step, f"the norm of the gradient is {norm}", pack_ids)
@@ -186,16 +191,18 @@ def train_step(
     total, tokens = of_packs.sum(dim=1).tolist()
     return {
         "step": step,
-        "loss": total / info.normalizer,
+        "loss": total / info.normalizer if math.isfinite(total) else None,
         "learning_rate": rate,
-        "grad_norm": norm,
+        "grad_norm": norm if norm is not None and math.isfinite(norm) else None,
         "num_tokens": int(tokens),
         "tokens_per_second": round(tokens / seconds, 1),
         "seconds": round(seconds, 4),
         "num_sequences": info.num_sequences,
         "normalizer": info.normalizer,
         "num_packs": info.num_packs,
-    } | ({"skipped": skipped} if skipped else {})
+        **meter.finish(plan_step, seconds),
+        **({"skipped": skipped} if skipped else {}),
+    }
 
 
 def plan_hash(reader: PackReader) -> str:
@@ -234,7 +241,7 @@ def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict
     )
     del sharded
     if config.lora is not None:
-        model.add_lora(causal_lm, config.lora)
+        model.add_lora(causal_lm, config.lora, seed=config.seed)
     if config.activation_checkpointing:
         model.checkpoint_activations(causal_lm)
     objective = Objective(causal_lm, chunk_rows=config.loss_chunk_rows, offload=config.offload_activations)
@@ -242,25 +249,14 @@ def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict
 
 
 @contextmanager
-def _reporting(output: Path, world: World, start: int, stop: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Metrics to `metrics.jsonl`, flushed line by line, and to the terminal; on rank 0 alone."""
+def _reporting(asked: Run, world: World, described: dict[str, Any], start: int, stop: int) -> Iterator[logs.Report]:
+    """Rank 0 notes the run and reports its steps; the others have nothing to say."""
     if world.rank != 0:
         yield lambda metrics: None
         return
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    live = Progress(*columns, console=console, disable=not console.is_terminal)
-    with (output / "metrics.jsonl").open("a", encoding="utf-8") as file, live:
-        task = live.add_task("", total=stop, completed=start)
-
-        def report(metrics: dict[str, Any]) -> None:
-            file.write(json.dumps(metrics) + "\n")
-            file.flush()
-            line = "loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s".format(**metrics)
-            live.update(task, advance=1, description=line)
-            if not console.is_terminal:
-                console.print(f"step {metrics['step'] + 1}/{stop}  {line}  {metrics['seconds']:.1f} s", highlight=False)
-
+    write_json(asked.output / "run.json", described)
+    keep_metrics(asked.output / "metrics.jsonl", start)
+    with logs.reporting(asked.output, trackers=asked.trackers, described=described, start=start, stop=stop) as report:
         yield report
 
 

@@ -29,6 +29,8 @@ class WeightedCrossEntropy(nn.Module):
         self.weight = head.weight
         self.bias = head.bias
         self.chunk_rows = chunk_rows
+        self.row_losses: Tensor | None = None
+        """w * CE of every row of the last forward, detached, [R]. Kept here because engines pass on one scalar."""
 
     def forward(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """`hidden` [R, H], `labels` and `weights` (fp64) [R] -> the weighted sum, a scalar in fp32 (fp64 for an fp64 model)."""
@@ -36,12 +38,14 @@ class WeightedCrossEntropy(nn.Module):
             checkpoint(self._chunk, *rows, use_reentrant=False, preserve_rng_state=False)
             for rows in zip(*(t.split(self.chunk_rows) for t in (hidden, labels, weights)), strict=True)
         ]
-        return torch.stack(parts).sum()
+        losses = torch.cat(parts)
+        self.row_losses = losses.detach()
+        return losses.sum()
 
     def _chunk(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         logits = F.linear(hidden, self.weight, self.bias)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return (F.cross_entropy(logits, labels, reduction="none") * weights.to(logits.dtype)).sum()
+        return F.cross_entropy(logits, labels, reduction="none") * weights.to(logits.dtype)
 
 
 class Objective(nn.Module):

@@ -44,7 +44,8 @@ class TerminalProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def start(self, label: str, total: int | None, unit: str) -> None:
         """A stage begins; the bar of the one before goes."""

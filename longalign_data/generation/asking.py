@@ -7,7 +7,8 @@ nothing but the bill.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from longalign_data.engine import Progress
@@ -20,6 +21,8 @@ from longalign_data.teachers.base import ABORTING_REASONS, Teacher
 
 REFUSALS_BEFORE_ANY_ANSWER = 3
 """So many requests refused as malformed, and none answered: the fault is in the recipe, not in the documents."""
+
+READ_BYTES = 100_000
 
 GO_ON = "nothing that was received is lost; run the same command again to go on"
 
@@ -53,6 +56,16 @@ async def ask_missing(
     asker.conclude(num_documents)
 
 
+def _some(documents: Iterator[Document]) -> Sequence[Document]:
+    """The next documents: one long one, or short ones together; none at the end."""
+    found: list[Document] = []
+    size = 0
+    while size < READ_BYTES and (document := next(documents, None)) is not None:
+        found.append(document)
+        size += document.num_bytes
+    return found
+
+
 @dataclass(slots=True, kw_only=True)
 class _Asker:
     """What the workers share. `patience` documents that fail in a row mean that the teacher is away."""
@@ -68,12 +81,21 @@ class _Asker:
     abort: TeacherError | None = None
     held: list[tuple[Call, TeacherError, Document]] = field(default_factory=list)
     has_answers: bool = False
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    read: deque[Document] = field(default_factory=deque)
 
     async def work(self, documents: Iterator[Document]) -> None:
-        for document in documents:
+        while (document := await self._next(documents)) is not None:
             await self._document(document)
             if self.abort or self.num_failed_in_row >= self.patience:
                 return
+
+    async def _next(self, documents: Iterator[Document]) -> Document | None:
+        # Beside the loop: decompressing a long document takes longer than anything else here.
+        async with self.reading:
+            if not self.read:
+                self.read.extend(await asyncio.to_thread(_some, documents))
+            return self.read.popleft() if self.read else None
 
     async def _document(self, document: Document) -> None:
         # A teacher on this machine never waits; without this an interruption would only be seen at the end.

@@ -34,8 +34,12 @@ REASONS: dict[StopReason, str] = {
     "unknown": "stopped-early",
 }
 """The reject of every stop reason but `end_turn`. The other rejects of this stage are `no-questions`, `empty-answer`,
-`teacher-error` (a reply that is not in the provider's format) and what a provider refused a request for:
-`context-exceeded` and `bad-request`."""
+`teacher-error` (a reply that is not in the provider's format), `document-cut` (the server read a part of the document) and
+what a provider refused a request for: `context-exceeded` and `bad-request`."""
+
+LEAST_SHARE = 1 / 3
+"""So many of the recipe's tokens of a document a prompt has at least by anybody's count; the farthest apart are tokenizers that
+take digits one by one and those that take them by three."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,8 @@ def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Fi
         return [asked]
     if isinstance(asked, Rejected):
         return asked
+    if cut := _cut_document(document, asked):
+        return cut
     questions = parse_questions(asked.text)
     if not questions:
         return Rejected(reason="no-questions", detail=f"no question in the reply: {shortened(asked.text)}")
@@ -150,6 +156,19 @@ def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Fi
     if missing:
         return missing
     return Finished(task=task, questions=questions, asked=asked, asked_id=asking.request_id, answers=answers)
+
+
+def _cut_document(document: Document, asked: TeacherReply) -> Rejected | None:
+    """Some servers cut a prompt that is too long for them without a word. It shows in the usage of the first call, before any
+    of the document can stand in a cache that the usage leaves out."""
+    usage = asked.usage
+    num_read = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
+    if not 0 < num_read < LEAST_SHARE * document.num_tokens:
+        return None
+    return Rejected(
+        reason="document-cut",
+        detail=f"the server read {num_read:,} tokens of a document of about {document.num_tokens:,}; give it a longer context",
+    )
 
 
 def _checks(

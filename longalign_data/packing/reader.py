@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longalign_data.errors import BuildError
-from longalign_data.records import PACKS, PLAN
+from longalign_data.records import PACKS, PLAN, TABLES
 
 CACHED_GROUPS = 4
 """Row groups kept in memory, about a megabyte each."""
@@ -76,14 +76,15 @@ class PackReader:
     """Random access to the packs of a build. Safe to pickle into loader processes: files are opened where they are read.
 
     `packs_per_step` is K and `capacity` the largest number of tokens in a pack: as the build declares them, and where it
-    declares nothing (a bare copy of the two tables) the largest that occur. `num_epochs` epochs follow each other in the
+    declares nothing (a bare copy of the two tables) the largest that occur. `work` is its work model, `linear` and
+    `quadratic`, if it declares one. `num_epochs` epochs follow each other in the
     `num_steps` steps.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self._folder = _Folder.at(folder)
         self._files = self._folder.files("packs")
-        plan = _read_plan(self._folder)
+        plan = _concatenated(self._folder, self._folder.files("plan"), PLAN)
         self._pack_ids: list[str] = plan.column("pack_id").to_pylist()
         steps = plan.column("step").to_numpy()
         self._m = plan.column("num_sequences").to_numpy()
@@ -106,6 +107,7 @@ class PackReader:
         self.num_epochs = int(self._epochs[-1]) + 1 if len(steps) else 0
         self.packs_per_step = int(declared.get("packs_per_step") or max(np.diff(self._starts), default=0))
         self.capacity = int(declared.get("capacity") or self._capacities.max(initial=0))
+        self.work: dict[str, float] | None = declared.get("work")
 
     def step(self, step: int) -> StepInfo:
         """What step `step` holds. Raises IndexError outside range(num_steps)."""
@@ -122,6 +124,12 @@ class PackReader:
         """The packs of step `step`, in order of position."""
         first, end = self._bounds(step)
         return self._pack_ids[first:end]
+
+    def columns(self, table: str, names: Sequence[str]) -> pa.Table | None:
+        """Columns of one of the build's tables, whole; None when the folder has no such table."""
+        paths = self._folder.files(table, needed=False)
+        schema = pa.schema([TABLES[table][1].field(name) for name in names])
+        return _concatenated(self._folder, paths, schema) if paths else None
 
     def check_files(self, part: int = 0, parts: int = 1) -> int:
         """Compares every `parts`-th file of packs and plan, from `part` on, with the SHA-256 that the build gives for it, and
@@ -333,13 +341,13 @@ class _Folder:
     def __str__(self) -> str:
         return self.root if self.store is None else self.store.unstrip_protocol(self.root)
 
-    def files(self, table: str) -> list[str]:
-        """The files of a table, in order."""
+    def files(self, table: str, *, needed: bool = True) -> list[str]:
+        """The files of a table, in order; none only where they are not `needed`."""
         if self.store is None:
             found = [str(path) for path in (Path(self.root) / table).glob("*.parquet")]
         else:
             found = self.store.glob(f"{self.root.rstrip('/')}/{table}/*.parquet")
-        if not found:
+        if not found and needed:
             raise BuildError(f"{self}: no {table}/*.parquet here; make them with: longalign build RECIPE")
         return sorted(found)
 
@@ -399,12 +407,12 @@ def _numbers(table: pa.Table, column: str, row: int) -> npt.NDArray[Any]:
     return numbers
 
 
-def _read_plan(folder: _Folder) -> pa.Table:
+def _concatenated(folder: _Folder, paths: list[str], schema: pa.Schema) -> pa.Table:
     tables: list[pa.Table] = []
-    for path in folder.files("plan"):
-        with folder.parquet(path, PLAN) as file:
+    for path in paths:
+        with folder.parquet(path, schema) as file:
             try:
-                tables.append(file.read(columns=PLAN.names, use_threads=False))
+                tables.append(file.read(columns=schema.names, use_threads=False))
             except (pa.ArrowInvalid, OSError) as error:
                 raise BuildError(f"{path}: cannot be read: {error}") from error
     return pa.concat_tables(tables).combine_chunks()

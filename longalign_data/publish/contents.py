@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longalign_data.errors import BuildError, UserError
+from longalign_data.identity import file_sha256
 from longalign_data.publish.card import render_card
 from longalign_data.publish.secrets import Leak, find_leaks
 from longalign_data.publish.withheld import WITHOUT_DOCUMENTS, withhold_documents
@@ -75,10 +76,12 @@ def prepare_publication(
     """What publishing the build would bring to `repo_id`. Without `tables` everything that the build holds; with
     `without_documents` the tables that hold none of their texts, written into the empty folder `staging`.
 
-    Raises BuildError when the build is not complete or a file is not there with its size, and UserError for tables that
+    Raises BuildError when the build is not complete or a file is not what the manifest says, and UserError for tables that
     the build does not have.
     """
     manifest = require_manifest(build)
+    if "published" in manifest:
+        raise BuildError(f"{build.root}: is a copy of something published; publish the build that it was made of")
     chosen = _chosen(build, manifest, tables, without_documents)
     for table in chosen:
         _require_files(build, shards_of(manifest, table))
@@ -138,8 +141,8 @@ def _chosen(build: BuildFolder, manifest: Manifest, tables: Sequence[str] | None
 def _require_files(build: BuildFolder, shards: Sequence[ShardInfo]) -> None:
     for shard in shards:
         path = build.root / shard.path
-        if not path.is_file() or path.stat().st_size != shard.bytes:
-            raise BuildError(f"{path}: is not there as the manifest says; see: longalign verify {build.root}")
+        if not path.is_file() or path.stat().st_size != shard.bytes or file_sha256(path) != shard.sha256:
+            raise BuildError(f"{path}: is not what the manifest says; see: longalign verify {build.root}")
 
 
 def _manifest(manifest: Manifest, shards: Mapping[str, Sequence[ShardInfo]], without_documents: bool) -> Manifest:

@@ -7,6 +7,7 @@ prompt would differ from server to server. Prefix caches of these servers work o
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
@@ -70,7 +71,8 @@ class OpenAITeacher:
 
     def _params(self, request: TeacherRequest) -> dict[str, Any]:
         # OpenAI's newer models refuse `max_tokens`; many other servers know nothing else.
-        limit = "max_tokens" if self._connection.base_url else "max_completion_tokens"
+        host = urlsplit(self._connection.base_url or BASE_URL).hostname or ""
+        limit = "max_completion_tokens" if host.endswith("openai.com") else "max_tokens"
         return {
             "model": request.model,
             "messages": [{"role": "user", "content": prompt(request)}],

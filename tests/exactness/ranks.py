@@ -1,12 +1,6 @@
-"""Gloo ranks that run the trainer's own engines on many layouts, one after the other, and say how far each is from Eq. 2.
+"""Gloo ranks that run the trainer's own engines on many layouts, one after the other, and say how far each is from Eq. 2."""
 
-The ranks are forked from a server that has imported torch, transformers and DeepSpeed once, because importing takes longer
-than any of the cases.
-"""
-
-import gc
 import json
-import multiprocessing
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +13,7 @@ import torch.distributed as dist
 from longalign_data.packing.reader import PackReader, open_packs
 from tests.exactness.reference import distance
 from tests.trainer.builds import VOCABULARY, tiny_llama
+from tests.trainer.processes import finish, start
 from trainer import attention
 from trainer.batch import micro_batch
 from trainer.config import TrainConfig
@@ -66,18 +61,12 @@ def run(cases: Sequence[Case], folder: Path) -> list[dict[str, float]]:
     """The result of each case, which must all have the same number of ranks: `step 0`, `step 1` (distances from Eq. 2, whose
     gradients lie in `folder` beside the builds) and, in a file of its own, the weights after one update."""
     (ranks,) = {case.ranks for case in cases}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.exactness.preloaded"])
-    store = folder / f"store-{cases[0].ranks}-{id(cases)}"
+    store = folder / f"store-{ranks}-{id(cases)}"
     result = folder / f"{store.name}.json"
-    processes = [
-        context.Process(target=_rank, args=(rank, ranks, store, list(cases), folder, result)) for rank in range(ranks)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * ranks, "a rank failed; see the output above"
+    codes = finish(
+        start(_rank, [(rank, ranks, store, list(cases), folder, result) for rank in range(ranks)]), timeout=3600
+    )
+    assert codes == [0] * ranks, "a rank failed; see the output above"
     found: list[dict[str, float]] = json.loads(result.read_text())
     return found
 
@@ -88,8 +77,6 @@ def updated(case: Case, folder: Path) -> Path:
 
 
 def _rank(rank: int, ranks: int, store: Path, cases: list[Case], folder: Path, result: Path) -> None:
-    torch.set_num_threads(1)
-    gc.freeze()  # DeepSpeed collects garbage for every engine it makes; what is imported is none
     # DeepSpeed reads these itself.
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "DS_ACCELERATOR": "cpu"}
     dist.init_process_group("gloo", store=dist.FileStore(str(store), ranks), rank=rank, world_size=ranks)

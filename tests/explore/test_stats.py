@@ -184,3 +184,50 @@ def test_what_is_printed_fits_80_columns_and_needs_no_colour(build: BuildFolder)
 def test_figures_take_at_most_five_characters(number: int, text: str) -> None:
     assert stats._short(number) == text
     assert len(text) <= 5
+
+
+def test_the_funnel_and_the_crossings_account_for_every_row(build: BuildFolder) -> None:
+    found = figures.collect(build)
+    assert [(row.stage, row.num_in, row.num_out) for row in found.stages][:2] == [
+        ("ingest", 29, 24),
+        ("sample", 24, 20),
+    ]
+    for row in found.stages:
+        if row.stage != "pack":
+            assert row.num_in == row.num_out + row.num_rejected + row.num_left_out
+    assert sum(row.samples for row in found.crossings) == 18
+    assert sum(row.tokens for row in found.crossings) == sum(lengths_of(build, "samples"))
+    assert len({(row.source, row.language, row.task) for row in found.crossings}) == len(found.crossings) == 6
+    assert {histogram.of: len(histogram.bars) for histogram in found.fine} == dict.fromkeys(
+        ("documents", "selected", "samples"), figures.FINE_BINS
+    )
+
+
+def test_evidence_is_counted_by_its_depth(build: BuildFolder) -> None:
+    found = figures.collect(build).depths
+    assert {row.task: sum(row.tenths) for row in found} == {"extraction": 4, "general": 5, "reasoning": 4, "summary": 5}
+    # The evidence of each document was looked for from its middle on.
+    assert sum(sum(row.tenths[:5]) for row in found) == 0
+
+
+def test_bands_of_steps_say_how_full_and_how_uneven_they_are(build: BuildFolder) -> None:
+    bands = figures.collect(build).steps
+    assert [(band.first, band.last) for band in bands] == [(0, 0), (1, 1), (2, 2)]
+    packs = [
+        row for path in build.shards("packs") for row in pq.read_table(path, columns=["num_tokens", "work"]).to_pylist()
+    ]
+    for band, of_step in zip(bands, (packs[:3], packs[3:6], packs[6:]), strict=True):
+        assert band.fill == pytest.approx(sum(pack["num_tokens"] for pack in of_step) / 30_000)
+        work = [pack["work"] for pack in of_step]
+        assert band.idle == pytest.approx(1 - sum(work) / (3 * max(work)))
+        assert (band.least_sequences, band.most_sequences) == (6, 6)
+
+
+def test_the_figures_of_a_published_build_come_from_its_manifest(build: BuildFolder, tmp_path: Path) -> None:
+    shutil.copytree(build.root, tmp_path / "published")
+    published = BuildFolder(tmp_path / "published")
+    reports = [json.loads(build.report(row.stage).read_text()) for row in figures.collect(build).stages]
+    stages = [{name: value for name, value in report.items() if name != "shards"} for report in reports]
+    published.manifest.write_text(json.dumps({"stages": stages}))
+    shutil.rmtree(published.root / "state")
+    assert figures.collect(published) == figures.collect(build)

@@ -65,12 +65,13 @@ class Counting:
         self.started: list[tuple[str, int | None, str]] = []
         self.items = 0
         self.tokens = 0
+        self.notes: list[str] = []
 
     def start(self, label: str, total: int | None, unit: str) -> None:
         self.started.append((label, total, unit))
 
     def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
-        del note
+        self.notes.append(note)
         self.items += items
         self.tokens += tokens
 
@@ -407,6 +408,17 @@ def test_a_teacher_that_is_away_is_not_asked_about_every_document(tmp_path: Path
         assert len(server.seen) <= 8
 
 
+def test_while_a_teacher_is_away_the_progress_says_so_and_why(tmp_path: Path) -> None:
+    build = stand(tmp_path, some_documents(2))
+    progress = Counting()
+    with pytest.raises(TeacherError, match="2 of 2 documents could not be asked"):
+        run_generate(build, recipe(), "http://127.0.0.1:9", retry_s=6.0, progress=progress)
+    said = [note for note in progress.notes if "no answer for" in note]
+    assert said
+    assert "Connection error" in said[-1]
+    assert "asking again, 6 s long at most" in said[-1]
+
+
 def test_no_key_is_in_any_file_of_the_build_or_in_any_message(tmp_path: Path) -> None:
     build = stand(tmp_path, some_documents(3))
     with FakeServer(teaches).running() as server:
@@ -490,6 +502,7 @@ def test_a_stage_cut_off_while_writing_goes_on_with_the_same_rows_and_figures(tm
             "seconds": 1.0,
             "rejected": {},
             "left_out": {},
+            "figures": {},
         },
         "shards": {"samples": kept, "rejects": []},
     }

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,7 @@ from typing import Any
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
-from tests.asked import PRICES, address
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.asked import PRICES, address, longalign
 
 
 @pytest.fixture
@@ -26,15 +22,6 @@ def prices(tmp_path: Path) -> str:
 def report(output: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((output / "asked/1.0.0/state/generate.json").read_text(encoding="utf-8"))
     return state
-
-
-def longalign(*arguments: str, key: str = "any", code: int = 0) -> str:
-    command = [sys.executable, "-m", "longalign_data", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": "160"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -55,12 +42,14 @@ def test_what_samples_cost_is_what_the_provider_metered(
     )
     cost = report(out)["details"]["cost"]
     assert report(out)["num_rejected"] == 0
-    assert cost["usd"] == pytest.approx(server.state.usd(), abs=1e-6)
     assert cost["ledger_usd"] == pytest.approx(server.state.usd(), abs=1e-6)
+    # The tiny question that goes ahead of the first batch belongs to no sample.
+    trial = 0.0005 if schedule == "batch" else 1e-6
+    assert 0 <= server.state.usd() - cost["usd"] + 1e-6 < trial + 1e-6
     for parts in ("by_source", "by_task", "by_model"):
         assert sum(cost[parts].values()) == pytest.approx(cost["usd"], abs=1e-4)
     assert f"{cost['usd']:,.4f} USD" in said
-    assert f"{cost['usd']:,.4f}" in longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
+    assert f"{cost['ledger_usd']:,.4f}" in longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
 
 
 @pytest.mark.parametrize("schedule", ["live", "batch"])

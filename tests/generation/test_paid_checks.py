@@ -12,8 +12,7 @@ from longalign_data.errors import RecipeError
 from longalign_data.generation.paid import Checked, score
 from longalign_data.recipe import load_recipe
 from longalign_data.teachers.fake import FakeServer
-from tests.asked import PRICES, Asked, log_of, rows, texts
-from tests.generation.test_money import longalign
+from tests.asked import PRICES, Asked, log_of, longalign, rows, texts
 
 BOTH = "generate: {paid_checks: {closed_book: {}, judge: {}}, "
 

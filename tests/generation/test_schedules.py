@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
-from tests.asked import KEY, PRICES, Asked, address, log_of, rows, texts
+from tests.asked import KEY, PRICES, Asked, address, log_of, longalign, rows, texts
 
 QUICK = {"seconds": 0.2}
 
@@ -55,6 +55,7 @@ ODD_REPLIES = {
     "context-exceeded": "context-exceeded",
     "invalid": "bad-request",
     "too-long": "context-exceeded",
+    "cut-prompt": "document-cut",
 }
 
 
@@ -139,6 +140,9 @@ def test_ctrl_c_leaves_at_once_and_the_same_command_fetches_what_was_done_meanwh
     assert code == 130
     assert "the same command goes on" in err
     (batch,) = server.state.batches.values()
+    shown = longalign("ledger", str(tmp_path / "out/asked/1.0.0"))
+    assert f"batch out: 16 requests ({batch.batch_id})" in shown
+    assert "fetch them before 20" in shown
     batch.ready = 0.0
     asked.build(server.url, tmp_path / "out", "--schedule", "batch")
     keys = Counter(item["key"] for line in log_of(tmp_path) if line["event"] == "batch" for item in line["items"])
@@ -168,6 +172,19 @@ def test_results_that_are_no_longer_kept_are_asked_for_again(
     # The provider charged for the batch that nobody fetched; its tokens are known from our own count alone.
     assert cost["ledger_usd"] - cost["not_fetched"]["usd"] < server.state.usd() < 1.2 * cost["ledger_usd"]
     assert f"about {cost['not_fetched']['usd']:,.4f} USD" in said
+
+
+def test_what_a_provider_restricts_is_said_once_and_not_where_the_recipe_states_its_terms(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, server = corpus("anthropic", count=4), serve()
+    notice = "Anthropic's terms restrict training"
+    assert notice in asked.build(server.url, tmp_path / "out")
+    assert notice not in asked.build(server.url, tmp_path / "out")
+    text = asked.recipe.read_text(encoding="utf-8")
+    asked.recipe.write_text(text.replace("model: fake-1", "model: fake-1, terms: by contract 7"), encoding="utf-8")
+    assert notice not in asked.build(server.url, tmp_path / "stated")
+    assert {row["teacher"]["terms"] for row in rows(tmp_path / "stated", "samples")} == {"by contract 7"}
 
 
 @pytest.mark.parametrize("schedule", ["live", "batch"])

@@ -1,7 +1,7 @@
 """Builds and models for the trainer's tests: packs and plan written through the stage writer, tiny random Llamas."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +19,33 @@ Shape = tuple[int, int]
 
 
 def write_build(
-    root: Path, steps: Sequence[Sequence[Sequence[Shape]]], *, packs_per_step: int, alpha: float = 1.0
+    root: Path,
+    steps: Sequence[Sequence[Sequence[Shape]]],
+    *,
+    packs_per_step: int,
+    alpha: float = 1.0,
+    spoiled: Mapping[int, float] | None = None,
 ) -> Path:
-    """Steps of packs of sequences as a build. Tokens count upwards by 7 from a drawn start, so that there is something to learn."""
+    """Steps of packs of sequences as a build. Tokens count upwards by 7 from a drawn start, so that there is something
+    to learn. With `spoiled` all steps of one shape hold the same tokens, and the weights of pack n are multiplied by
+    `spoiled[n]`, which the plan does not know."""
     drawn = np.random.default_rng(0)
+    alike = drawn.bit_generator.state
     with StageWriter(BuildFolder(root), "pack", fingerprint="test", run=RunOptions()) as writer:
         number = 0
         for step, packs in enumerate(steps):
+            if spoiled is not None:
+                drawn.bit_generator.state = alike
             counts = [targets for pack in packs for _, targets in pack if targets]
             for position, pack in enumerate(packs):
                 ids: list[int] = []
                 weights: list[float] = []
                 borders = [0]
+                factor = (spoiled or {}).get(number, 1.0)
                 for length, targets in pack:
                     start = int(drawn.integers(VOCABULARY))
                     ids += [(start + 7 * i) % VOCABULARY for i in range(length)]
-                    weights += [0.0] * (length - targets) + [max(targets, 1) ** -alpha] * targets
+                    weights += [0.0] * (length - targets) + [factor * max(targets, 1) ** -alpha] * targets
                     borders.append(borders[-1] + length)
                 row = Pack(
                     pack_id=f"pack-{number}",

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,60 +13,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.trainer import runs
 from tests.trainer.builds import VOCABULARY, write_build, write_model_config
+from tests.trainer.processes import free_port
+from tests.trainer.runs import NUM_STEPS, losses, metrics
 from trainer.__main__ import main
 
 pytestmark = pytest.mark.torch
 
 ROOT = Path(__file__).parents[2]
-NUM_STEPS = 12
-CONFIG = """\
-engine: {engine}
-zero_stage: {stage}
-dtype: fp32
-learning_rate: 1e-2
-schedule: cosine
-warmup_steps: 2
-weight_decay: 0.01
-activation_checkpointing: {checkpointing}
-loss_chunk_rows: 3
-checkpoint_every: 5
-"""
 
 
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build of 12 steps of four uneven packs, the last step short of one, and a model folder."""
-    root = tmp_path_factory.mktemp("trainer")
-    step = [[(30, 8), (20, 3)], [(50, 16)], [(10, 2), (12, 4), (20, 1)], [(64, 5)]]
-    write_build(root / "build", [*[step] * (NUM_STEPS - 1), step[:3]], packs_per_step=4)
-    write_model_config(root / "model")
-    return root
-
-
-def arguments(
-    place: Path, output: Path, *, engine: str = "torch", stage: int = 0, extra: tuple[str, ...] = ()
-) -> list[str]:
-    config = output.with_name(f"{output.name}.yaml")
-    config.write_text(CONFIG.format(engine=engine, stage=stage, checkpointing=str(stage == 3).lower()))
-    model = ["--model", str(place / "model"), "--random-init"]
-    return ["--build", str(place / "build"), *model, "--config", str(config), "--output", str(output), *extra]
-
-
-def metrics(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(output: Path) -> list[float]:
-    return [line["loss"] for line in metrics(output)]
-
-
-@pytest.fixture(scope="session")
-def reference(place: Path) -> Path:
-    """An uninterrupted run in one process."""
-    output = place / "reference"
-    assert main(arguments(place, output), {}) == 0
-    return output
+def arguments(place: Path, output: Path, *extra: str, **changes: Any) -> list[str]:
+    return runs.options(place / "build", place / "model", output, *extra, **changes)
 
 
 def launch(command: list[str], *, timeout: float = 200) -> subprocess.CompletedProcess[str]:
@@ -91,19 +49,6 @@ def launch(command: list[str], *, timeout: float = 200) -> subprocess.CompletedP
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def torchrun(ranks: int, options: list[str]) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
-    return launch(
-        [*launcher, "--master_addr", "127.0.0.1", "--master_port", str(free_port()), "-m", "trainer", *options]
-    )
-
-
 def test_the_loss_falls_and_every_step_leaves_a_line_with_its_facts(reference: Path) -> None:
     lines = metrics(reference)
     assert [line["step"] for line in lines] == list(range(NUM_STEPS))
@@ -125,9 +70,9 @@ def test_the_trained_model_is_a_folder_that_transformers_loads(place: Path, refe
 
 def test_a_run_that_stopped_goes_on_to_the_same_losses_to_the_bit(place: Path, reference: Path) -> None:
     output = place / "stopped"
-    assert main(arguments(place, output, extra=("--max-steps", "7")), {}) == 0
+    assert main(arguments(place, output, "--max-steps", "7"), {}) == 0
     assert len(losses(output)) == 7
-    assert main(arguments(place, output, extra=("--resume",)), {}) == 0
+    assert main(arguments(place, output, "--resume"), {}) == 0
     assert losses(output) == losses(reference)
     ours, theirs = (folder / "model" / "model.safetensors" for folder in (output, reference))
     assert ours.read_bytes() == theirs.read_bytes()
@@ -147,42 +92,25 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(place: Path, refere
     process.wait()
     with (output / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "lo')  # a line cut off by the kill
-    assert main(arguments(place, output, extra=("--resume",)), {}) == 0
+    assert main(arguments(place, output, "--resume"), {}) == 0
     # The same thread count would give the same bits; the killed process had one thread, this one has what it has.
     assert losses(output) == pytest.approx(losses(reference), rel=1e-5)
     assert [line["step"] for line in metrics(output)] == list(range(NUM_STEPS))
 
 
-@pytest.fixture(scope="session", params=[2, 3])
-def sharded(request: pytest.FixtureRequest, place: Path) -> Path:
-    """A run of two ranks under DeepSpeed; with stage 3 stopped after step 7 and resumed."""
-    output = place / f"zero-{request.param}"
-    parts: list[tuple[str, ...]] = [("--max-steps", "7"), ("--resume",)] if request.param == 3 else [()]
-    for extra in parts:
-        ended = torchrun(2, arguments(place, output, engine="deepspeed", stage=request.param, extra=extra))
-        assert ended.returncode == 0, ended.stderr[-4000:]
-    return output
-
-
-def test_two_ranks_under_deepspeed_take_the_same_steps_as_one_process(sharded: Path, reference: Path) -> None:
-    assert losses(sharded) == pytest.approx(losses(reference), rel=1e-5)
-    ours, theirs = ([line["grad_norm"] for line in metrics(folder)] for folder in (sharded, reference))
-    assert ours == pytest.approx(theirs, rel=1e-4)
-    assert [line["num_tokens"] for line in metrics(sharded)] == [line["num_tokens"] for line in metrics(reference)]
-
-
-def test_two_ranks_under_deepspeed_export_whole_weights(sharded: Path, reference: Path) -> None:
-    ours, theirs = (
-        AutoModelForCausalLM.from_pretrained(folder / "model").state_dict() for folder in (sharded, reference)
-    )
-    for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)
+def test_torchrun_and_deepspeed_take_the_same_steps_as_one_process(place: Path, reference: Path) -> None:
+    output = place / "torchrun"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
+    options = arguments(place, output, "--max-steps", "3", engine="deepspeed", zero_stage=2)
+    ended = launch([*launcher, "--master_port", str(free_port()), "-m", "trainer", *options])
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert losses(output) == pytest.approx(losses(reference)[:3], rel=1e-5)
 
 
 def test_the_deepspeed_launcher_and_ddp_start_the_same_run(place: Path, reference: Path) -> None:
     output = place / "launched"
     launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", "2", "--master_port", str(free_port())]
-    options = arguments(place, output, engine="torch", extra=("--max-steps", "3"))
+    options = arguments(place, output, "--max-steps", "3")
     ended = launch([*launcher, "--module", "trainer", *options])
     assert ended.returncode == 0, ended.stderr[-4000:]
     assert losses(output) == pytest.approx(losses(reference)[:3], rel=1e-5)
@@ -229,7 +157,7 @@ def test_a_checkpoint_of_another_plan_is_not_resumed(
     place: Path, reference: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_build(place / "other", [[[(8, 2)], [(9, 2)], [(8, 3)], [(8, 1)]]] * NUM_STEPS, packs_per_step=4)
-    options = arguments(place, reference, extra=("--resume",))
+    options = arguments(place, reference, "--resume")
     options[1] = str(place / "other")
     assert "was written with plan" in refused(capsys, options)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from longalign_data.explore.pages.text import Span
-from longalign_data.explore.sql import reading
+from longalign_data.explore.sql import quoted, reading
 from longalign_data.records import Sample
 from longalign_data.shards.parquet import from_row
 
@@ -71,28 +71,20 @@ class Whole:
     training: Training | None
 
 
-def whole_samples(
-    connection: "duckdb.DuckDBPyConnection", sample_ids: Sequence[str], *, table: str = "samples"
-) -> list[Whole]:
-    """The samples with these ids, in their order; ids that no sample has are passed over. Raises BuildError on a damaged
-    shard, naming it."""
+def whole_sample(connection: "duckdb.DuckDBPyConnection", sample_id: str, *, table: str = "samples") -> Whole | None:
+    """The sample of this id, or None. Wide columns are read of single rows alone: what they are chosen by is compared with
+    one value each time, which DuckDB does before it reads anything else. Raises BuildError on a damaged shard, naming it."""
     with reading(connection):
-        rows = _rows(connection, f"select * from {table} where sample_id in (select unnest($1))", [list(sample_ids)])  # noqa: S608
-        samples = {row["sample_id"]: from_row(Sample, row) for row in rows}
-        doc_ids = sorted({doc_id for sample in samples.values() for doc_id in sample.doc_ids})
+        rows = _rows(connection, f"select * from {quoted(table)} where sample_id = $1", [sample_id])  # noqa: S608
+        if not rows:
+            return None
+        sample = from_row(Sample, rows[0])
         kept = {
-            row["doc_id"]: row
-            for row in _rows(
-                connection,
-                "select * exclude (text) from documents where doc_id in (select unnest($1))",
-                [doc_ids],
-            )
+            doc_id: found[0]
+            for doc_id in sample.doc_ids
+            if (found := _rows(connection, "select * exclude (text) from documents where doc_id = $1", [doc_id]))
         }
-        return [
-            _whole(connection, samples[sample_id], kept)
-            for sample_id in dict.fromkeys(sample_ids)
-            if sample_id in samples
-        ]
+        return _whole(connection, sample, kept)
 
 
 def _rows(connection: "duckdb.DuckDBPyConnection", query: str, values: list[Any]) -> list[dict[str, Any]]:
@@ -147,17 +139,22 @@ def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _training(connection: "duckdb.DuckDBPyConnection", sequence: tuple[str, int, int, int]) -> Training | None:
     sequence_id, num_tokens, num_targets, truncated = sequence
+    found = _rows(
+        connection,
+        "select pack_id from packs join plan using (pack_id) where list_contains(sequence_ids, $1) order by step limit 1",
+        [sequence_id],
+    )
+    if not found:
+        return None
     packs = _rows(
         connection,
         """
         select pack_id, packs.num_tokens, cu_seqlens, sequence_ids, loss_weights, step, position, plan.num_sequences,
                normalizer, capacity
-        from packs join plan using (pack_id) where list_contains(sequence_ids, $1) order by step limit 1
+        from packs join plan using (pack_id) where packs.pack_id = $1
         """,
-        [sequence_id],
+        [found[0]["pack_id"]],
     )
-    if not packs:
-        return None
     pack = packs[0]
     members = {
         row["sequence_id"]: row

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from longalign_data.explore.plain import visible
 
 BLOCK_CHARS = 3_000
-"""A block ends with the line that makes it longer than this; a line is never cut."""
+"""A block ends with the line that makes it longer than this."""
+LINE_CHARS = 12_000
+"""A longer line goes on in the next block; as it fills many lines of the page, that cannot be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def blocks(text: str, spans: Sequence[Span]) -> list[Block]:
     return [_pieces(text, start, end, _merged(text, spans)) for start, end in _line_blocks(text)]
 
 
-def around(text: str, spans: Sequence[Span], *, chars: int, context: int = 280) -> list[Block | Gap]:
+def around(text: str, spans: Sequence[Span], *, chars: int, context: int = 500) -> list[Block | Gap]:
     """The head of a text and what stands around its evidence, within about `chars` characters, whole where it fits."""
     if len(text) <= chars:
         return [*blocks(text, spans)]
@@ -70,7 +72,7 @@ def _line_blocks(text: str) -> Iterator[Span]:
     start = 0
     while start < len(text):
         end = text.find("\n", min(start + BLOCK_CHARS, len(text)))
-        end = len(text) if end < 0 else end + 1
+        end = min(len(text) if end < 0 else end + 1, start + BLOCK_CHARS + LINE_CHARS)
         yield start, end
         start = end
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from longalign_data.errors import BuildError
 from longalign_data.explore.calls import calls_over_time
 from longalign_data.explore.figures import Stats, collect
-from longalign_data.explore.pages.sample import ShownDocument, Whole, whole_samples
+from longalign_data.explore.pages.sample import ShownDocument, Whole, whole_sample
 from longalign_data.explore.pages.templates import BASE_CSS, environment
 from longalign_data.explore.pages.text import around
 from longalign_data.explore.plan import plan_report
 from longalign_data.explore.recorded import manifest_of
-from longalign_data.explore.report.charts import draw, plots_of
+from longalign_data.explore.report.charts import plots_of
+from longalign_data.explore.report.drawing import draw
 from longalign_data.explore.sql import connect, reading
 from longalign_data.explore.weights import Row, weight_rows
 from longalign_data.shards.folder import BuildFolder
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 NUM_SAMPLES = 40
-DOCUMENT_CHARS = 8_000
+DOCUMENT_CHARS = 16_000
 MAX_BYTES = 5_000_000
 SAMPLES_BYTES = 3_000_000
 """Of all samples together; escaped, hostile text can be many times as long as it was."""
@@ -69,7 +70,6 @@ def render_report(build: BuildFolder, prices: Prices) -> str:
         set_aside=_set_aside(stats),
         samples=list(_samples(build, templates)),
         num_samples=next((row.count for row in stats.lengths if row.of == "samples" and not row.by), 0),
-        explorer="`longalign view` opens them whole",
         recipe=str(manifest.get("recipe", ""))[:100_000],
     )
     assert len(html.encode()) < MAX_BYTES
@@ -154,7 +154,8 @@ def _samples(build: BuildFolder, templates: "jinja2.Environment") -> Iterator[An
             ).fetchall()
         room = SAMPLES_BYTES
         for (sample_id,) in ids:
-            (whole,) = whole_samples(connection, [sample_id])
+            whole = whole_sample(connection, sample_id)
+            assert whole is not None
             html = template.render(whole=_with_excerpts(whole), provenance=list(provenance(whole)))
             room -= len(html.encode())
             if room < 0:

@@ -144,26 +144,31 @@ def asked(columns: Columns, query: Mapping[str, str], *, sort: str) -> Asked:
     )
 
 
-def rows_of(connection: "duckdb.DuckDBPyConnection", table: str, key: str, columns: Columns, wish: Asked) -> Page:
-    """The page that was asked for, or the last one there is. `key` is the table's own id and breaks ties."""
+def rows_of(
+    connection: "duckdb.DuckDBPyConnection", table: str, key: str | None, columns: Columns, wish: Asked
+) -> Page:
+    """The page that was asked for, or the last one there is. `key` is the table's own id, None where rows have none; it is
+    `row_key` of every row."""
     where, values = _where(columns, wish.filters)
+    names = [name for name, column in columns.items() if not column.hidden or name == wish.sort]
+    shown = ", ".join(f"{columns[name].sql} as {quoted(name)}" for name in names)
+    ties = [quoted(key)] if key else [columns[name].sql for name in names]
+    order = ", ".join([f"{columns[wish.sort].sql} {'desc' if wish.falling else 'asc'} nulls last", *ties])
     with reading(connection):
         (total,) = connection.execute(f"select count(*) from {quoted(table)} {where}", values).fetchall()[0]  # noqa: S608
         pages = max(1, math.ceil(total / PAGE_ROWS))
         first = (min(max(1, wish.page), pages) - 1) * PAGE_ROWS
-        # The rows of the page first, by what they are sorted by alone; then what is shown of these few.
-        order = f"{columns[wish.sort].sql} {'desc' if wish.falling else 'asc'} nulls last, {quoted(key)}"
-        ids = connection.execute(
-            f"select {quoted(key)} from {quoted(table)} {where} order by {order} limit {PAGE_ROWS} offset {first}",  # noqa: S608
-            values,
-        ).fetchall()
-        shown = ", ".join(f"{column.sql} as {quoted(name)}" for name, column in columns.items() if not column.hidden)
-        also = "" if columns[wish.sort].hidden is False else f", {columns[wish.sort].sql} as {quoted(wish.sort)}"
-        found = connection.sql(
-            f"select {quoted(key)} as row_key, {shown}{also} from {quoted(table)} "  # noqa: S608
-            f"where {quoted(key)} in (select unnest($1)) order by {order}",
-            params=[[row[0] for row in ids]],
-        )
+        page = f"{where} order by {order} limit {PAGE_ROWS} offset {first}"
+        if key is None:
+            found = connection.sql(f"select null as row_key, {shown} from {quoted(table)} {page}", params=values)  # noqa: S608
+        else:
+            # First the ids of the page, by what it is sorted by alone; then what is shown of these few.
+            ids = connection.execute(f"select {quoted(key)} from {quoted(table)} {page}", values).fetchall()  # noqa: S608
+            found = connection.sql(
+                f"select {quoted(key)} as row_key, {shown} from {quoted(table)} "  # noqa: S608
+                f"where {quoted(key)} in (select unnest($1)) order by {order}",
+                params=[[row[0] for row in ids]],
+            )
         rows = found.to_arrow_table().to_pylist()
     return Page(rows=rows, first=first, total=total, pages=pages)
 
@@ -175,7 +180,8 @@ def choices(connection: "duckdb.DuckDBPyConnection", table: str, columns: Column
         for name, column in columns.items():
             if column.kind == "label":
                 rows = connection.execute(
-                    f"select {column.sql} as value from {quoted(table)} group by value order by count(*) desc, value "  # noqa: S608
+                    f"select {column.sql} as value from {quoted(table)} where value is not null "  # noqa: S608
+                    "group by value order by count(*) desc, value "
                     f"limit {CHOICES + 1}"
                 ).fetchall()
                 if len(rows) <= CHOICES:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from longalign_data.errors import BuildError, UserError
 from longalign_data.explore.figures import collect
-from longalign_data.explore.pages.sample import Whole, whole_samples
+from longalign_data.explore.pages.sample import Whole, whole_sample
 from longalign_data.explore.pages.templates import BASE_CSS, environment
 from longalign_data.explore.pages.text import blocks
 from longalign_data.explore.recorded import manifest_of
@@ -60,6 +60,8 @@ def serve(build: BuildFolder, port: int, *, on_start: Callable[[str], None]) -> 
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        # From here on who connects waits for an answer, so that the address can be told.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise UserError(f"port {port} cannot be listened to: {error.strerror}; choose another with --port") from None
@@ -117,9 +119,9 @@ class _Pages:
         return self._list(request, "documents", "doc_id", sort="doc_id")
 
     def rejects(self, request: "Request") -> "Response":
-        return self._list(request, "rejects", "id", sort="stage")
+        return self._list(request, "rejects", None, sort="stage")
 
-    def _list(self, request: "Request", table: str, key: str, *, sort: str) -> "Response":
+    def _list(self, request: "Request", table: str, key: str | None, *, sort: str) -> "Response":
         connection = self._own_connection()
         if table not in self._columns:
             self._columns[table] = sample_columns(connection, table)
@@ -135,6 +137,7 @@ class _Pages:
             columns=columns,
             shown=[*shown, wish.sort] if columns[wish.sort].hidden and wish.sort != key else shown,
             choices=self._choices[table],
+            more_open=any(columns[name].hidden for name in wish.filters),
             wish=wish,
             page=page,
             path=request.url.path,
@@ -145,9 +148,9 @@ class _Pages:
         connection = self._own_connection()
         sample_id = request.path_params["sample_id"]
         for table in ("samples", "chats"):
-            found = whole_samples(connection, [sample_id], table=table)
-            if found:
-                return self._page("sample.html", **_sample_page(found[0]))
+            found = whole_sample(connection, sample_id, table=table)
+            if found is not None:
+                return self._page("sample.html", **_sample_page(found))
         return self.missing(request, UserError(f"no sample is called {sample_id!r}"))
 
     def overview(self, request: "Request") -> "Response":

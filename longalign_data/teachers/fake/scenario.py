@@ -21,7 +21,7 @@ from longalign_data.yamlfile import Strict
 FaultKind = Literal[
     "rate-limited", "overloaded", "server-error", "unavailable", "drop", "half-body", "lost-reply", "timeout",
     "invalid", "too-long", "too-large", "refusal", "max-tokens", "context-exceeded", "thinking-first",
-    "several-blocks", "empty", "expired", "errored",
+    "several-blocks", "empty", "cut-prompt", "expired", "errored",
 ]  # fmt: skip
 
 LIVE_ONLY: frozenset[FaultKind] = frozenset(
@@ -49,8 +49,9 @@ class Fault(Strict):
     Of one call alone: `rate-limited` (429 with retry-after), `overloaded` (529), `server-error` (500), `unavailable` (503),
     `drop` (the connection ends without a byte), `half-body`, `lost-reply` (answered and billed, then dropped), `timeout`
     (silence for `seconds`, then dropped), `too-large` (413). Of calls and batch items: `invalid` and `too-long` (400),
-    and the replies `refusal`, `max-tokens`, `context-exceeded`, `thinking-first`, `several-blocks`, `empty`. Of batch
-    items alone: `expired` and `errored` (the server's fault, worth asking again).
+    and the replies `refusal`, `max-tokens`, `context-exceeded`, `thinking-first`, `several-blocks`, `empty`, `cut-prompt`
+    (only 100 tokens of the prompt are read and billed, without a word). Of batch items alone: `expired` and `errored`
+    (the server's fault, worth asking again).
     """
 
     kind: FaultKind

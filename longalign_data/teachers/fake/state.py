@@ -280,7 +280,7 @@ class State:
         elif kind == "max-tokens" or answers.count_tokens(text) > asked.max_tokens:
             text, stop = text[: min(len(text) // 2, 2 * asked.max_tokens)], "max_tokens"
         output = 0 if kind == "refusal" else answers.count_tokens(text) + (50 if kind == "thinking-first" else 0)
-        billed = self._bill(asked, output)
+        billed = Billed(input=100, output=output) if kind == "cut-prompt" else self._bill(asked, output)
         share = self.scenario.prices.batch if in_batch else 1.0
         prices = self.scenario.prices
         dollars = share * (

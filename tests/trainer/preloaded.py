@@ -1,4 +1,4 @@
-"""What the server of `ranks` imports before it forks."""
+"""What the server of `processes` imports before it forks."""
 
 import os
 
@@ -7,3 +7,4 @@ import deepspeed  # noqa: F401 - for its children
 from transformers import LlamaForCausalLM  # noqa: F401 - for its children
 
 import tests.exactness.ranks  # noqa: F401 - for its children
+import trainer.loop  # noqa: F401 - for its children

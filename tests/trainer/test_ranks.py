@@ -1,0 +1,118 @@
+"""Whole runs on two ranks: shared packs, ZeRO-3, kills, other numbers of ranks."""
+
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.trainer import runs
+from tests.trainer.processes import finish, start_training, train
+from tests.trainer.runs import NUM_STEPS, losses, metrics
+
+pytestmark = pytest.mark.torch
+
+ZERO_3 = {"engine": "deepspeed", "zero_stage": 3, "activation_checkpointing": True, "checkpoint_every": 2}
+
+
+def arguments(place: Path, output: Path, *extra: str, **changes: Any) -> list[str]:
+    return runs.options(place / "build", place / "model", output, *extra, **changes)
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
+    return found
+
+
+@pytest.fixture(scope="session")
+def whole(place: Path) -> Path:
+    """An uninterrupted run of two ranks under ZeRO-3."""
+    output = place / "zero-3"
+    train(2, arguments(place, output, **ZERO_3), output)
+    return output
+
+
+def test_two_ranks_under_zero_3_take_the_steps_of_one_process_and_export_its_weights(
+    whole: Path, reference: Path
+) -> None:
+    assert losses(whole) == pytest.approx(losses(reference), rel=1e-5)
+    ours, theirs = ([line["grad_norm"] for line in metrics(folder)] for folder in (whole, reference))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    for line, wanted in zip(metrics(whole), metrics(reference), strict=True):
+        assert line["num_tokens"] == wanted["num_tokens"]
+        assert line["loss_by_length"] == pytest.approx(wanted["loss_by_length"], rel=1e-5)
+    timed = metrics(whole)[1]
+    assert (len(timed["idle_by_rank"]), np.shape(timed["pack_seconds"])) == (2, (2, 2))
+    assert 0 <= min(timed["idle_by_rank"]) < max(timed["idle_by_rank"]) < 1
+    found = weights(whole)
+    for name, tensor in weights(reference).items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_of_two_ranks_that_was_killed_goes_on_to_the_same_losses_to_the_bit(place: Path, whole: Path) -> None:
+    output = place / "zero-3-killed"
+    options = arguments(place, output, **ZERO_3)
+    at = random.randrange(3, NUM_STEPS - 1)
+    ranks = start_training(2, options, output)
+    until = time.monotonic() + 100
+    while time.monotonic() < until and (not (output / "metrics.jsonl").exists() or len(metrics(output)) < at):
+        time.sleep(0.002)
+    for process in ranks:
+        process.kill()
+    assert finish(ranks) == [-9, -9]
+    assert not (output / "model").exists()
+    checkpoints = sorted((output / "checkpoints").glob("*/trainer.json"))
+    assert checkpoints, at
+    shutil.copytree(output, place / "zero-3-alone")
+    train(2, [*options, "--resume"], output)
+    assert losses(output) == losses(whole), at
+    assert (output / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
+
+    # The same checkpoint goes on with one rank in place of two, with all packs of a step on it.
+    alone = place / "zero-3-alone"
+    train(1, arguments(place, alone, "--resume", **ZERO_3), alone)
+    assert losses(alone) == pytest.approx(losses(whole), rel=1e-5)
+    found = weights(alone)
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("engine", "stage"), [("torch", 0), ("deepspeed", 2)])
+def test_two_ranks_that_share_each_pack_take_the_steps_of_one(
+    place: Path, reference: Path, engine: str, stage: int
+) -> None:
+    output = place / f"shared-{engine}"
+    train(2, arguments(place, output, engine=engine, zero_stage=stage, sequence_parallel=2), output)
+    assert losses(output) == pytest.approx(losses(reference), rel=1e-5)
+    ours, theirs = ([line["grad_norm"] for line in metrics(folder)] for folder in (output, reference))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    for line, wanted in zip(metrics(output), metrics(reference), strict=True):
+        assert line["num_tokens"] == wanted["num_tokens"]
+        assert line["modelled_idle"] == wanted["modelled_idle"]
+        assert line["loss_by_length"] == pytest.approx(wanted["loss_by_length"], rel=1e-5)
+
+
+def test_a_sharded_run_goes_on_with_more_ranks(place: Path, reference: Path) -> None:
+    output = place / "grown"
+    one = {"engine": "deepspeed", "zero_stage": 2}
+    train(1, arguments(place, output, "--max-steps", "6", **one), output)
+    train(2, arguments(place, output, "--resume", **one, sequence_parallel=2), output)
+    assert losses(output) == pytest.approx(losses(reference), rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_bad_step_is_skipped_on_sharded_ranks(place: Path, alike: Path, spoiled: Path, stage: int) -> None:
+    """All steps hold the same packs and the rate is constant, so a step left out is a loss that comes twice."""
+    sound, output = (place / f"{name}-{stage}" for name in ("sound", "skipped"))
+    asked = {"engine": "deepspeed", "zero_stage": stage, "schedule": "constant", "on_bad_step": "skip", "max_steps": 6}
+    for build, folder in ((alike, sound), (spoiled, output)):
+        train(2, runs.options(build, place / "model", folder, **asked), folder)
+    lines = metrics(output)
+    assert [line["step"] for line in lines if "skipped" in line] == [3]
+    assert "because of pack pack-13; packs of the step: pack-12, pack-13, pack-14, pack-15" in lines[3]["skipped"]
+    assert [*losses(output)[:3], *losses(output)[4:]] == losses(sound)[:5]
