@@ -80,7 +80,7 @@ def torch_varlen(
     known = inspect.signature(varlen_attn).parameters
     window = kwargs.get("sliding_window")
     options: dict[str, Any] = {}
-    # torch 2.10 and 2.11 know `is_causal`; later releases say it with the window and can share key-value heads.
+    # torch 2.10 knows `is_causal`; later releases say it with the window, and from 2.12 on can share key-value heads.
     if "window_size" in known:
         options["window_size"] = (-1 if window is None else window - 1, 0)
     elif window is None or longest <= window:

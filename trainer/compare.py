@@ -31,7 +31,7 @@ from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.again import Loose, pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
 from trainer.__main__ import Parser, exit_code, positive
-from trainer.config import TrainConfig, load_config
+from trainer.config import TrainConfig, default_config, load_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,9 @@ METHODS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One method. Times leave the first step out, which is slower than the others: `step_seconds` is the mean of a step,
-    `seconds` what all steps take at that pace; `idle` and `modelled_idle` are means over the steps. `held_out_loss` is the
+    """One method. Times leave the first step out, which is slower than the others, and with several processes the steps whose
+    packs are timed: `step_seconds` is the mean of a step, `seconds` what all steps take at that pace. `idle` is of the timed
+    steps, `modelled_idle` of all. `held_out_loss` is the
     mean over the held-out sequences of the mean over their targets, after training; `loss` that of the last step."""
 
     method: str
@@ -86,7 +87,7 @@ def _compare(asked: argparse.Namespace) -> None:
     reader = open_packs(asked.build)
     train, held_out = split(reader, asked.steps, held_out=asked.held_out)
     asked.output.mkdir(parents=True)
-    write_config(asked.output / "config.yaml", config, asked.config)
+    write_config(asked.output / "config.yaml", config, asked.config, time_every=1 if asked.ranks == 1 else 2)
     rows = []
     ranks = asked.replay_ranks or asked.ranks
     with tempfile.TemporaryDirectory(prefix="longalign-compare-") as scratch:
@@ -149,16 +150,11 @@ def train_on(build: Path, output: Path, config: Path, asked: argparse.Namespace)
         raise LongAlignError(f"{output.name}: training ended with exit code {ended.returncode}: {told[0]}")
 
 
-def default_config() -> TrainConfig:
-    """What runs on this machine without DeepSpeed."""
-    import torch
-
-    return TrainConfig(engine="torch", dtype="bf16" if torch.cuda.is_available() else "fp32")
-
-
-def write_config(path: Path, config: TrainConfig, given: Path | None) -> None:
-    """The configuration with every step timed and no checkpoint but the last."""
-    values = config.model_dump() | {"time_every": 1, "checkpoint_every": 0, "epochs": 1, "max_steps": None}
+def write_config(path: Path, config: TrainConfig, given: Path | None, *, time_every: int) -> None:
+    """The configuration with packs timed so often, no checkpoint but the last, and whole weights at the end."""
+    values = config.model_dump() | {"time_every": time_every, "checkpoint_every": 0, "epochs": 1, "max_steps": None}
+    if config.lora is not None:
+        values["lora"]["export"] = "merged"
     if config.deepspeed is not None and given is not None:
         values["deepspeed"] = str((given.parent / config.deepspeed).absolute())
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
@@ -201,21 +197,24 @@ def works(reader: PackReader) -> list[list[float]]:
 def summary(
     name: str, steps: Sequence[dict[str, Any]], works: Sequence[Sequence[float]], *, held_out_loss: float, ranks: int
 ) -> Row:
-    """The row of a run whose steps were all timed, by as many processes as `ranks` or by one for all of them."""
+    """The row of a run by as many processes as `ranks`, or by one for all of them."""
     from trainer.metrics import idle
 
-    paced = slice(1, None) if len(steps) > 1 else slice(None)
-    dealt = [deal(np.ravel(step["pack_seconds"]), ranks) for step in steps[paced]]
-    seconds = sum(replay(step, times) for step, times in zip(steps[paced], dealt, strict=True))
-    rate = float(sum(step["num_tokens"] for step in steps[paced]) / seconds)
+    timed = [step for step in steps if "pack_seconds" in step] or [steps[0] | {"pack_seconds": [[0.0] * ranks]}]
+    dealt = {step["step"]: deal(np.ravel(step["pack_seconds"]), ranks) for step in timed}
+    alone = np.shape(timed[0]["pack_seconds"])[1] == 1
+    # To time packs takes time itself, save in one process.
+    paced = [step for step in steps[1:] if alone or step["step"] not in dealt] or steps[-1:]
+    seconds = sum(replay(step, dealt[step["step"]]) if alone else float(step["seconds"]) for step in paced)
+    rate = float(sum(step["num_tokens"] for step in paced) / seconds)
     return Row(
         method=name,
         num_steps=len(steps),
         num_packs=sum(step["num_packs"] for step in steps),
         tokens_per_second=rate,
-        step_seconds=seconds / len(dealt),
+        step_seconds=seconds / len(paced),
         seconds=sum(step["num_tokens"] for step in steps) / rate,
-        idle=idle(np.concatenate(dealt)),
+        idle=idle(np.concatenate(list(dealt.values()))),
         modelled_idle=idle(np.concatenate([deal(np.array(of_step), ranks) for of_step in works])),
         loss=steps[-1]["loss"],
         held_out_loss=held_out_loss,

@@ -141,6 +141,13 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     return config, settings
 
 
+def default_config() -> TrainConfig:
+    """Where none is given: what runs on this machine without DeepSpeed."""
+    import torch
+
+    return TrainConfig(engine="torch", dtype="bf16" if torch.cuda.is_available() else "fp32")
+
+
 def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:
     """The rate of optimizer step `step` of `num_steps`, from 0: linear warm-up from peak/warmup, then the schedule down to
     `min_learning_rate`, which the step after the last one would have."""

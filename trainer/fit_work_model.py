@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from trainer.config import TrainConfig, load_config
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
 
     from trainer.loss import Objective
 
@@ -110,7 +111,7 @@ def _measure(asked: argparse.Namespace) -> None:
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    total, counts = _layers(asked.model, asked.layers)
+    total, counts = _layers(asked.model, config, asked.layers)
     by_count: list[dict[tuple[int, ...], float]] = []
     for count in counts:
         objective, backend = random_objective(asked.model, config, device, layers=count)
@@ -209,7 +210,7 @@ def random_pack(lengths: Sequence[int], vocabulary: int, *, target_share: float)
         pack_id="random",
         input_ids=np.random.default_rng(0).integers(vocabulary, size=int(borders[-1])),
         position_ids=positions.astype(np.int64),
-        loss_weights=weights.astype(np.float64),
+        loss_weights=weights,
         cu_seqlens=borders,
         max_seqlen=max(lengths),
         num_tokens=int(borders[-1]),
@@ -232,21 +233,22 @@ def random_objective(
     backend, registered = attention.install(config.attention, device, dtype)
     with torch.device(device):
         causal_lm = AutoModelForCausalLM.from_config(
-            _model_config(spec, layers), dtype=dtype, attn_implementation=registered
+            _model_config(spec, config, layers), dtype=dtype, attn_implementation=registered
         )
     causal_lm.train()
+    if config.lora is not None:
+        model.add_lora(causal_lm, config.lora, seed=config.seed)
     if config.activation_checkpointing:
         model.checkpoint_activations(causal_lm)
-    return Objective(causal_lm, chunk_rows=config.loss_chunk_rows), backend
+    return Objective(causal_lm, chunk_rows=config.loss_chunk_rows, offload=config.offload_activations), backend
 
 
-def _model_config(spec: str, layers: int | None) -> Any:
-    from transformers import AutoConfig
+def _model_config(spec: str, config: TrainConfig, layers: int | None) -> "PretrainedConfig":
+    from trainer import model
 
-    try:
-        found = AutoConfig.from_pretrained(spec)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model {spec}: no config.json could be read: {str(error).splitlines()[0]}") from error
+    found = model.load_config(
+        spec, weights=False, rope_base_factor=config.rope_base_factor, positions=config.max_positions
+    )
     if layers is not None:
         found.num_hidden_layers = layers
         if getattr(found, "layer_types", None):
@@ -254,9 +256,9 @@ def _model_config(spec: str, layers: int | None) -> Any:
     return found
 
 
-def _layers(spec: str, asked: int | None) -> tuple[int, list[int]]:
+def _layers(spec: str, config: TrainConfig, asked: int | None) -> tuple[int, list[int]]:
     """The layers that the model has, and those of the models to measure."""
-    total = int(_model_config(spec, None).num_hidden_layers)
+    total = int(_model_config(spec, config, None).num_hidden_layers)
     if asked is None or asked >= total:
         return total, [total]
     if asked < 2:

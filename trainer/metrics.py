@@ -115,7 +115,7 @@ class Meter:
         if not self._timed:
             yield
             return
-        with busy(self._world.device) as seconds:
+        with busy(self._world.device, alone=self._world.ranks == 1) as seconds:
             yield
         self._seconds[micro, self._world.rank] = seconds[0]
 
@@ -124,6 +124,7 @@ class Meter:
         if pack is None:
             return
         lengths = np.diff(pack.cu_seqlens).astype(np.int64)
+        # Ranks that share a pack share its work.
         self._operations += self._flops.count(lengths, int(np.count_nonzero(pack.loss_weights))) / self._world.parts
         losses = self._objective.loss.row_losses
         if losses is None:
@@ -139,7 +140,7 @@ class Meter:
         """The fields of plan step `step`, which took `seconds`; the same on every rank."""
         world = self._world
         own = np.zeros(world.ranks)
-        own[world.rank] = _memory_peak(world.device)
+        own[world.rank] = device_memory_peak(world.device)
         rest = torch.from_numpy(np.concatenate([[self._operations], own, self._seconds.ravel()]))
         sums = world.sum(torch.cat([self._groups.ravel(), rest.to(world.device)])).cpu().numpy()
         weights, losses, rest_sums = np.split(sums, [len(self._names), 2 * len(self._names)])
@@ -178,17 +179,21 @@ def idle_by_rank(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 @contextmanager
-def busy(device: torch.device) -> Iterator[list[float]]:
+def busy(device: torch.device, *, alone: bool) -> Iterator[list[float]]:
     """The seconds for which this rank computes, as the one entry of a list once the block has ended.
 
     A clock between two barriers would not do: under ZeRO-3 ranks wait for each other in every layer, inside the block. On
-    a GPU it is the time of all kernels but those that communicate or copy, on a CPU that of this thread, which waits asleep.
+    a CPU it is the time of this thread, which waits asleep. On a GPU it is the time of all kernels but those that
+    communicate or copy; where a rank is `alone` it waits for nobody, and a clock does, which slows nothing down.
     """
     seconds: list[float] = []
-    if device.type != "cuda":
-        began = time.thread_time()
+    if device.type != "cuda" or alone:
+        clock = time.perf_counter if device.type == "cuda" else time.thread_time
+        synchronize(device)
+        began = clock()
         yield seconds
-        seconds.append(time.thread_time() - began)
+        synchronize(device)
+        seconds.append(clock() - began)
         return
     synchronize(device)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -202,7 +207,7 @@ def _computes(kernel: str) -> bool:
     return not kernel.startswith(("Memcpy", "Memset")) and "nccl" not in kernel.lower()
 
 
-def _memory_peak(device: torch.device) -> float:
+def device_memory_peak(device: torch.device) -> float:
     """GiB, of this step on a GPU, of the process so far on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30

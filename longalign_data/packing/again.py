@@ -101,7 +101,7 @@ def pack_again(
         weights = np.concatenate([loose.loss_weights[i] for i in chosen])
         num_targets = int(np.count_nonzero(weights))
         if pack_means:
-            weights = np.where(weights > 0, 1.0 / max(num_targets, 1), 0.0).astype(np.float64)
+            weights = np.where(weights > 0, 1.0 / max(num_targets, 1), 0.0)
         lengths = loose.lengths[chosen]
         packs.append(
             {

@@ -78,21 +78,23 @@ def test_held_out_sequences_are_of_every_length_and_not_trained_on(place: Path) 
 
 
 def test_a_replayed_step_lasts_as_long_as_the_slowest_pack_of_each_micro_batch() -> None:
-    step = {
-        "pack_seconds": [[4.0], [1.0], [2.0], [2.0]],
-        "seconds": 10.0,
-        "num_tokens": 100,
-        "num_packs": 4,
-        "loss": 1.0,
-    }
+    step = {"step": 0, "pack_seconds": [[4.0], [1.0], [2.0], [2.0]], "seconds": 10.0, "num_tokens": 100}
+    step |= {"num_packs": 4, "loss": 1.0}
     dealt = deal(np.ravel(step["pack_seconds"]), 2)
     assert dealt.tolist() == [[4.0, 1.0], [2.0, 2.0]]
     assert replay(step, dealt) == 4 + 2 + (10 - 9)
-    row = summary("x", [step, step], [[3.0, 1.0, 1.0, 1.0]], held_out_loss=0.5, ranks=2)
+    row = summary("x", [step, step | {"step": 1}], [[3.0, 1.0, 1.0, 1.0]], held_out_loss=0.5, ranks=2)
     assert (row.step_seconds, row.seconds, row.tokens_per_second) == (7.0, 14.0, 100 / 7)
     assert (row.idle, row.modelled_idle) == (pytest.approx(1 - 9 / 12), pytest.approx(1 - 6 / 8))
     as_run = summary("x", [step], [[1.0]], held_out_loss=0.5, ranks=1)
     assert (as_run.seconds, as_run.idle) == (10.0, 0.0)
+
+
+def test_in_several_processes_the_steps_that_are_not_timed_give_the_pace_and_the_others_the_idle() -> None:
+    step = {"seconds": 2.0, "num_tokens": 100, "num_packs": 2, "loss": 1.0}
+    steps = [step | {"step": 0, "seconds": 9.0}, step | {"step": 1, "pack_seconds": [[3.0, 1.0]], "seconds": 5.0}]
+    row = summary("x", [*steps, step | {"step": 2}], [[1.0, 1.0]], held_out_loss=0.5, ranks=2)
+    assert (row.step_seconds, row.seconds, row.idle) == (2.0, 6.0, pytest.approx(1 - 4 / 6))
 
 
 def test_the_modelled_work_of_a_plan_stands_in_its_order(place: Path, tmp_path: Path) -> None:

@@ -158,9 +158,9 @@ def test_idle_is_the_wait_for_the_slowest_of_each_micro_batch() -> None:
 
 
 def test_a_rank_that_sleeps_is_not_busy() -> None:
-    with busy(CPU) as slept:
+    with busy(CPU, alone=False) as slept:
         time.sleep(0.2)
-    with busy(CPU) as worked:
+    with busy(CPU, alone=False) as worked:
         until = time.thread_time() + 0.1
         while time.thread_time() < until:
             pass

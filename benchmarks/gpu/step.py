@@ -1,0 +1,99 @@
+"""One optimizer step of a model of a billion parameters on a pack of 64k tokens: goal at least half of the matrix peak.
+
+The step is the trainer's own: model, attention, loss, clipping, AdamW, in bf16 with fp32 weights. The loss's memory is what
+head and loss add to the peak of a forward and backward over a vocabulary of 152k, with 2% and with all tokens as targets.
+"""
+
+import functools
+import sys
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.common import Place, run
+from trainer.batch import MicroBatch, micro_batch
+from trainer.engine import TorchEngine, World
+from trainer.fit_work_model import random_pack
+from trainer.flops import measure_peak, model_flops
+from trainer.loss import WeightedCrossEntropy
+from trainer.metrics import device_memory_peak
+
+MOST_LOSS_MEMORY = 1.5
+"""GiB that the loss may add at 64k tokens and 152k entries."""
+SHARE_OF_PEAK = 0.5
+
+
+def benchmark(place: Place) -> list[dict[str, Any]]:
+    """The step with one sequence and with sixteen, then the memory of the loss."""
+    tokens = place.size(65_536, 256)
+    peak = measure_peak(place.device, place.dtype)
+    rows = [{"matrix_tflops": round(peak / 1e12, 1)}]
+    config = place.one_billion()
+    objective = place.objective(config).float()
+    engine = TorchEngine(objective, place.config, World(rank=0, ranks=1, device=place.device))
+    counted = model_flops(objective.model)
+    for parts in (1, 16):
+        pack = random_pack([tokens // parts] * parts, config.vocab_size, target_share=0.02)
+        batch = micro_batch(pack, place.device, config.vocab_size)
+        reset_peak(place)
+        taken = place.seconds(functools.partial(one_step, engine, batch))
+        used = counted.count((pack.cu_seqlens[1:] - pack.cu_seqlens[:-1]).astype("int64"), len(batch.labels))
+        share = used / taken / peak
+        rows.append(
+            {
+                "parameters": sum(p.numel() for p in objective.parameters()),
+                "pack": f"{parts} x {tokens // parts}",
+                "seconds": round(taken, 3),
+                "tokens_per_second": round(tokens / taken),
+                "model_tflops": round(used / taken / 1e12, 1),
+                "of_matrix_peak": round(share, 3),
+                "memory_gib": round(device_memory_peak(place.device), 2),
+                "reached": share >= SHARE_OF_PEAK,
+            }
+        )
+    return rows + [loss_memory(place, tokens, share, peak) for share in (0.02, 1.0)]
+
+
+def one_step(engine: TorchEngine, batch: MicroBatch) -> None:
+    """As in the loop."""
+    engine.accumulate(batch, 1.0, last=True)
+    engine.step(1e-5)
+
+
+def loss_memory(place: Place, tokens: int, target_share: float, peak: float) -> dict[str, Any]:
+    """What head and loss allocate beyond their inputs, their parameters and the gradients of both."""
+    config = place.one_billion()
+    head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=place.device, dtype=place.dtype)
+    loss = WeightedCrossEntropy(head, chunk_rows=512)
+    num_rows = max(1, int(tokens * target_share))
+    hidden = torch.randn(num_rows, config.hidden_size, device=place.device, dtype=place.dtype, requires_grad=True)
+    labels = torch.randint(config.vocab_size, (num_rows,), device=place.device)
+    weights = torch.full((num_rows,), 1 / num_rows, device=place.device, dtype=torch.float64)
+
+    def both() -> None:
+        torch.autograd.backward(loss(hidden, labels, weights))
+
+    both()
+    reset_peak(place)
+    before = torch.cuda.memory_allocated(place.device) if place.device.type == "cuda" else 0
+    taken = place.seconds(both, repeats=1)
+    added = device_memory_peak(place.device) - before / 2**30
+    return {
+        "loss_rows": num_rows,
+        "vocabulary": config.vocab_size,
+        "loss_memory_gib": round(added, 3),
+        "seconds": round(taken, 3),
+        # Forward, recomputation and two products in the backward.
+        "of_matrix_peak": round(8 * num_rows * head.weight.numel() / taken / peak, 3),
+        "reached": added <= MOST_LOSS_MEMORY,
+    }
+
+
+def reset_peak(place: Place) -> None:
+    """From here on."""
+    if place.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place.device)
+
+
+if __name__ == "__main__":
+    sys.exit(run("step", __doc__, benchmark, sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""The GPU benchmarks, in tiny sizes on whatever there is: their code must run where no GPU is lent."""
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu import attention, methods, step, work
+from benchmarks.gpu.common import Place, paper_mix, run
+from trainer.attention import BACKENDS, sdpa_by_sequence
+
+pytestmark = pytest.mark.torch
+
+TINY = Place(device=torch.device("cpu"), tiny=True)
+
+
+@pytest.mark.parametrize("module", [attention, step, work, methods], ids=lambda module: module.__name__)
+def test_a_benchmark_runs_in_tiny_sizes_and_finds_nothing_wrong(
+    module: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = module.__name__.rsplit(".", 1)[-1]
+    assert run(name, "", module.benchmark, ["--tiny"]) == 0
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) >= 3
+    assert "ok=False" not in told
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_a_benchmark_says_that_it_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("step", "", step.benchmark, []) == 0
+    assert capsys.readouterr().out == "step: skipped: it needs an NVIDIA GPU, and torch sees none here\n"
+
+
+def test_a_backend_that_ignores_borders_is_found_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaky(*tensors: Any, **options: Any) -> Any:
+        ends = options.pop("cu_seq_lens_q")
+        whole = torch.tensor([0, int(ends[-1])], dtype=torch.int32)
+        return sdpa_by_sequence(*tensors, **options | {"cu_seq_lens_q": whole, "max_length_q": int(ends[-1])})
+
+    monkeypatch.setitem(BACKENDS, "leaky", ("leaky", leaky))
+    right, wrong = (attention.correctness(TINY, name, 4, 2, [20, 12], None) for name in ("sdpa-by-sequence", "leaky"))
+    assert right["ok"]
+    assert not wrong["ok"]
+
+
+def test_the_mix_is_a_tenth_long_and_never_longer_than_a_pack() -> None:
+    lengths = paper_mix(2000, longest=65_536)
+    assert (lengths[:200] >= 8192).all()
+    assert lengths.max() <= 65_536
+    assert 800 < float(sorted(lengths[200:])[900]) < 1200

@@ -1,0 +1,193 @@
+"""How much sequences of each length pull at the weights, with loss weights and without: one step of a build, looked at.
+
+In: a build, a model, a step. Out: for every bucket of length the norm of its part of the step's gradient, as a share of the
+sum of all norms, under the build's weights and under plain packing (LongAlign, Eq. 3: the mean over packs of the mean over a
+pack's targets). Sequences of a pack are independent, so a bucket's part costs no more than its own sequences, and the whole
+two passes over the step. Nothing is trained. The model must fit on one device, gradients included.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from longalign_data.errors import UserError
+from longalign_data.packing.reader import PackBatch, PackReader, open_packs
+from trainer.__main__ import Parser, exit_code, natural
+from trainer.config import default_config, load_config
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.loss import Objective
+
+WEIGHTINGS = ("weighted", "unweighted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One bucket of length. Shares are of the sum over all buckets: of what targets weigh in the loss, and of the norms of
+    the gradients."""
+
+    length: str
+    num_sequences: int
+    weighted_loss: float
+    weighted_gradient: float
+    unweighted_loss: float
+    unweighted_gradient: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and tells; returns the exit code."""
+    asked = _parser().parse_args(arguments)
+    return exit_code(lambda: _look(asked))
+
+
+def _look(asked: argparse.Namespace) -> None:
+    config = load_config(asked.config)[0] if asked.config else default_config()
+    reader = open_packs(asked.build)
+    if asked.step >= reader.num_steps:
+        raise UserError(f"--step {asked.step}: the plan has steps 0 to {reader.num_steps - 1}")
+    import torch
+
+    from trainer import attention, model
+    from trainer.loss import Objective
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
+    shape = model.load_config(
+        asked.model,
+        weights=not asked.random_init,
+        rope_base_factor=config.rope_base_factor,
+        positions=config.max_positions,
+    )
+    model.check_fits(shape, capacity=reader.capacity, parts=1)
+    _, registered = attention.install(config.attention, device, dtype)
+    causal_lm = model.load_model(
+        asked.model, shape, random_init=asked.random_init, dtype=dtype, attention=registered, seed=config.seed
+    )
+    if config.activation_checkpointing:
+        model.checkpoint_activations(causal_lm)
+    objective = Objective(causal_lm, chunk_rows=config.loss_chunk_rows, offload=config.offload_activations).to(device)
+    rows = shares(objective, reader, asked.step, device)
+    if asked.output:
+        asked.output.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+    _print(rows)
+
+
+def shares(objective: "Objective", reader: PackReader, step: int, device: "torch.device") -> list[Share]:
+    """The rows, shortest sequences first. The objective's gradients are overwritten."""
+    from trainer.metrics import LENGTHS, length_buckets
+
+    k, info = reader.packs_per_step, reader.step(step)
+    found = [reader.batch(step, position, k, 0, 1) for position in range(info.num_packs)]
+    packs = [pack for pack in found if pack is not None]
+    of_packs = [length_buckets(np.diff(pack.cu_seqlens)) for pack in packs]
+    buckets = sorted({int(bucket) for of_pack in of_packs for bucket in of_pack})
+    loss, norm = np.zeros((2, len(buckets))), np.zeros((2, len(buckets)))
+    for way, weighting in enumerate(WEIGHTINGS):
+        weights = [step_weights(pack, weighting, info.normalizer, info.num_packs) for pack in packs]
+        for place, bucket in enumerate(buckets):
+            chosen = [of_pack == bucket for of_pack in of_packs]
+            parts = [
+                part(pack, which, weight)
+                for pack, which, weight in zip(packs, chosen, weights, strict=True)
+                if which.any()
+            ]
+            loss[way, place] = sum(float(p.loss_weights.sum()) for p in parts)
+            norm[way, place] = gradient_norm(objective, parts, device)
+    loss, norm = (values / np.maximum(values.sum(axis=1, keepdims=True), 1e-300) for values in (loss, norm))
+    return [
+        Share(
+            length=LENGTHS[bucket],
+            num_sequences=sum(int((of_pack == bucket).sum()) for of_pack in of_packs),
+            weighted_loss=float(loss[0, place]),
+            weighted_gradient=float(norm[0, place]),
+            unweighted_loss=float(loss[1, place]),
+            unweighted_gradient=float(norm[1, place]),
+        )
+        for place, bucket in enumerate(buckets)
+    ]
+
+
+def step_weights(pack: PackBatch, weighting: str, normalizer: float, num_packs: int) -> npt.NDArray[np.float64]:
+    """float64[T]: what each token's cross entropy counts in the loss of the step."""
+    if weighting == "weighted":
+        return pack.loss_weights.astype(np.float64) / normalizer
+    targets = pack.loss_weights > 0
+    return targets / (max(int(targets.sum()), 1) * num_packs)
+
+
+def part(pack: PackBatch, chosen: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> PackBatch:
+    """The chosen sequences of a pack, with these weights."""
+    lengths = np.diff(pack.cu_seqlens)
+    kept = np.repeat(chosen, lengths)
+    return replace(
+        pack,
+        input_ids=pack.input_ids[kept],
+        position_ids=pack.position_ids[kept],
+        loss_weights=weights[kept],
+        cu_seqlens=np.concatenate(([0], np.cumsum(lengths[chosen]))).astype(np.int32),
+        max_seqlen=int(lengths[chosen].max()),
+        num_tokens=int(kept.sum()),
+        num_sequences=int(chosen.sum()),
+    )
+
+
+def gradient_norm(objective: "Objective", parts: Sequence[PackBatch], device: "torch.device") -> float:
+    """Of the sum of w * CE over these packs, over all parameters."""
+    import torch
+
+    from trainer.batch import micro_batch
+
+    vocabulary = objective.model.config.get_text_config().vocab_size
+    objective.zero_grad(set_to_none=True)
+    for pack in parts:
+        torch.autograd.backward(objective(micro_batch(pack, device, vocabulary)))
+    return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in _gradients(objective)))
+
+
+def _gradients(objective: "Objective") -> "Iterator[torch.Tensor]":
+    return (p.grad for p in objective.parameters() if p.grad is not None)
+
+
+def _print(rows: Sequence[Share]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("length")
+    for heading in ("sequences", "loss", "gradient", "loss (Eq. 3)", "gradient (Eq. 3)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        values = (row.weighted_loss, row.weighted_gradient, row.unweighted_loss, row.unweighted_gradient)
+        table.add_row(row.length, f"{row.num_sequences:,}", *(f"{value:.1%}" for value in values))
+    Console().print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    found = Parser(
+        prog="python -m trainer.gradients",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = found.add_argument
+    add("--build", required=True, metavar="FOLDER", help="a build; its tables packs/ and plan/ are read")
+    add("--model", required=True, help="a Hugging Face model folder or hub id")
+    add("--config", type=Path, metavar="YAML", help="how to train (default: torch alone, bf16 on a GPU, else fp32)")
+    add("--step", type=natural, default=0, metavar="S", help="of the plan (default: 0)")
+    add("--random-init", action="store_true", help="random weights, as for python -m trainer")
+    add("--output", type=Path, metavar="JSON", help="file for the same numbers")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
