@@ -8,6 +8,7 @@ two passes over the step. Nothing is trained. The model must fit on one device, 
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -150,7 +151,7 @@ def gradient_norm(objective: "Objective", parts: Sequence[PackBatch], device: "t
     objective.zero_grad(set_to_none=True)
     for pack in parts:
         torch.autograd.backward(objective(micro_batch(pack, device, vocabulary)))
-    return sum(float(gradient.double().square().sum()) for gradient in _gradients(objective)) ** 0.5
+    return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in _gradients(objective)))
 
 
 def _gradients(objective: "Objective") -> "Iterator[torch.Tensor]":
