@@ -43,7 +43,7 @@ class Run:
     """What the command line asks for. `stop_after` ends this run early without changing its schedule;
     `export_only` trains no step and writes the model of the last checkpoint."""
 
-    build: Path
+    build: Path | str
     model: str
     output: Path
     config: TrainConfig
