@@ -26,7 +26,7 @@ from longalign_data.teachers.table import load_teacher
 
 NUM, TOKENS = 64, 64_000
 BEAT_S = 0.005
-LATENCY_S = 8.0
+LATENCY_S = 3.0
 """Long enough for all prompts to be on their way together."""
 
 

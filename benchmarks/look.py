@@ -3,7 +3,8 @@
 python benchmarks/look.py BUILDS            makes the builds below BUILDS where they are missing, and measures
 
 `100k samples`: documents of 2,000 characters with lengths as the recipe of the paper has them, so that everything that
-depends on the number of rows is as in a real build. `10 GB`: a build's `documents` of 10 GB of texts that do not compress.
+depends on the number of rows is as in a real build. `10 GB`: a build's `documents` of 10 GB, copies of one shard whose
+texts hardly compress.
 The report runs in a process of its own, whose largest memory is told.
 """
 
@@ -15,6 +16,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -201,10 +203,15 @@ def write_samples(root: Path) -> None:
                 writer.next_input(len(ids))
         writer.finish({"capacity": choice.capacity})
     recipe = (Path(__file__).parent.parent / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
-    build.manifest.write_text(
-        json.dumps({"name": "synthetic", "version": "1.0.0", "recipe": recipe, "pack": choice.model_dump(mode="json")})
-    )
+    manifest = {
+        "name": "synthetic",
+        "version": "1.0.0",
+        "recipe": recipe,
+        "pack": choice.model_dump(mode="json"),
+        "stages": [{"stage": "encode", "details": {"answers_cut": 0}}],
+    }
     write_ledger(build)
+    build.manifest.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def write_ledger(build: BuildFolder) -> None:
@@ -228,34 +235,32 @@ def write_ledger(build: BuildFolder) -> None:
 
 
 def write_large(root: Path) -> None:
-    """A table `documents` of 10 GB in shards of 256 MB, each of texts of its own."""
+    """A table `documents` of 10 GB in shards of 256 MB: one of texts that hardly compress, and copies of it."""
     folder = root / "documents"
     folder.mkdir(parents=True)
+    first = folder / "00000.parquet"
+    with pq.ParquetWriter(first, DOCUMENTS, compression="zstd", use_dictionary=False) as writer:
+        while first.stat().st_size < 256 << 20:
+            texts = [base64.b64encode(os.urandom(150_000)).decode() for _ in range(20)]
+            rows = [
+                Document(
+                    doc_id=digest({"text": text[:64]}),
+                    source=f"source-{n % 9}",
+                    source_ref="x",
+                    lang="en",
+                    license="CC0-1.0",
+                    title="x",
+                    text=text,
+                    num_chars=len(text),
+                    num_bytes=len(text),
+                    num_tokens=60_000 + n,
+                )
+                for n, text in enumerate(texts)
+            ]
+            writer.write_table(pa.Table.from_pylist([to_row(row) for row in rows], schema=DOCUMENTS))
+    for number in range(1, LARGE_BYTES // first.stat().st_size + 1):
+        shutil.copyfile(first, folder / f"{number:05d}.parquet")
     (root / "state").mkdir()
-    written = shard = 0
-    while written < LARGE_BYTES:
-        path = folder / f"{shard:05d}.parquet"
-        with pq.ParquetWriter(path, DOCUMENTS, compression="zstd", use_dictionary=False) as writer:
-            while not path.is_file() or path.stat().st_size < 256 << 20:
-                texts = [base64.b85encode(os.urandom(160_000)).decode() for _ in range(20)]
-                rows = [
-                    Document(
-                        doc_id=digest({"text": text[:64]}),
-                        source=f"source-{n % 9}",
-                        source_ref="x",
-                        lang="en",
-                        license="CC0-1.0",
-                        title="x",
-                        text=text,
-                        num_chars=len(text),
-                        num_bytes=len(text),
-                        num_tokens=60_000 + n,
-                    )
-                    for n, text in enumerate(texts)
-                ]
-                writer.write_table(pa.Table.from_pylist([to_row(row) for row in rows], schema=DOCUMENTS))
-        written += path.stat().st_size
-        shard += 1
 
 
 def command(*arguments: str) -> tuple[float, float]:
@@ -301,9 +306,9 @@ def main() -> None:
     parser.add_argument("builds", type=Path)
     arguments = parser.parse_args()
     samples, large = arguments.builds / "samples", arguments.builds / "large"
-    if not samples.is_dir():
+    if not (samples / "manifest.json").is_file():
         write_samples(samples)
-    if not large.is_dir():
+    if not (large / "state").is_dir():
         write_large(large)
     rows = []
     for name, seconds in pages(samples).items():

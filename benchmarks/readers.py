@@ -1,12 +1,13 @@
 """Every reader against a bare loop over the same libraries, in one run: what our layer (bounds, rejects, references) costs.
 
-    python benchmarks/readers.py [PYTHON-WITH-DATATROVE]
+    python benchmarks/readers.py [PYTHON-WITH-DATATROVE [ROW ...]]
 
-A bare loop reads the same file with the library that the reader uses, parses every record once and takes its text, as
-a script of ten lines would; it trusts the file, holds what it likes and refers to nothing. Both sides keep all texts
-with their lengths in UTF-8, by which documents are told to be long or short. Of Wikipedia and arXiv the bare loops
-turn markup into text by one call of the library, ours by rules of its own. Texts are this Python's documentation in
-each source's own format; for Wikipedia the real dump, when it can be had.
+A bare loop reads the same file with the library that the reader uses, parses every record once and takes its text, as a
+script of ten lines would; it trusts the file, holds what it likes and refers to nothing. Both sides keep all texts with
+their lengths in UTF-8, by which documents are told to be long or short. Of Wikipedia and arXiv the bare loops turn markup
+into text by one call of the library, ours by rules of its own. Texts are this Python's documentation in each source's own
+format, 25 KB a document and 100 KB where a file is one; for Wikipedia the real dump, when it can be had. Seconds are of
+processor time, the best of several rounds in which the sides take turns.
 
 With the interpreter of an environment in which datatrove is installed, its readers read the same files in the same run.
 It takes HTML out of pages with trafilatura where ours has resiliparse.
@@ -36,7 +37,7 @@ import pyarrow.parquet as pq
 import pypdf
 import zstandard
 from pylatexenc.latex2text import LatexNodes2Text
-from record import store
+from record import RESULTS, store
 from resiliparse.extract.html2text import extract_plain_text
 
 from longalign_data.catalog import Card
@@ -46,8 +47,8 @@ from longalign_data.sources.reading import RawDocument
 from tests.fixtures import corpora
 
 ROUNDS = 5
-SECONDS = 5.0
-"""No further round begins after so many seconds."""
+SECONDS = 4.0
+"""No further round begins after so many seconds of processor time."""
 
 Texts = Iterable[str]
 Sized = Iterable[tuple[str, int]]
@@ -63,11 +64,11 @@ best = float("inf")
 for _ in range(int(rounds)):
     make = {"jsonl": JsonlReader, "parquet": ParquetReader, "warc": WarcReader}[kind]
     reader = make(folder, glob_pattern=name)
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = reader.run()
     found = Trafilatura().run(found) if kind == "warc" else found
     texts = [(document.text, len(document.text.encode())) for document in found]
-    best = min(best, time.perf_counter() - begin)
+    best = min(best, time.process_time() - begin)
 print(json.dumps([best, len(texts), sum(size for _, size in texts), importlib.metadata.version("datatrove")]))
 """
 
@@ -217,14 +218,14 @@ def topics(path: Path) -> Texts:
 def measured(*sides: Callable[[], Sized]) -> list[tuple[float, int, int]]:
     """(seconds of the best of ROUNDS, documents, UTF-8 bytes) of each side; the sides take turns."""
     best, counts = [float("inf")] * len(sides), [(0, 0)] * len(sides)
-    started = time.perf_counter()
+    started = time.process_time()
     for number in range(ROUNDS):
-        if number and time.perf_counter() - started > SECONDS:
+        if number and time.process_time() - started > SECONDS:
             break
         for index, read_all in enumerate(sides):
-            begin = time.perf_counter()
+            begin = time.process_time()
             texts = list(read_all())
-            best[index] = min(best[index], time.perf_counter() - begin)
+            best[index] = min(best[index], time.process_time() - begin)
             counts[index] = len(texts), sum(size for _, size in texts)
     return [(seconds, *count) for seconds, count in zip(best, counts, strict=True)]
 
@@ -259,18 +260,18 @@ def write(root: Path) -> None:
     (root / "a.txt").write_text("\n\n".join(flat), encoding="utf-8")
     modules = corpora.modules()
     rows = []
-    for number, (title, text) in enumerate(some):
-        (root / "txt" / f"{number}.txt").write_text(text, encoding="utf-8")
+    for number in range(len(some)):
+        long = "\n\n".join(some[(number + step) % len(some)][1] for step in range(4))
+        (root / "txt" / f"{number}.txt").write_text(long, encoding="utf-8")
         folder = root / "repos" / f"r{number}"
         folder.mkdir()
         for name, source in modules[number % 5 :: 5]:
             (folder / name).write_text(source, encoding="utf-8")
             rows.append((f"r{number}", name, source))
             (root / "tree" / f"{number}_{name}").write_text(source, encoding="utf-8")
-        del title
     columns = dict(zip(("repo_name", "path", "content"), map(list, zip(*rows, strict=True)), strict=True))
     pq.write_table(pa.table(columns), root / "stack.parquet", compression="zstd", use_dictionary=False)
-    packed = [(f"{title}.txt", text.encode()) for title, text in some]
+    packed = [(path.name, path.read_bytes()) for path in sorted((root / "txt").iterdir())[:24]]
     (root / "books.tar.gz").write_bytes(corpora.tar_bytes(packed, "w:gz"))
     with bz2.open(corpora.english_dump()) as whole:
         head = whole.read(600_000)
@@ -315,39 +316,40 @@ def datatrove(python: str, root: Path, kind: str, name: str) -> tuple[float, int
 
 
 def main() -> None:
-    """Measures every pair and stores the rows."""
+    """Measures every pair, or those that are named, and stores the rows."""
     peer = sys.argv[1] if len(sys.argv) > 1 else None
-    rows: list[dict[str, Any]] = []
+    wanted = sys.argv[2:]
+    stored = RESULTS / "readers.json"
+    before = json.loads(stored.read_text(encoding="utf-8"))["rows"] if wanted and stored.is_file() else []
+    rows: dict[str, dict[str, Any]] = {row["reader"]: row for row in before}
+    same = {"jsonl": "a.jsonl", "jsonl, .gz": "a.jsonl.gz", "parquet": "a.parquet", "warc, HTML": "a.warc.gz"}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write(root)
         found = pairs(root)
         assert {kind for _, kind, *_ in found} == set(READERS), "every reader is measured"
         for row, kind, path, options, bare in found:
+            if wanted and row not in wanted:
+                continue
             mine, other = measured(functools.partial(ours, kind, path, **options), functools.partial(sized, bare, path))
             seconds, count, size = mine
-            rows.append(
-                {
-                    "reader": row,
-                    "documents": count,
-                    "mb": round(size / 1e6, 2),
-                    "mb_per_s": round(size / 1e6 / seconds, 2),
-                    "documents_per_s": round(count / seconds, 1),
-                    "bare_mb_per_s": round(other[2] / 1e6 / other[0], 2),
-                    "time_against_bare": round(seconds / other[0], 2),
-                }
-            )
-            print(rows[-1], flush=True)
-        same = {"jsonl": "a.jsonl", "jsonl, .gz": "a.jsonl.gz", "parquet": "a.parquet", "warc, HTML": "a.warc.gz"}
-        for measured_row in rows if peer is not None else ():
-            if (file := same.get(measured_row["reader"])) is not None:
-                assert peer is not None
-                kind = measured_row["reader"].partition(",")[0]
-                seconds, count, size, version = datatrove(peer, root, kind, file)
-                measured_row["datatrove"] = version
-                measured_row["datatrove_documents"] = count
-                measured_row["datatrove_mb_per_s"] = round(size / 1e6 / seconds, 2)
-    store("readers", rows, packages=("mwparserfromhell", "pyarrow", "pylatexenc", "pypdf", "resiliparse", "zstandard"))
+            rows[row] = {
+                "reader": row,
+                "documents": count,
+                "mb": round(size / 1e6, 2),
+                "mb_per_s": round(size / 1e6 / seconds, 2),
+                "documents_per_s": round(count / seconds, 1),
+                "bare_mb_per_s": round(other[2] / 1e6 / other[0], 2),
+                "time_against_bare": round(seconds / other[0], 2),
+            }
+            if peer is not None and row in same:
+                seconds, count, size, version = datatrove(peer, root, kind, same[row])
+                rows[row]["datatrove"] = version
+                rows[row]["datatrove_documents"] = count
+                rows[row]["datatrove_mb_per_s"] = round(size / 1e6 / seconds, 2)
+            print(rows[row], flush=True)
+    packages = ("mwparserfromhell", "pyarrow", "pylatexenc", "pypdf", "resiliparse", "zstandard")
+    store("readers", list(rows.values()), packages=packages)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = found.add_argument
-    add("--build", type=Path, required=True, metavar="FOLDER", help="a build: its tables packs/ and plan/ are read")
+    add(
+        "--build",
+        required=True,
+        metavar="FOLDER",
+        help="a build, here or published (hf://datasets/ORG/NAME@VERSION): its tables packs/ and plan/ are read",
+    )
     add("--model", required=True, help="a Hugging Face model folder, or a hub id, with @revision if wanted")
     add("--config", type=Path, required=True, metavar="YAML", help="how to train; see recipes/train/")
     add("--output", type=Path, metavar="FOLDER", help="where the run goes (default: runs/<name of the configuration>)")

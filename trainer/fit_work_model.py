@@ -237,7 +237,7 @@ def random_objective(
         )
     causal_lm.train()
     if config.lora is not None:
-        model.add_lora(causal_lm, config.lora)
+        model.add_lora(causal_lm, config.lora, seed=config.seed)
     if config.activation_checkpointing:
         model.checkpoint_activations(causal_lm)
     return Objective(causal_lm, chunk_rows=config.loss_chunk_rows, offload=config.offload_activations), backend

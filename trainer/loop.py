@@ -43,7 +43,7 @@ class Run:
     """What the command line asks for. `stop_after` ends this run early without changing its schedule;
     `export_only` trains no step and writes the model of the last checkpoint."""
 
-    build: Path
+    build: Path | str
     model: str
     output: Path
     config: TrainConfig
@@ -241,7 +241,7 @@ def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict
     )
     del sharded
     if config.lora is not None:
-        model.add_lora(causal_lm, config.lora)
+        model.add_lora(causal_lm, config.lora, seed=config.seed)
     if config.activation_checkpointing:
         model.checkpoint_activations(causal_lm)
     objective = Objective(causal_lm, chunk_rows=config.loss_chunk_rows, offload=config.offload_activations)

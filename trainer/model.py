@@ -110,12 +110,13 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     enable({"use_reentrant": False})
 
 
-def add_lora(model: PreTrainedModel, lora: Lora) -> None:
-    """Freezes the model and puts adapters beside its linear layers. Raises UserError when there are no such layers, or when
-    one of them is the output head, whose weights the loss reads directly."""
+def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
+    """Freezes the model and puts adapters, drawn from `seed`, beside its linear layers. Raises UserError when there
+    are no such layers, or when one of them is the output head, whose weights the loss reads directly."""
     from peft import LoraConfig
 
     target: Any = lora.target_modules
+    torch.manual_seed(seed)
     try:
         adapters = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM"

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from longalign_data.build.recovered import sequences_of
 from longalign_data.engine import Progress, RunOptions
 from longalign_data.errors import BuildError, UserError
 from longalign_data.generation.generate import recounted
@@ -79,7 +80,6 @@ def remove(
     manifest = require_manifest(build)
     if manifest.get("published"):
         raise BuildError(f"{build.root}: a published copy; remove from the build itself, and publish the new version")
-    _need(build, manifest, "sequences", "its rows are what packs are filled with")
     gone = _find(build, manifest, wish)
     version = version or _next_version(build)
     target = BuildFolder(build.root.parent / version)
@@ -135,6 +135,11 @@ def _rows(
         yield from batch.to_pylist()
 
 
+def _tables(build: BuildFolder, manifest: Manifest, table: str) -> Iterator[pa.Table]:
+    for batch in iter_batches([build.root / shard.path for shard in shards_of(manifest, table)]):
+        yield pa.Table.from_batches([batch])
+
+
 def _find(build: BuildFolder, manifest: Manifest, wish: Wish) -> _Gone:
     """The ids of everything that the wish concerns. Raises UserError for what is not known, with what is."""
     known = [source["id"] for source in (*manifest["cards"], *manifest["mix"])]
@@ -156,7 +161,8 @@ def _find(build: BuildFolder, manifest: Manifest, wish: Wish) -> _Gone:
         if row["source"] in sources or not documents.isdisjoint(row["doc_ids"])
     }
     sequences = set()
-    for row in _rows(build, manifest, "sequences", ["sequence_id", "sample_id", "source"]):
+    labels = ["sequence_id", "sample_id", "source"]
+    for row in (row for found in sequences_of(build, manifest) for row in found.select(labels).to_pylist()):
         if row["source"] in sources or row["sample_id"] in taken or row["sample_id"] in documents:
             sequences.add(row["sequence_id"])
             taken.add(row["sample_id"])
@@ -222,8 +228,8 @@ def _filtered(
         progress.start(stage, old["num_out"], "rows")
         with StageWriter(made, stage, fingerprint=_fingerprint(old, entries), run=run) as writer:
             column, ids = keep[table]
-            for batch in iter_batches([build.root / shard.path for shard in shards_of(manifest, table)]):
-                rows = pa.Table.from_batches([batch])
+            for rows in sequences_of(build, manifest) if stage == "encode" else _tables(build, manifest, table):
+                num_rows = rows.num_rows
                 rows = rows.filter(pc.invert(pc.is_in(rows.column(column), pa.array(sorted(ids), pa.string()))))
                 if table == "selection":
                     for row in rows.to_pylist():
@@ -232,10 +238,10 @@ def _filtered(
                 elif rows.num_rows:
                     writer.write_table(table, rows)
                 writer.next_input()
-                progress.advance(items=batch.num_rows)
+                progress.advance(items=num_rows)
             for reject in rejects.get(stage, ()):
                 writer.reject(reject)
-            _count(writer, old, kept=bool(shards_of(manifest, table)))
+            _count(writer, old, kept=stage == "encode" or bool(shards_of(manifest, table)))
             if stage == "sample":
                 writer.counts.num_tokens = old["num_tokens"] - lengths.num_tokens
             report = writer.finish()
@@ -302,7 +308,7 @@ def _details(
             for source in batch.column(0).to_pylist()
         )
         details["sets"] = [found | {"taken": taken[found["id"]]} for found in details["sets"]]
-    if old["stage"] == "encode":
+    if old["stage"] == "encode" and shards_of(manifest, "sequences"):
         columns = ["num_targets", "truncated_tokens"]
         parts = [pa.table({name: pa.array([], pa.int32()) for name in columns})]
         parts += [pa.Table.from_batches([batch]) for batch in iter_batches(made.shards("sequences"), columns=columns)]
@@ -362,6 +368,7 @@ def _manifest(
     version: str,
 ) -> Manifest:
     generate = next((report for report in reports if report.stage == "generate"), None)
+    sources = {entry["id"] for entry in entries if entry["kind"] == "source"}
     shards = {
         table: [dataclasses.asdict(shard) for shard in found]
         for report in reports
@@ -373,6 +380,8 @@ def _manifest(
         "version": version,
         "parent": {"version": manifest["version"], "fingerprint": manifest["stages"][-1]["fingerprint"]},
         "removed": [*manifest.get("removed", []), *entries],
+        "cards": [card for card in manifest["cards"] if card["id"] not in sources],
+        "mix": [choice for choice in manifest["mix"] if choice["id"] not in sources],
         "cost": generate.details["cost"] if generate is not None else manifest["cost"],
         "rejects": {report.stage: dict(report.rejected) for report in reports if report.rejected},
         "stages": [

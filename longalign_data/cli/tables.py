@@ -78,7 +78,7 @@ def print_cost(built: Built, console: Console) -> None:
             f"the samples cost {cost['usd']:,.4f} USD, {cost['usd_per_sample']:,.5f} each (prices of {cost['prices']})"
         )
         if cost["ledger_usd"] - cost["usd"] > 5e-5:
-            line += f"; with rejected and earlier replies {cost['ledger_usd']:,.4f} USD"
+            line += f"; with rejected, earlier and trial replies {cost['ledger_usd']:,.4f} USD"
         console.print(line, highlight=False, markup=False)
         if gone := cost.get("not_fetched"):
             line = (

@@ -13,6 +13,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -206,7 +207,6 @@ class _Hub:
         """Sends the files and commits them on top of `parent`. False where another commit came between, or where it is not
         known whether this one arrived: the head then says what is there."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # whichever client the library has
 
         additions = [
             CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.content or str(file.source))
@@ -217,17 +217,15 @@ class _Hub:
             self._say(f"sending {len(additions):,} files, {size / 1e6:,.1f} MB, save what the Hub has already")
             self._patiently(lambda: self._api.preupload_lfs_files(**self._repo, additions=additions, free_memory=False))
         deletions = [CommitOperationDelete(path_in_repo=path) for path in stale]
-        try:
-            self._api.create_commit(
+        made = None
+        with self._attempt(attempt):
+            made = self._api.create_commit(
                 **self._repo,
                 operations=[*additions, *deletions],
                 commit_message=f"{tag}: {_words(batch, stale)}",
                 parent_commit=parent,
             )
-        except HTTPError as error:
-            self._pause(error, attempt)
-            return False
-        return True
+        return made is not None
 
     def tag(self, tag: str, revision: str) -> None:
         """Gives the commit the version's name."""
@@ -235,19 +233,25 @@ class _Hub:
 
     def _patiently(self, call: Callable[[], Value]) -> Value:
         """What `call` gives, after as many attempts as it takes. Raises HubError."""
+        for number in itertools.count(1):
+            with self._attempt(number):
+                return call()
+        raise AssertionError
+
+    @contextmanager
+    def _attempt(self, number: int) -> Iterator[None]:
+        """Waits after a failure, so that the block can be tried again. Raises HubError where that is of no use."""
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # whichever client the library has
 
-        for attempt in itertools.count(1):
-            try:
-                return call()
-            except HTTPError as error:
-                self._pause(error, attempt)
-            except RuntimeError as error:
-                # How an upload that failed in a thread comes out.
-                if not isinstance(error.__cause__, HTTPError):
-                    raise
-                self._pause(error.__cause__, attempt)
-        raise AssertionError
+        try:
+            yield
+        except HTTPError as error:
+            self._pause(error, number)
+        except (RuntimeError, ConnectionError, TimeoutError) as error:
+            # How an upload that failed in a thread, or in the Xet client, comes out.
+            self._pause(error.__cause__ if isinstance(error.__cause__, HTTPError) else error, number)
+        except ValueError as error:
+            raise HubError(f"{self.url}: {_short(error)}") from error
 
     def _pause(self, error: Exception, attempt: int) -> None:
         """Waits before the next attempt, as long as the Hub asks or twice as long as before. Raises HubError where another
@@ -282,9 +286,10 @@ def _asked_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def _short(error: BaseException) -> str:
-    """One line about an error of the Hub, without addresses that carry signatures."""
+    """One line about an error, without the queries of addresses, which may carry signatures."""
     response = getattr(error, "response", None)
-    if response is None:
-        return f"no connection to the Hub ({type(error).__name__})"
-    message = getattr(error, "server_message", None) or response.reason_phrase
-    return f"the Hub answers {response.status_code}: {' '.join(str(message).split())[:200]}"
+    if response is not None:
+        message = getattr(error, "server_message", None) or response.reason_phrase
+        return f"the Hub answers {response.status_code}: {' '.join(str(message).split())[:200]}"
+    words = re.sub(r"\?\S+", "", " ".join(str(error).split()))[:200]
+    return f"{type(error).__name__}: {words}"

@@ -8,6 +8,7 @@ from typing import Any
 from longalign_data import yamlfile
 from longalign_data.errors import BuildError
 from longalign_data.recipe import Recipe
+from longalign_data.records import SCHEMA_VERSION
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import ShardInfo
 
@@ -39,10 +40,11 @@ def require_manifest(folder: BuildFolder) -> Manifest:
         raise BuildError(f"{folder.manifest}: not JSON: {error}; remove it and run: longalign build RECIPE") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BuildError(f"{folder.manifest}: not the manifest of a build (its `format` is not {FORMAT!r})")
-    if manifest.get("manifest_version") != MANIFEST_VERSION:
+    found = (manifest.get("manifest_version"), manifest.get("schema_version"))
+    if found != (MANIFEST_VERSION, SCHEMA_VERSION):
         raise BuildError(
-            f"{folder.manifest}: written by another version of longalign-data; run longalign build RECIPE once more: what "
-            "stands complete is not made again"
+            f"{folder.manifest}: made with {manifest.get('made_with')}, which wrote builds in another way; use that version, or "
+            "run longalign build RECIPE with this one"
         )
     return manifest
 

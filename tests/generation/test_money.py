@@ -42,12 +42,14 @@ def test_what_samples_cost_is_what_the_provider_metered(
     )
     cost = report(out)["details"]["cost"]
     assert report(out)["num_rejected"] == 0
-    assert cost["usd"] == pytest.approx(server.state.usd(), abs=1e-6)
     assert cost["ledger_usd"] == pytest.approx(server.state.usd(), abs=1e-6)
+    # The tiny question that goes ahead of the first batch belongs to no sample.
+    trial = 0.0005 if schedule == "batch" else 1e-6
+    assert 0 <= server.state.usd() - cost["usd"] + 1e-6 < trial + 1e-6
     for parts in ("by_source", "by_task", "by_model"):
         assert sum(cost[parts].values()) == pytest.approx(cost["usd"], abs=1e-4)
     assert f"{cost['usd']:,.4f} USD" in said
-    assert f"{cost['usd']:,.4f}" in longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
+    assert f"{cost['ledger_usd']:,.4f}" in longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
 
 
 @pytest.mark.parametrize("schedule", ["live", "batch"])

@@ -1,5 +1,7 @@
 """The dataset card says what is true of the build."""
 
+import re
+import shlex
 from pathlib import Path
 
 import yaml
@@ -109,3 +111,12 @@ def test_the_hub_s_own_library_reads_the_card(towns: BuildFolder) -> None:
     found = DatasetCard(towns.card.read_text(encoding="utf-8")).data
     assert found.license == "other"
     assert [config["config_name"] for config in found.configs if config.get("default")] == ["samples"]
+
+
+def test_the_trainer_understands_the_card_s_command(towns: BuildFolder) -> None:
+    from trainer.__main__ import parser
+
+    text = render_card(require_manifest(towns), repo_id="org/towns")
+    (command,) = re.findall(r"^    python -m trainer (.*)$", text, re.MULTILINE)
+    command = command.replace("<model>", "model").replace("<training configuration>", "train.yaml")
+    assert parser().parse_args(shlex.split(command)).build == "hf://datasets/org/towns@1.0.0"

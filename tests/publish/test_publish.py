@@ -233,6 +233,23 @@ def test_a_token_that_may_not_write_is_told_what_to_do(towns: BuildFolder, hub: 
     assert "hf_wrong" not in str(raised.value)
 
 
+def test_a_name_that_the_hub_does_not_allow_is_an_error_in_words(towns: BuildFolder, hub: Hub, tmp_path: Path) -> None:
+    publication = prepare_publication(towns, "org/a--b", tables=["samples"], without_documents=False, staging=tmp_path)
+    with pytest.raises(HubError, match="org/a--b"):
+        upload(publication, hub)
+
+
+def test_a_hub_that_nobody_answers_for_is_given_up_in_words(
+    towns: BuildFolder, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import longalign_data.publish.upload as module
+
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    publication = prepare(towns, tmp_path, tables=["samples"])
+    with pytest.raises(HubError, match=r"ConnectError: .* 2 times; the same command goes on later"):
+        publish(publication, token=TOKEN, endpoint="http://127.0.0.1:9", say=lambda _: None, wait=lambda _: None)
+
+
 @pytest.mark.timeout(120)
 def test_killed_in_the_middle_it_goes_on_with_what_is_missing(towns: BuildFolder, hub: Hub, tmp_path: Path) -> None:
     """kill -9 while a file is on its way; the second process sends that file and those behind it, and no other."""

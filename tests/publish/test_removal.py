@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+from longalign_data.build.rehydrate import rehydrate
 from longalign_data.build.removal import Wish, remove
 from longalign_data.engine import Silent
 from longalign_data.errors import BuildError, UserError
 from longalign_data.explore.why import trace
 from longalign_data.packing.reader import open_packs
+from longalign_data.publish.contents import prepare_publication
 from longalign_data.publish.verify import verify
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.manifest import require_manifest, stage_of
@@ -102,6 +105,68 @@ def test_a_source_goes_with_all_that_came_of_it(copy: BuildFolder) -> None:
     assert generate["left_out"]["removed"] == len(rows(copy, "samples")) - len(rows(made, "samples"))
 
 
+def test_without_the_sources_that_may_not_be_published_the_rest_may(tmp_path: Path) -> None:
+    build = make(write_corpus(tmp_path / "corpus", closed="false", mix="false"), tmp_path / "builds")
+    made = without(build, sources=["closed", "talk"])
+    found = prepare_publication(made, "org/towns", tables=None, without_documents=False, staging=tmp_path / "staging")
+    assert found.refusals == []
+    front = yaml.safe_load(found.card.split("---")[1])
+    assert (front["language"], front["license"]) == (["en"], "cc0-1.0")
+    assert "Withdrawn after it was built: source `closed` (version 1.0.1), source `talk` (version 1.0.1)." in found.card
+
+
+PRETRAIN = """
+name: towns
+version: VERSION
+sources:
+  - {id: open, title: Reports, lang: en, license: CC0-1.0, path: open.jsonl, reader: {kind: jsonl}, redistribute: true}
+ingest: {min_tokens: 100, max_tokens: 20000}
+sample: {count: 9, edges: [100, 20000], languages: {}}
+encode: {mode: pretrain, max_tokens: 300}
+pack: {capacity: 512, packs_per_step: 2}
+"""
+CHATS = """
+name: towns
+version: VERSION
+mix:
+  - {id: talk, lang: en, license: CC0-1.0, path: talk.jsonl, redistribute: true}
+encode: {max_tokens: 256}
+pack: {capacity: 256, packs_per_step: 2, alpha: 0.5, unit: turn}
+"""
+
+
+def test_windows_of_plain_documents_are_removed_verified_and_rehydrated(tmp_path: Path) -> None:
+    recipe = write_corpus(tmp_path / "corpus")
+    recipe.write_text(PRETRAIN.replace("VERSION", "1.0.0"), encoding="utf-8")
+    build = make(recipe, tmp_path / "builds")
+    assert verify(build, Silent()).faults == []
+    selected = [row["doc_id"] for row in rows(build, "selection")]
+    made = without(build, documents=[selected[0]])
+    assert {row["sample_id"] for row in rows(made, "sequences")} == set(selected[1:])
+    assert len(rows(made, "documents")) == len(rows(build, "documents")) - 1
+
+    found = prepare_publication(build, "org/towns", tables=None, without_documents=True, staging=tmp_path / "staging")
+    for file in found.files:
+        place = tmp_path / "copy" / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.content if file.content is not None else (file.source or place).read_bytes())
+    places = {"open": str(tmp_path / "corpus" / "open.jsonl")}
+    done = rehydrate(BuildFolder(tmp_path / "copy"), places, tmp_path / "back", run=RUN, progress=Silent())
+    assert rows(done.folder, "packs") == rows(build, "packs")
+    assert verify(done.folder, Silent()).faults == []
+
+
+def test_a_build_of_conversations_alone_is_verified_and_loses_some(tmp_path: Path) -> None:
+    recipe = write_corpus(tmp_path / "corpus")
+    recipe.write_text(CHATS.replace("VERSION", "1.0.0"), encoding="utf-8")
+    build = make(recipe, tmp_path / "builds")
+    assert verify(build, Silent()).faults == []
+    made = without(build, samples=[rows(build, "chats")[0]["sample_id"]])
+    assert len(rows(made, "chats")) == 8
+    steps = trace(made, rows(made, "chats")[0]["sample_id"])
+    assert [step.stage for step in steps] == ["source", "sample", "encoded", "pack"]
+
+
 def test_removals_add_up_over_versions(copy: BuildFolder) -> None:
     first, second = (row["sample_id"] for row in rows(copy, "samples")[:2])
     made = without(without(copy, samples=[first]), samples=[second])
@@ -155,9 +220,23 @@ def test_a_source_that_was_removed_must_leave_the_recipe(tmp_path: Path) -> None
         make(recipe, tmp_path / "builds")
 
 
+def test_a_build_that_keeps_no_sequences_is_packed_anew_from_its_packs(tmp_path: Path) -> None:
+    recipe = write_corpus(tmp_path / "corpus")
+    whole = make(recipe, tmp_path / "whole")
+    small = make(write_corpus(tmp_path / "corpus", extra="keep: [samples, chats, packs, plan]\n"), tmp_path / "small")
+    (doc_id,) = rows(whole, "samples")[1]["doc_ids"]
+    chat = rows(whole, "chats")[2]["sample_id"]
+    made = [without(build, documents=[doc_id], samples=[chat]) for build in (whole, small)]
+    for table in ("samples", "chats", "packs", "plan"):
+        assert rows(made[0], table) == rows(made[1], table), table
+    assert {path.name for path in made[1].root.iterdir() if path.is_dir()} == {
+        "samples", "chats", "packs", "plan", "rejects", "state",
+    }  # fmt: skip
+
+
 def test_a_build_that_keeps_too_little_says_what_is_needed(tmp_path: Path) -> None:
-    build = make(write_corpus(tmp_path / "corpus", extra="keep: [samples, packs, plan]\n"), tmp_path / "builds")
-    with pytest.raises(BuildError, match=r"does not hold the table sequences.*`keep`"):
+    build = make(write_corpus(tmp_path / "corpus", extra="keep: [packs, plan]\n"), tmp_path / "builds")
+    with pytest.raises(BuildError, match=r"neither the table sequences nor packs with samples and chats.*`keep`"):
         remove(build, Wish(sources=["open"]), run=RUN, progress=Silent())
 
 

@@ -19,7 +19,8 @@ from longalign_data.explore.pages.templates import BASE_CSS, environment
 from longalign_data.explore.pages.text import around
 from longalign_data.explore.plan import plan_report
 from longalign_data.explore.recorded import manifest_of
-from longalign_data.explore.report.charts import draw, plots_of
+from longalign_data.explore.report.charts import plots_of
+from longalign_data.explore.report.drawing import draw
 from longalign_data.explore.sql import connect, reading
 from longalign_data.explore.weights import Row, weight_rows
 from longalign_data.shards.folder import BuildFolder

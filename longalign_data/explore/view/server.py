@@ -60,6 +60,8 @@ def serve(build: BuildFolder, port: int, *, on_start: Callable[[str], None]) -> 
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        # From here on who connects waits for an answer, so that the address can be told.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise UserError(f"port {port} cannot be listened to: {error.strerror}; choose another with --port") from None

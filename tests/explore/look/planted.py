@@ -74,7 +74,10 @@ def sample_of(document: Document, number: int) -> Sample:
         num_tokens=document.num_tokens + 30,
         checks=Checks(
             evidence=(Evidence(doc_id=document.doc_id, start=start, end=start + 40),),
-            scores=(Score(name="grounding", value=number / 200), Score(name=f"odd {SCRIPT}", value=1.0)),
+            scores=(
+                Score(name="grounding", value=number / 200),
+                Score(name=f"odd {SCRIPT}", value=1.0, detail=f"Judged: {SCRIPT}"),
+            ),
         ),
     )
     user, answer = sample.messages

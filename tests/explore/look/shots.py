@@ -26,7 +26,7 @@ def shoot(page: Page, name: str) -> None:
     """What the window shows, as WebP, which Chromium writes itself."""
     page.wait_for_timeout(300)
     session = page.context.new_cdp_session(page)
-    picture = session.send("Page.captureScreenshot", {"format": "webp", "quality": 80})
+    picture = session.send("Page.captureScreenshot", {"format": "webp", "quality": 72})
     (PICTURES / f"{name}.webp").write_bytes(base64.b64decode(picture["data"]))
 
 

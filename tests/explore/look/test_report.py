@@ -139,6 +139,14 @@ def test_the_report_keeps_its_size_whatever_the_texts_are(hostile: Path) -> None
     assert 3_000_000 < hostile.stat().st_size < MAX_BYTES
 
 
+def test_the_pictures_of_the_page_are_there_and_small() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    pictures = re.findall(r"\]\((img/[^)]+)\)", (docs / "look.md").read_text(encoding="utf-8"))
+    assert sorted(pictures) == sorted(f"img/{path.name}" for path in (docs / "img").iterdir())
+    assert len(pictures) == 8
+    assert max((docs / picture).stat().st_size for picture in pictures) < 200_000
+
+
 @pytest.mark.parametrize(("module", "package"), [("vl_convert", "vl-convert-python"), ("jinja2", "jinja2")])
 def test_a_missing_package_is_named_with_the_line_that_installs_it(
     module: str, package: str, build: BuildFolder, monkeypatch: pytest.MonkeyPatch

@@ -66,7 +66,8 @@ def test_a_sample_opens_with_evidence_questions_and_its_pack(page: "Page", addre
     assert page.locator("ol.questions li").count() == 5
     page.locator(".places a").click()
     assert page.locator("mark:target").is_visible()
-    assert page.get_by_text("notes/1.txt").is_visible()
+    assert page.get_by_text("notes/1.txt", exact=True).is_visible()
+    assert page.get_by_text("Judged: ").is_visible()
     blocks = page.locator(".pack rect.this, .pack rect.other")
     assert blocks.count() == 7
     assert page.locator(".pack rect.this").count() == 1

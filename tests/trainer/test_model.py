@@ -1,0 +1,140 @@
+"""Models in and out: adapters, longer contexts, offloaded activations, exported folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from longalign_data.errors import UserError
+from tests.trainer import runs
+from tests.trainer.builds import VOCABULARY, tiny_llama, write_model_config
+from tests.trainer.processes import train
+from tests.trainer.runs import losses
+from trainer.__main__ import main
+from trainer.config import Lora
+from trainer.model import add_lora, load_config
+
+pytestmark = pytest.mark.torch
+
+IDS = (torch.arange(40) * 7 % VOCABULARY)[None]
+
+
+@pytest.fixture(scope="module")
+def pretrained(place: Path) -> Path:
+    """A model folder with weights, a tokenizer's files and a generation configuration of its own."""
+    folder = place / "pretrained"
+    model = tiny_llama("sdpa")
+    model.generation_config.max_new_tokens = 77
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text('{"any": "tokenizer"}')
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "README.md").write_text("not of the tokenizer")
+    return folder
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=IDS).logits
+    return found
+
+
+def trained(place: Path, model: Path, name: str, *extra: str, **changes: Any) -> Path:
+    output = place / name
+    options = runs.options(place / "build", model, output, "--max-steps", "4", *extra, random_init=False, **changes)
+    assert main(options, {}) == 0
+    return output
+
+
+def test_an_export_has_the_tokenizer_and_the_generation_configuration(place: Path, pretrained: Path) -> None:
+    output = trained(place, pretrained, "exported")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (output / "model" / name).read_bytes() == (pretrained / name).read_bytes()
+    assert not (output / "model" / "README.md").exists()
+    assert AutoModelForCausalLM.from_pretrained(output / "model").generation_config.max_new_tokens == 77
+
+
+def test_a_model_is_exported_when_asked_without_another_step(
+    place: Path, pretrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = trained(place, pretrained, "asked")
+    whole = (output / "model" / "model.safetensors").read_bytes()
+    for file in (output / "model").iterdir():
+        file.unlink()
+    trained(place, pretrained, "asked", "--export")
+    assert (output / "model" / "model.safetensors").read_bytes() == whole
+    assert len(losses(output)) == 4
+    nothing = runs.options(place / "build", pretrained, place / "nothing", "--export", random_init=False)
+    assert main(nothing, {}) == 2
+    assert "no checkpoint to export" in capsys.readouterr().err
+
+
+def test_adapters_are_trained_alone_and_merge_to_the_same_logits(place: Path, pretrained: Path) -> None:
+    lora = {"rank": 4, "alpha": 8}
+    adapter = trained(place, pretrained, "adapter", lora=lora | {"export": "adapter"})
+    merged = trained(place, pretrained, "merged", lora=lora)
+    assert losses(merged) == losses(adapter)
+    assert not (adapter / "model" / "model.safetensors").exists()
+
+    base = AutoModelForCausalLM.from_pretrained(pretrained)
+    start = logits(base)
+    base.load_adapter(str(adapter / "model"))
+    whole = AutoModelForCausalLM.from_pretrained(merged / "model")
+    torch.testing.assert_close(logits(whole), logits(base), rtol=1e-4, atol=1e-5)
+    assert (logits(whole) - start).abs().max() > 1e-3
+    before, after = tiny_llama("sdpa").state_dict(), whole.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all("_proj" in name for name in moved)
+    assert whole.generation_config.max_new_tokens == 77
+
+
+def test_adapters_on_sharded_ranks_take_the_steps_of_one_process(place: Path, pretrained: Path) -> None:
+    changes: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8}, "random_init": False}
+    one = trained(place, pretrained, "one", lora=changes["lora"])
+    two = place / "two"
+    zero_3 = {"engine": "deepspeed", "zero_stage": 3}
+    train(2, runs.options(place / "build", pretrained, two, "--max-steps", "4", **zero_3, **changes), two)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    found, wanted = (AutoModelForCausalLM.from_pretrained(folder / "model") for folder in (two, one))
+    torch.testing.assert_close(logits(found), logits(wanted), rtol=1e-3, atol=1e-4)
+
+
+def test_adapters_beside_no_layer_or_the_head_are_refused() -> None:
+    with pytest.raises(UserError, match=r"lora\.target_modules: \['nothing'\]: .*nothing"):
+        add_lora(tiny_llama("sdpa"), Lora(target_modules=["nothing"]), seed=0)
+    with pytest.raises(UserError, match="leave lm_head out"):
+        add_lora(tiny_llama("sdpa", tie_word_embeddings=False), Lora(target_modules=["lm_head"]), seed=0)
+
+
+def test_activations_that_wait_on_the_cpu_change_nothing(place: Path, pretrained: Path) -> None:
+    kept = trained(place, pretrained, "kept", activation_checkpointing=True)
+    moved = trained(place, pretrained, "moved", activation_checkpointing=True, offload_activations=True)
+    assert losses(moved) == losses(kept) == losses(trained(place, pretrained, "whole"))
+
+
+def test_a_longer_context_multiplies_the_rotary_base_and_is_exported(place: Path, pretrained: Path) -> None:
+    base = load_config(str(pretrained), weights=True).rope_parameters["rope_theta"]
+    output = trained(place, pretrained, "longer", rope_base_factor=200, max_positions=512)
+    stored = json.loads((output / "model" / "config.json").read_text())
+    assert stored["max_position_embeddings"] == 512
+    assert load_config(str(output / "model"), weights=True).rope_parameters["rope_theta"] == 200 * base
+    plain, longer = (
+        logits(
+            AutoModelForCausalLM.from_pretrained(
+                pretrained, config=load_config(str(pretrained), weights=True, rope_base_factor=f)
+            )
+        )
+        for f in (1, 200)
+    )
+    assert (plain - longer).abs().max() > 1e-4
+
+
+def test_a_model_without_one_rotary_base_is_not_extended(tmp_path: Path) -> None:
+    folder = write_model_config(tmp_path / "gpt2")
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    with pytest.raises(UserError, match=r"rope_base_factor: GPT2Config of .* has no single rope_theta"):
+        load_config(str(folder), weights=False, rope_base_factor=200)
