@@ -80,7 +80,8 @@ def _stream(source: str, reader: HubReader, path: str | None) -> Any:
             stream = datasets.load_dataset(
                 reader.dataset, reader.config, split=reader.split, revision=reader.revision, streaming=True
             )
-    except _reading_errors() as error:
+    except (StopIteration, *_reading_errors()) as error:
+        # An empty file ends the library's own look at the columns in this way.
         what = path or f"{reader.dataset}@{reader.revision}"
         raise SourceError(
             f"source {source!r}: {what}: cannot be opened: {_cause(error)}; check the id, config, split and revision"
