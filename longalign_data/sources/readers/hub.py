@@ -73,6 +73,8 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 def _stream(source: str, reader: HubReader, path: str | None) -> Any:
     import datasets
 
+    # An empty file ends the library's own look at the columns by StopIteration.
+    errors: tuple[type[Exception], ...] = (StopIteration, *_reading_errors())
     try:
         if path is not None:
             stream = datasets.load_dataset(reader.format, data_files=[path], split="train", streaming=True)
@@ -80,8 +82,7 @@ def _stream(source: str, reader: HubReader, path: str | None) -> Any:
             stream = datasets.load_dataset(
                 reader.dataset, reader.config, split=reader.split, revision=reader.revision, streaming=True
             )
-    except (StopIteration, *_reading_errors()) as error:
-        # An empty file ends the library's own look at the columns in this way.
+    except errors as error:
         what = path or f"{reader.dataset}@{reader.revision}"
         raise SourceError(
             f"source {source!r}: {what}: cannot be opened: {_cause(error)}; check the id, config, split and revision"
