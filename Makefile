@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume
+BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume bill live
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test browser shots kills exactness real-model schema cluster check fix bench clean

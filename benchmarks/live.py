@@ -3,7 +3,8 @@
 python benchmarks/live.py
 
 The whole generate stage in a process of its own, against the fake provider in another; a heartbeat inside the loop asks to be
-woken every 5 ms and notes by how much it is late. Tokenizing, hashing, compressing, reading and writing are all in there.
+woken every 5 ms and notes by how much it is late, and how long the loop's own thread has worked meanwhile (`busy`: what it
+did itself, whatever else this machine was doing). Hashing, encoding, compressing and the ledger are all in there.
 """
 
 import asyncio
@@ -37,13 +38,15 @@ class Watched:
         self._teacher = teacher
         self._beat: asyncio.Task[None] | None = None
         self.late_s: list[float] = []
+        self.busy_s: list[float] = []
         self.inside = self.most_inside = 0
 
     async def _watch(self) -> None:
         while True:
-            due = time.monotonic() + BEAT_S
+            due, used = time.monotonic() + BEAT_S, time.thread_time()
             await asyncio.sleep(BEAT_S)
             self.late_s.append(max(0.0, time.monotonic() - due))
+            self.busy_s.append(time.thread_time() - used)
 
     async def ask(self, request: TeacherRequest) -> Raw:
         self._beat = self._beat or asyncio.create_task(self._watch())
@@ -68,10 +71,12 @@ def child(recipe: Path, output: Path, url: str) -> None:
     teacher = Watched(load_teacher(loaded.recipe.generate.teacher, api_key="fake", base_url=url, concurrency=NUM))
     run = RunOptions(concurrency=NUM)
     build(loaded, output, run=run, progress=Silent(), teacher=lambda: teacher, only="generate")
-    late = sorted(teacher.late_s)
+    late, busy = sorted(teacher.late_s), sorted(teacher.busy_s)
     row = {
         "most_prompts_at_once": teacher.most_inside,
         "resident_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+        "loop_busy_max_ms": round(1e3 * busy[-1], 1),
+        "loop_busy_p999_ms": round(1e3 * busy[int(0.999 * len(busy))], 1),
         "loop_late_max_ms": round(1e3 * late[-1], 1),
         "loop_late_p999_ms": round(1e3 * late[int(0.999 * len(late))], 1),
         "loop_late_p99_ms": round(1e3 * late[int(0.99 * len(late))], 1),

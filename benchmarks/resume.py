@@ -1,4 +1,4 @@
-"""Resuming a build of 10,000 samples whose replies are all in the ledger, and one that was cut in the middle of the table.
+"""Resuming a build of 10,000 samples: how long until a new process asks for the one reply that is missing.
 
 python benchmarks/resume.py
 
@@ -7,13 +7,21 @@ whole stage, replies included; the others start a new process on the folder as a
 """
 
 import json
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import duckdb
 from record import store
+
+from longalign_data.build.pipeline import build
+from longalign_data.engine import RunOptions, Silent
+from longalign_data.recipe import load_recipe
+from longalign_data.teachers.base import Raw, Teacher, TeacherRequest
+from longalign_data.teachers.table import load_teacher
 
 NUM = 10_000
 RECIPE = f"""
@@ -32,6 +40,48 @@ def run(folder: Path, stage: str) -> float:
     return time.perf_counter() - began
 
 
+class Stopwatch:
+    """The offline teacher, with the moment at which it is asked first."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self.asked_at = 0.0
+        self.num_asked = 0
+
+    async def ask(self, request: TeacherRequest) -> Raw:
+        self.asked_at = self.asked_at or time.time()
+        self.num_asked += 1
+        return await self._teacher.ask(request)
+
+    async def close(self) -> None:
+        await self._teacher.close()
+
+    def status(self) -> str:
+        return self._teacher.status()
+
+
+def child(recipe: Path, output: Path, began: float) -> None:
+    loaded = load_recipe(recipe)
+    teacher = Stopwatch(load_teacher(loaded.recipe.generate.teacher))
+    build(loaded, output, run=RunOptions(), progress=Silent(), teacher=lambda: teacher, only="generate")
+    assert teacher.num_asked == 1
+    print(teacher.asked_at - began)
+
+
+def until_asked(folder: Path) -> float:
+    """Takes the last reply out of the ledger, and gives the seconds from the start of a process until it is asked for."""
+    build_folder = folder / "resumed" / "1.0.0"
+    rank = "select doc_id from read_parquet(?) order by rank desc limit 1"
+    (last,) = duckdb.execute(rank, [str(build_folder / "selection" / "*.parquet")]).fetchone()
+    ledger = sqlite3.connect(build_folder / "ledger.sqlite")
+    with ledger:
+        wanted = "SELECT request_id FROM requests WHERE kind = 'answer' AND document_id = ?"
+        ledger.execute(f"DELETE FROM replies WHERE request_id IN ({wanted})", [last])
+    ledger.close()
+    command = [sys.executable, __file__, str(folder / "recipe.yaml"), str(folder), str(time.time())]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def main(folder: Path) -> None:
     with (folder / "notes.jsonl").open("w", encoding="utf-8") as file:
         for n in range(NUM):
@@ -43,6 +93,8 @@ def main(folder: Path) -> None:
         run(folder, stage)
     rows = [{"what": "generate from nothing", "seconds": round(run(folder, "generate"), 2)}]
     (state / "generate.json").unlink()
+    rows.append({"what": "one reply missing: until it is asked for", "seconds": round(until_asked(folder), 2)})
+    (state / "generate.json").unlink()
     rows.append(
         {"what": "generate, every reply in the ledger, table to write", "seconds": round(run(folder, "generate"), 2)}
     )
@@ -51,5 +103,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        main(Path(scratch))
+    if len(sys.argv) > 1:
+        child(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            main(Path(scratch))

@@ -9,8 +9,9 @@
     engine     one process, DDP or DeepSpeed behind four methods; the start-up measurement of what they divide by
     probe      the start-up check that neighbours in a pack do not see each other, on the model at hand
     guard      losses that would spoil the weights, packs that do not fit into memory
-    checkpoints  which one to go on from, how it is written, other numbers of ranks
-    loop       plan steps
+    checkpoints
+               which one to go on from, how it is written, other numbers of ranks
+    loop       a run: start-up checks, the plan's steps, the export
     metrics    loss by group, utilisation, memory and idle of a step; `flops` counts the operations
     logs       metrics to a file, the terminal and trackers
 

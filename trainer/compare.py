@@ -57,8 +57,8 @@ METHODS = {
 class Row:
     """One method. Times leave the first step out, which is slower than the others, and with several processes the steps whose
     packs are timed: `step_seconds` is the mean of a step, `seconds` what all steps take at that pace. `idle` is of the timed
-    steps, `modelled_idle` of all. `held_out_loss` is the
-    mean over the held-out sequences of the mean over their targets, after training; `loss` that of the last step."""
+    steps, `modelled_idle` of all. `held_out_loss` is the mean over the held-out sequences of the mean over their targets,
+    after training; `loss` that of the last step."""
 
     method: str
     num_steps: int
@@ -84,6 +84,9 @@ def _compare(asked: argparse.Namespace) -> None:
         raise UserError(f"{asked.output}: exists already; give another --output")
     if asked.replay_ranks and asked.ranks > 1:
         raise UserError("--replay-ranks replays the times of one process; leave --ranks away")
+    from trainer import model
+
+    model.load_config(asked.model, weights=not asked.random_init)
     reader = open_packs(asked.build)
     train, held_out = split(reader, asked.steps, held_out=asked.held_out)
     asked.output.mkdir(parents=True)

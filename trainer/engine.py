@@ -251,6 +251,10 @@ class DeepSpeedEngine:
         # From the universal form, ZeRO-3 gives the first group's settings to all, so that norms would decay.
         for group, decay in zip(self._engine.optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay
+        # Nor may its groups share one counter of steps, which each of them would advance.
+        for state in self._engine.optimizer.state.values() if universal else ():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].clone()
         if path is None:
             raise LongAlignError(f"{folder}: DeepSpeed cannot load this checkpoint; see its messages above")
 

@@ -8,9 +8,8 @@ two passes over the step. Nothing is trained. The model must fit on one device, 
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,11 +150,9 @@ def gradient_norm(objective: "Objective", parts: Sequence[PackBatch], device: "t
     objective.zero_grad(set_to_none=True)
     for pack in parts:
         torch.autograd.backward(objective(micro_batch(pack, device, vocabulary)))
-    return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in _gradients(objective)))
-
-
-def _gradients(objective: "Objective") -> "Iterator[torch.Tensor]":
-    return (p.grad for p in objective.parameters() if p.grad is not None)
+    gradients = [p.grad for p in objective.parameters() if p.grad is not None]
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    return float(torch.stack(norms).norm())
 
 
 def _print(rows: Sequence[Share]) -> None:

@@ -11,6 +11,7 @@ step travel in one all-reduce.
 
 import math
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -211,4 +212,5 @@ def device_memory_peak(device: torch.device) -> float:
     """GiB, of this step on a GPU, of the process so far on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # In KiB, and on macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

@@ -115,7 +115,6 @@ def _bring(
         index = decontamination_index(loaded)
     stages = stages_of(recipe)
     with folder.lock():
-        refuse_to_bring_back(folder, loaded)
         _clear_others(folder, stages)
         prints = fingerprints(
             recipe,
@@ -134,6 +133,8 @@ def _bring(
             to_run = _stages_to_run(folder, prints, recipe, INPUTS["generate"], until=until)
         else:
             to_run = _stages_to_run(folder, prints, recipe, recipe.keep)
+        if to_run:
+            refuse_to_bring_back(folder, loaded)
         # Before any work: a missing key or an unknown model is better known now than after the corpus was read.
         asked = teacher() if "generate" in to_run else None
         outcomes: list[Outcome] = []

@@ -393,8 +393,9 @@ def _manifest(
 
 
 def refuse_to_bring_back(folder: BuildFolder, loaded: LoadedRecipe) -> None:
-    """Raises BuildError where a build of the recipe could bring back what was removed from any version of the same name,
-    or would build over a version that `remove` made. What the recipe's `exclude` names stays out by itself."""
+    """Called where a stage has something to do. Raises BuildError where a build of the recipe could bring back what was
+    removed from any version of the same name, or would build over a version that `remove` made. What the recipe's
+    `exclude` names stays out by itself."""
     recipe = loaded.recipe
     own = read_manifest(folder)
     if own is not None and any(entry["version"] == own["version"] for entry in own.get("removed") or ()):

@@ -14,6 +14,9 @@ import numpy.typing as npt
 NUM_PERMUTATIONS = 64
 NUM_BANDS = 16
 THRESHOLD = 0.8
+MOST_ALIKE = 128
+"""So many questions that share a band are compared with, the first ones: where thousands are made by one pattern, each new one
+is like these too, and the time stays linear."""
 _SHINGLE = 4
 _PRIME = (1 << 31) - 1
 
@@ -33,7 +36,8 @@ class SeenQuestions:
         # Products of two numbers below 2^31 fit into 64 bits.
         self._factors = numbers[:, 0] % np.uint64(_PRIME - 1) + np.uint64(1)
         self._offsets = numbers[:, 1] % np.uint64(_PRIME)
-        self._signatures: list[npt.NDArray[np.uint32]] = []
+        self._signatures = np.empty((1_024, NUM_PERMUTATIONS), np.uint32)
+        self._num = 0
         self._bands: list[dict[bytes, list[int]]] = [{} for _ in range(NUM_BANDS)]
 
     def add(self, question: str) -> float:
@@ -42,13 +46,21 @@ class SeenQuestions:
         width = NUM_PERMUTATIONS // NUM_BANDS
         keys = [signature[band * width : (band + 1) * width].tobytes() for band in range(NUM_BANDS)]
         near = {number for band, key in zip(self._bands, keys, strict=True) for number in band.get(key, ())}
-        best = max((float(np.mean(self._signatures[number] == signature)) for number in near), default=0.0)
+        best = float((self._signatures[list(near)] == signature).mean(axis=1).max()) if near else 0.0
         # An exact repetition adds nothing that a later question could be compared with.
         if best < 1.0:
             for band, key in zip(self._bands, keys, strict=True):
-                band.setdefault(key, []).append(len(self._signatures))
-            self._signatures.append(signature)
+                alike = band.setdefault(key, [])
+                if len(alike) < MOST_ALIKE:
+                    alike.append(self._num)
+            self._remember(signature)
         return best if best >= THRESHOLD else 0.0
+
+    def _remember(self, signature: npt.NDArray[np.uint32]) -> None:
+        if self._num == len(self._signatures):
+            self._signatures = np.concatenate([self._signatures, np.empty_like(self._signatures)])
+        self._signatures[self._num] = signature
+        self._num += 1
 
     def _signature(self, question: str) -> npt.NDArray[np.uint32]:
         text = _NOT_TEXT.sub(" ", question.casefold()).strip()

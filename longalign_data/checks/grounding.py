@@ -117,11 +117,17 @@ def _find(text: str, claim: str) -> Iterator[tuple[int, int]]:
         if start >= 0 and _is_whole(text, start, start + len(variant), variant):
             yield start, start + len(variant)
             return
-    if not _NUMBER.fullmatch(claim):
+    if not _NUMBER.fullmatch(claim) and _may_stand(text, claim):
         pattern = re.compile(r"\s+".join(map(re.escape, _SPACE.split(claim))), re.IGNORECASE)
         for match in pattern.finditer(text):
             if _is_whole(text, *match.span(), claim):
                 yield match.span()
+
+
+def _may_stand(text: str, claim: str) -> bool:
+    """Whether all words of a claim are in the text in any case; a search for them costs far less than making a pattern."""
+    lowered = text.casefold()
+    return all(word in lowered for word in claim.casefold().split())
 
 
 def _is_whole(text: str, start: int, end: int, claim: str) -> bool:

@@ -72,7 +72,7 @@ def plan_report(build: BuildFolder, changes: Mapping[str, Any]) -> PlanReport:
         sequences=sequences,
         planned=planned,
         tokens_cut=int(sequences.truncated_tokens[planned.members].sum()),
-        answers_cut=_encode_details(build)["answers_cut"],
+        answers_cut=_answers_cut(build),
         rejected=len(sequences.num_tokens) - len(planned.members),
     )
 
@@ -89,8 +89,14 @@ def change(choice: PackSequences, changes: Mapping[str, Any]) -> PackSequences:
         raise UserError(f"this plan cannot be made: {error}") from None
 
 
-def _encode_details(build: BuildFolder) -> dict[str, Any]:
-    return next(stage["details"] for stage in manifest_of(build)["stages"] if stage["stage"] == "encode")
+def _answers_cut(build: BuildFolder) -> int:
+    try:
+        details = next(stage["details"] for stage in manifest_of(build)["stages"] if stage["stage"] == "encode")
+        return int(details["answers_cut"])
+    except (KeyError, StopIteration):
+        raise BuildError(
+            f"{build.manifest}: does not say what encoding cut, so an earlier version wrote it; run `longalign build` again"
+        ) from None
 
 
 def print_plan(report: PlanReport, console: "Console", *, ranks: int, seconds: float | None, name: str) -> None:

@@ -282,8 +282,9 @@ class _Batcher:
 
     async def _look(self, submission: Submission, batch_id: str) -> None:
         status = await self.batches.status(batch_id)
+        if status.state == "ended" and (missing := await self._fetched(submission, batch_id)):
+            status = replace(status, state="gone", detail=missing)
         if status.state == "ended":
-            await self._fetch(submission, batch_id)
             self.submissions.closed(submission.submission_id, "done")
             if self.abort is not None:
                 raise TeacherError(f"{self.abort.message}; {GO_ON}", reason=self.abort.reason)
@@ -298,6 +299,16 @@ class _Batcher:
         elif status.state == "failed":
             self._learn(submission, status)
             self.submissions.closed(submission.submission_id, "lost")
+
+    async def _fetched(self, submission: Submission, batch_id: str) -> str:
+        """Fetches the results; what the provider says where it has the batch and no longer its files."""
+        try:
+            await self._fetch(submission, batch_id)
+        except TeacherError as error:
+            if error.reason != "not-found":
+                raise
+            return str(error)
+        return ""
 
     def _learn(self, submission: Submission, status: BatchStatus) -> None:
         """A batch was refused as a whole: for too many tokens in waiting batches, or for good."""

@@ -154,9 +154,15 @@ def _weight(value: Any) -> int:
 
 
 def from_row(cls: type[RecordT], row: Mapping[str, Any]) -> RecordT:
-    """The record of a row as `to_pylist` gives it; nested dictionaries become their records, lists become tuples."""
+    """The record of a row as `to_pylist` gives it; nested dictionaries become their records, lists become tuples.
+    Raises BuildError when a column is missing, as in a build of an earlier version."""
     kinds = _field_types(typing.cast(Any, cls))
-    return cls(**{name: _typed(kind, row[name]) for name, kind in kinds})
+    try:
+        return cls(**{name: _typed(kind, row[name]) for name, kind in kinds})
+    except KeyError as error:
+        raise BuildError(
+            f"a {cls.__name__} without {error.args[0]!r}: another version of this package wrote it; run `longalign build` again"
+        ) from None
 
 
 @functools.cache

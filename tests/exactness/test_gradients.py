@@ -116,6 +116,30 @@ def test_target_rows_are_the_positions_before_the_targets(tmp_path: Path) -> Non
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
 
 
+@pytest.mark.parametrize("parts", [2, 3, 4, 8])
+def test_every_target_is_on_one_of_the_ranks_that_share_a_pack(tmp_path: Path, parts: int) -> None:
+    """Where a part ends inside an answer its last row keeps the label that stands first in the next part."""
+    reader = open_packs(write_build(tmp_path, [STEP], packs_per_step=6))
+    for position in range(6):
+        pack = reader.batch(0, position, 6, 0, 1)
+        whole = micro_batch(pack, CPU, VOCABULARY)
+        shares = [micro_batch(pack, CPU, VOCABULARY, part=part, parts=parts) for part in range(parts)]
+        (length,) = {share.input_ids.shape[1] for share in shares}
+        assert (
+            torch.cat([share.input_ids[0] for share in shares])[: pack.num_tokens].tolist() == pack.input_ids.tolist()
+        )
+        rows, labels, weights = [], [], []
+        for part, share in enumerate(shares):
+            counts = share.weights > 0
+            assert share.target_rows.max() < length
+            rows += (share.target_rows[counts] + part * length).tolist()
+            labels += share.labels[counts].tolist()
+            weights += share.weights[counts].tolist()
+            assert share.cu_seqlens[-1] == parts * length
+        found = (rows, labels, weights)
+        assert found == (whole.target_rows.tolist(), whole.labels.tolist(), whole.weights.tolist())
+
+
 def test_the_loss_never_makes_logits_for_rows_without_a_target(tmp_path: Path) -> None:
     reader = open_packs(write_build(tmp_path, [[[(60, 3)]]], packs_per_step=1))
     _, registered = attention.install("sdpa-by-sequence", CPU, torch.float32)

@@ -132,6 +132,20 @@ def test_the_estimate_from_a_pilot_is_near_the_meter(
     assert likely(after, way) == pytest.approx(bill, rel=0.05)
 
 
+def test_a_trial_tells_the_estimate_how_long_replies_are(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    server = serve()
+    asked = corpus("anthropic", count=12)
+    process = asked.start(server.url, tmp_path / "builds", "--prices", prices, "--limit", "6", stage="build")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    common = [str(asked.recipe), "-o", str(tmp_path / "builds"), "--prices", prices, "--teacher-url", server.url]
+    said = longalign("estimate", *common, "--pilot", "6")
+    assert "lengths of replies from the usage of 12 replies in the ledger of asked-limit-6" in said
+    assert "a reply: 250 tokens" not in said, "which is the rule of thumb"
+
+
 def line_of(said: str, way: str) -> list[str]:
     line = next(line for line in said.splitlines() if re.match(rf"{re.escape(way)}\s+1 <", line))
     return line.removeprefix(way).replace("<", " ").split()

@@ -115,10 +115,12 @@ def test_batches_are_cut_to_the_tokens_that_the_provider_lets_wait(
     assert len(texts(tmp_path / "out")) == 16
 
 
-def leave_with_a_batch_out(asked: Asked, server: FakeServer, output: Path, number: signal.Signals) -> tuple[int, str]:
+def leave_with_a_batch_out(
+    asked: Asked, server: FakeServer, output: Path, number: signal.Signals, provider: str = "anthropic"
+) -> tuple[int, str]:
     """Starts a build, and sends it a signal once the provider has its first batch; exit code and standard error. From
     then on batches take a moment."""
-    process = asked.start(server.url, output, "--schedule", "batch")
+    process = asked.start(address(server, provider), output, "--schedule", "batch")
     while not server.state.batches:
         assert process.poll() is None
         time.sleep(0.02)
@@ -150,17 +152,18 @@ def test_ctrl_c_leaves_at_once_and_the_same_command_fetches_what_was_done_meanwh
     assert len(texts(tmp_path / "out")) == 16
 
 
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
 def test_results_that_are_no_longer_kept_are_asked_for_again(
-    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, provider: str
 ) -> None:
-    asked, server = corpus("anthropic"), serve(batches={"seconds": 600.0})
-    leave_with_a_batch_out(asked, server, tmp_path / "out", signal.SIGKILL)
+    asked, server = corpus(provider), serve(batches={"seconds": 600.0})
+    leave_with_a_batch_out(asked, server, tmp_path / "out", signal.SIGKILL, provider)
     (batch,) = server.state.batches.values()
     batch.ready, batch.created = 0.0, batch.created - 30 * 86_400
     prices = tmp_path / "prices.yaml"
     prices.write_text(PRICES, encoding="utf-8")
     options = ("--schedule", "batch", "--prices", str(prices))
-    said = asked.build(server.url, tmp_path / "out", *options)
+    said = asked.build(address(server, provider), tmp_path / "out", *options)
     ledger = sqlite3.connect(tmp_path / "out/asked/1.0.0/ledger.sqlite")
     states = [row[0] for row in ledger.execute("SELECT state FROM submissions ORDER BY created")]
     ledger.close()

@@ -1,6 +1,9 @@
 """Small real builds: two sources, a set of conversations, the offline teacher, several shards a table."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.manifest import require_manifest, shards_of
 from longalign_data.teachers.base import Teacher
 from longalign_data.teachers.table import load_teacher
+from tests.hub.server import Hub
+
+ROOT = Path(__file__).parent.parent.parent
 
 RECIPE = """
 name: towns
@@ -101,3 +107,12 @@ def hold(root: Path, text: str) -> list[str]:
             if plain:
                 found.append(path.relative_to(root).as_posix())
     return found
+
+
+def longalign(hub: Hub, *arguments: str, home: Path) -> "subprocess.Popen[str]":
+    """The command in a process of its own, with `hub` as the Hub and its caches below `home`."""
+    environment = os.environ | hub.environment() | {"PYTHONPATH": str(ROOT), "HF_HOME": str(home)}
+    command = [sys.executable, "-m", "longalign_data", *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )

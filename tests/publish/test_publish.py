@@ -21,9 +21,8 @@ from longalign_data.publish.verify import verify
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.manifest import require_manifest
 from tests.hub.server import TOKEN, Hub
-from tests.publish.builds import hashes, hold, make, write_corpus
+from tests.publish.builds import ROOT, hashes, hold, longalign, make, write_corpus
 
-ROOT = Path(__file__).parent.parent.parent
 NAME = "org/towns"
 # The Hub's own library warns itself when it sends a file over LFS.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -48,14 +47,6 @@ def prepare(build: BuildFolder, staging: Path, **wish: Any) -> Publication:
 def upload(publication: Publication, hub: Hub, **options: Any) -> Published:
     said: list[str] = []
     return publish(publication, token=TOKEN, endpoint=hub.url, say=said.append, wait=lambda _: None, **options)
-
-
-def longalign(hub: Hub, *arguments: str, home: Path) -> "subprocess.Popen[str]":
-    environment = os.environ | hub.environment() | {"PYTHONPATH": str(ROOT), "HF_HOME": str(home)}
-    command = [sys.executable, "-m", "longalign_data", *arguments]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
 
 
 def test_what_stands_on_the_hub_is_the_build_under_its_version(towns: BuildFolder, hub: Hub, tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from longalign_data.identity import file_sha256
 from longalign_data.publish.verify import Fault, verify
 from longalign_data.shards.folder import BuildFolder
 from tests.hub.server import Hub
-from tests.publish.builds import hashes
-from tests.publish.test_publish import longalign
+from tests.publish.builds import hashes, longalign
 
 Rows = list[dict[str, Any]]
 

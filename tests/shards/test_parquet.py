@@ -5,7 +5,7 @@ import pytest
 
 from longalign_data.errors import BuildError
 from longalign_data.records import REJECTS, Reject
-from longalign_data.shards.parquet import KeyedRows, ShardFile, iter_batches, iter_records
+from longalign_data.shards.parquet import KeyedRows, ShardFile, from_row, iter_batches, iter_records
 
 
 def write(path: Path, numbers: range, *, row_group_bytes: int = 150) -> None:
@@ -87,3 +87,8 @@ def test_a_torn_file_is_named_and_says_what_to_do(tmp_path: Path, damage: str) -
         list(iter_records([path], Reject))
     with pytest.raises(BuildError, match=r"0\.parquet: cannot be read"):
         KeyedRows([path], "id").row("id-1")
+
+
+def test_a_row_of_an_earlier_version_is_said_to_be_one() -> None:
+    with pytest.raises(BuildError, match=r"a Reject without 'detail': another version of this package wrote it"):
+        from_row(Reject, {"id": "1", "stage": "s", "reason": "r"})

@@ -10,9 +10,18 @@ from transformers import (
     AttentionInterface,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GlmConfig,
+    GlmForCausalLM,
     Lfm2Config,
     Lfm2ForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from longalign_data.errors import UserError
@@ -123,6 +132,21 @@ def test_the_probe_passes_a_model_that_keeps_sequences_apart() -> None:
     model = tiny_llama(ours())
     run_probe(model)
     assert model.training
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (GlmConfig(**SMALL, head_dim=8, pad_token_id=0), GlmForCausalLM),
+        (Qwen2Config(**SMALL), Qwen2ForCausalLM),
+        (Qwen3Config(**SMALL, head_dim=8), Qwen3ForCausalLM),
+        (MistralConfig(**SMALL, sliding_window=8), MistralForCausalLM),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_the_probe_passes_the_models_of_the_recipes(config: PretrainedConfig, kind: type[PreTrainedModel]) -> None:
+    config._attn_implementation = ours()
+    run_probe(kind(config))
 
 
 def causal_over_the_pack(

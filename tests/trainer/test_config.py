@@ -63,3 +63,17 @@ def test_the_rate_warms_up_peaks_and_falls_to_its_floor() -> None:
     cosine = TrainConfig(learning_rate=1.0, warmup_steps=4)
     assert learning_rate(cosine, 9, 14) == pytest.approx(0.5)
     assert learning_rate(TrainConfig(learning_rate=1.0, schedule="constant"), 9, 10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("on_bad_step: skip\nzero_stage: 0\n", "on_bad_step: skip needs zero_stage 1, 2 or 3"),
+        ("offload_activations: true\nactivation_checkpointing: false\n", "needs activation_checkpointing: true"),
+        ("lora: {rank: 0}\n", r"x\.yaml:1: lora\.rank"),
+    ],
+)
+def test_settings_that_cannot_be_kept_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=told):
+        load_config(tmp_path / "x.yaml")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,34 @@ def test_ranks_that_do_not_divide_a_step_are_refused_with_those_that_do(
     message = refused(capsys, arguments(place, place / "three"), {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0"})
     assert "a step has 4 packs" in message
     assert "1 x 4, 2 x 2, 4 x 1" in message
+
+
+@pytest.mark.parametrize(
+    ("parts", "ranks", "told"),
+    [
+        (3, 4, "sequence_parallel: 3: does not divide the 4 ranks of this run"),
+        (8, 8, "4 attention heads and 2 key-value heads cannot be dealt to 8 ranks; sizes that fit: 1, 2, 4"),
+        (2, 6, "a step has 4 packs, but 3 ranks x 1 accumulation"),
+    ],
+)
+def test_ranks_that_cannot_share_packs_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], parts: int, ranks: int, told: str
+) -> None:
+    options = arguments(place, place / "shared-badly", sequence_parallel=parts)
+    assert told in refused(capsys, options, {"RANK": "0", "WORLD_SIZE": str(ranks), "LOCAL_RANK": "0"})
+
+
+def test_a_shard_that_was_changed_is_named_before_the_first_step(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "build", place / "changed")
+    shard = next((place / "changed" / "packs").iterdir())
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    options = arguments(place, place / "changed-run")
+    options[1] = str(place / "changed")
+    assert f"{shard}: is not the file that the build wrote" in refused(capsys, options)
+    assert not (place / "changed-run").exists()
 
 
 def test_a_folder_that_is_no_build_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from longalign_data.explore.calls import Calls
 from longalign_data.explore.figures import Histogram, Stats
-from longalign_data.explore.report.drawing import COLOURS, Plot, Spec, bucket_label, counts, label, span
+from longalign_data.explore.report.drawing import COLOURS, Plot, Spec, bucket_label, counts, label, span, words
 from longalign_data.explore.report.training import cache, cost, fill_and_idle, sequences_in_steps, weights_by_length
 from longalign_data.explore.weights import Row
 
@@ -52,7 +52,12 @@ def _targets(stats: Stats) -> Plot | None:
             "data": {"values": values},
             "mark": "bar",
             "encoding": {
-                "x": {"field": "bucket", "sort": None, "title": "tokens of the document", "axis": {"labelAngle": 0}},
+                "x": {
+                    "field": "bucket",
+                    "sort": None,
+                    "title": "tokens of the document",
+                    "axis": words([bucket_label(name) for name in names], width),
+                },
                 "xOffset": {"field": "kind", "sort": None},
                 "y": {"field": "documents", "type": "quantitative", "title": None, "axis": counts()},
                 "color": {
@@ -152,7 +157,7 @@ def _answers(stats: Stats) -> Plot | None:
                     "field": "tokens",
                     "sort": None,
                     "title": "tokens of the answer",
-                    "axis": {"labelAngle": 0 if width > 500 else -60},
+                    "axis": words([span(bar) for bar in found.bars], width),
                 },
                 "y": {"field": "answers", "type": "quantitative", "title": None, "axis": counts()},
             },
@@ -307,7 +312,7 @@ def _depths(stats: Stats) -> Plot | None:
                     "field": "depth",
                     "sort": None,
                     "title": "depth in the document",
-                    "axis": {"labelAngle": 0 if width > 500 else -60},
+                    "axis": words(tenths, width),
                 },
                 "y": {"field": "places", "type": "quantitative", "title": None, "axis": counts()},
                 "color": {"field": "task", "legend": {"columns": 4 if width > 500 else 2}},

@@ -94,6 +94,11 @@ def counts(ticks: int = 5) -> Spec:
     return {"format": "~s", "tickCount": ticks, "tickMinStep": 1}
 
 
+def words(labels: Sequence[str], width: int) -> Spec:
+    """An axis of words, which slant where they would not stand side by side."""
+    return {"labelAngle": 0 if sum(8 * len(each) + 8 for each in labels) < width - 60 else -60}
+
+
 def time_axis(width: int) -> Spec:
     """An axis of points in time."""
     return {
@@ -106,7 +111,7 @@ def time_axis(width: int) -> Spec:
 
 
 def span(bar: Bar) -> str:
-    """The lengths of a bucket, such as `8k–16k`."""
+    """The lengths of a bucket, such as `8k–16k` or `8,192–16,384`."""
     low, high = ("" if end is None else _short(end) for end in (bar.low, bar.high))
     return f"{low}–{high}" if low and high else f"over {low}" if low else f"under {high}"
 
@@ -117,9 +122,8 @@ def bucket_label(name: str) -> str:
 
 
 def _short(number: int) -> str:
-    if number < 1_000:
-        return str(number)
-    return f"{number / 1_000:.3g}k" if number < 1_000_000 else f"{number / 1_000_000:.3g}M"
+    """Exact: `8k` is 8,000."""
+    return f"{number // 1_000:,}k" if number and number % 1_000 == 0 else f"{number:,}"
 
 
 def label(text: str, width: int = 28) -> str:

@@ -57,6 +57,8 @@ def render_report(build: BuildFolder, prices: Prices) -> str:
     plots = plots_of(stats, calls_over_time(build, prices), _weights(build))
     drawn = iter(draw([plot for found in plots.values() for plot in found]))
     sections = [(heading, [next(drawn) for _ in found]) for heading, found in plots.items() if found]
+    counted = {row.of: row.count for row in stats.lengths if not row.by}
+    num_samples = counted.get("samples", 0)
     style = BASE_CSS.read_text(encoding="utf-8") + (HERE / "report.css").read_text(encoding="utf-8")
     manifest = manifest_of(build)
     html = templates.get_template("report.html").render(
@@ -68,8 +70,8 @@ def render_report(build: BuildFolder, prices: Prices) -> str:
         tiles=list(_tiles(stats)),
         sections=sections,
         set_aside=_set_aside(stats),
-        samples=list(_samples(build, templates)),
-        num_samples=next((row.count for row in stats.lengths if row.of == "samples" and not row.by), 0),
+        samples=list(_samples(build, templates, "samples" if num_samples else "chats")),
+        num_samples=num_samples or counted.get("chats", 0),
         recipe=str(manifest.get("recipe", ""))[:100_000],
     )
     assert len(html.encode()) < MAX_BYTES
@@ -138,23 +140,23 @@ def _made(manifest: Any) -> str:
     )
 
 
-def _samples(build: BuildFolder, templates: "jinja2.Environment") -> Iterator[Any]:
+def _samples(build: BuildFolder, templates: "jinja2.Environment", table: str) -> Iterator[Any]:
     """Samples as HTML, as many as fit: of every source, language and task one, then of each a second, and so on."""
     template = templates.get_template("sample.html")
     connection = connect(build)
     try:
         with reading(connection):
             ids = connection.execute(
-                """
+                f"""
                 select sample_id from (
-                    select sample_id, row_number() over (partition by source, lang, task order by sample_id) as nth from samples
+                    select sample_id, row_number() over (partition by source, lang, task order by sample_id) as nth from {table}
                 ) order by nth, sample_id limit $1
-                """,
+                """,  # noqa: S608 - one of two names
                 [NUM_SAMPLES],
             ).fetchall()
         room = SAMPLES_BYTES
         for (sample_id,) in ids:
-            whole = whole_sample(connection, sample_id)
+            whole = whole_sample(connection, sample_id, table=table)
             assert whole is not None
             html = template.render(whole=_with_excerpts(whole), provenance=list(provenance(whole)))
             room -= len(html.encode())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from longalign_data.explore.calls import Calls
 from longalign_data.explore.figures import Stats
-from longalign_data.explore.report.drawing import COLOURS, Plot, Spec, counts, time_axis
+from longalign_data.explore.report.drawing import COLOURS, Plot, Spec, counts, time_axis, words
 from longalign_data.explore.weights import Row
 
 
@@ -107,7 +107,7 @@ def weights_by_length(rows: Sequence[Row]) -> Plot | None:
                 "field": "length",
                 "sort": None,
                 "title": "tokens of the sequence",
-                "axis": {"labelAngle": 0 if width > 500 else -60},
+                "axis": words([row.key for row in by_length], width),
             },
             "xOffset": {"field": "way", "sort": None},
             "color": {

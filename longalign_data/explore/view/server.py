@@ -5,6 +5,7 @@ GET, and no page may load, run or send anything: see `POLICY`. The state of a pa
 sent to a colleague who has the same build.
 """
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -65,13 +66,14 @@ def serve(build: BuildFolder, port: int, *, on_start: Callable[[str], None]) -> 
     except OSError as error:
         listener.close()
         raise UserError(f"port {port} cannot be listened to: {error.strerror}; choose another with --port") from None
-    with listener:
+    # Ctrl-C is how it is meant to end.
+    with listener, contextlib.suppress(KeyboardInterrupt):
         on_start(f"http://127.0.0.1:{listener.getsockname()[1]}/")
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
 
 
 def application(build: BuildFolder) -> "Starlette":
-    """The pages of a build. Raises BuildError when it holds nothing to look at."""
+    """The pages of a build. Raises BuildError when a shard is torn, and MissingExtraError as `serve` does."""
     starlette = extra("starlette.applications", package="starlette", extra="look", purpose="the explorer")
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware

@@ -189,12 +189,12 @@ class _Handler(BaseHTTPRequestHandler):
         if limited is not None:
             state.note("call", wire=wire, key=asked.key, status=429, fault="limit")
             return limited
-        try:
-            return self._admitted(wire, asked)
-        finally:
-            state.leave()
+        with contextlib.ExitStack() as place:
+            place.callback(state.leave)
+            return self._admitted(wire, asked, place)
 
-    def _admitted(self, wire: Wire, asked: Asked) -> Refused | None:
+    def _admitted(self, wire: Wire, asked: Asked, place: contextlib.ExitStack) -> Refused | None:
+        """`place` is what the call holds of the server; it is free once the reply is made, before anybody has read it."""
         state = self.state
         attempt = state.attempt(asked)
         fault = state.fault(asked, attempt, in_batch=False)
@@ -213,6 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
         reply = state.reply(asked, fault, in_batch=False)
         said |= {"status": 200, "stop": reply.stop, "usage": asdict(reply.billed)}
         whole = _message(asked, reply) if wire == "messages" else _completion(asked, reply)
+        place.close()
         if kind in {"lost-reply", "half-body"}:
             state.note("call", **said, delivered=False)
             if kind == "half-body":

@@ -1,5 +1,6 @@
 import datetime
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,19 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
         MissingExtraError, match=rf"the report needs {package}, .* pip install 'longalign-data\[look\]'"
     ):
         render_report(build, PRICES)
+
+
+def test_a_build_of_conversations_alone_shows_these_and_one_of_documents_none(
+    build: BuildFolder, tmp_path: Path
+) -> None:
+    copy = BuildFolder(tmp_path / "build")
+    shutil.copytree(build.root, copy.root)
+    shutil.rmtree(copy.root / "samples")
+    text = render_report(copy, PRICES)
+    assert text.count('<details class="sample">') == 1
+    assert "1 of 1, taken" in text
+    shutil.rmtree(copy.root / "chats")
+    assert "Samples to read" not in render_report(copy, PRICES)
 
 
 def test_a_build_that_holds_nothing_gets_no_report(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
 import http.client
+import signal
+import subprocess
+import sys
 import time
 import urllib.parse
 from pathlib import Path
@@ -6,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from longalign_data.errors import UserError
 from longalign_data.explore.view.listing import DOCUMENTS, asked
+from longalign_data.explore.view.server import serve
 from longalign_data.shards.folder import BuildFolder
 from tests.explore.conftest import make_id
 from tests.explore.look.planted import NUM_SMALL, SCRIPT
@@ -151,6 +156,21 @@ def test_looking_changes_nothing_in_the_build(address: str, planted: BuildFolder
     for path in ("/", f"/sample/{HARM}", "/documents", "/rejects", "/build"):
         assert request(address, path).status == 200
     assert state() == before
+
+
+def test_it_ends_with_ctrl_c_and_says_when_its_port_is_taken(build: BuildFolder) -> None:
+    command = [sys.executable, "-m", "longalign_data", "view", str(build.root), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[0].rstrip("/")
+        assert request(address, "/").status == 200
+        port = urllib.parse.urlsplit(address).port
+        assert port is not None
+        with pytest.raises(UserError, match=rf"port {port} cannot be listened to: .*; choose another with --port"):
+            serve(build, port, on_start=print)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "")
+        assert process.returncode == 0
 
 
 @pytest.mark.parametrize(
