@@ -80,7 +80,7 @@ def _stream(source: str, reader: HubReader, path: str | None) -> Any:
             stream = datasets.load_dataset(
                 reader.dataset, reader.config, split=reader.split, revision=reader.revision, streaming=True
             )
-    except (StopIteration, *_reading_errors()) as error:
+    except _opening_errors() as error:
         # An empty file ends the library's own look at the columns in this way.
         what = path or f"{reader.dataset}@{reader.revision}"
         raise SourceError(
@@ -90,6 +90,10 @@ def _stream(source: str, reader: HubReader, path: str | None) -> Any:
     if names is not None and reader.text not in names:
         raise SourceError(f"source {source!r}: no column {reader.text!r}; it has: {', '.join(names)}")
     return stream
+
+
+def _opening_errors() -> tuple[type[Exception], ...]:
+    return (StopIteration, *_reading_errors())
 
 
 def _reading_errors() -> tuple[type[Exception], ...]:
