@@ -621,7 +621,7 @@ def test_what_stands_between_the_objects_of_an_array_is_a_reject(tmp_path: Path)
 
 
 def test_many_broken_objects_take_time_by_their_number_alone(tmp_path: Path) -> None:
-    count = 200_000
+    count = 40_000
     (tmp_path / "a.json").write_text("[" + ",".join(["{x}"] * count) + ', {"content": "last"}]')
     began = time.perf_counter()
     found = everything(placed(tmp_path / "a.json", "json"))

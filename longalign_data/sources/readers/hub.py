@@ -73,8 +73,6 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 def _stream(source: str, reader: HubReader, path: str | None) -> Any:
     import datasets
 
-    # An empty file ends the library's own look at the columns by StopIteration.
-    errors: tuple[type[Exception], ...] = (StopIteration, *_reading_errors())
     try:
         if path is not None:
             stream = datasets.load_dataset(reader.format, data_files=[path], split="train", streaming=True)
@@ -82,7 +80,8 @@ def _stream(source: str, reader: HubReader, path: str | None) -> Any:
             stream = datasets.load_dataset(
                 reader.dataset, reader.config, split=reader.split, revision=reader.revision, streaming=True
             )
-    except errors as error:
+    except _opening_errors() as error:
+        # An empty file ends the library's own look at the columns in this way.
         what = path or f"{reader.dataset}@{reader.revision}"
         raise SourceError(
             f"source {source!r}: {what}: cannot be opened: {_cause(error)}; check the id, config, split and revision"
@@ -91,6 +90,10 @@ def _stream(source: str, reader: HubReader, path: str | None) -> Any:
     if names is not None and reader.text not in names:
         raise SourceError(f"source {source!r}: no column {reader.text!r}; it has: {', '.join(names)}")
     return stream
+
+
+def _opening_errors() -> tuple[type[Exception], ...]:
+    return (StopIteration, *_reading_errors())
 
 
 def _reading_errors() -> tuple[type[Exception], ...]:
