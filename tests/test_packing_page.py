@@ -36,6 +36,17 @@ def test_the_synthetic_mix_has_the_plan_and_the_bias_that_the_page_shows(tmp_pat
     assert [block.rstrip() for block in BLOCKS[1:]] == printed[1:]
 
 
+def test_the_figures_of_the_page_are_those_that_are_stored() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "packing_page.py"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert PAGE.endswith(done.stdout)
+
+
 def test_the_other_commands_name_scripts_and_builds_that_there_are() -> None:
     others = [command for command in COMMANDS if "builds/mix" not in command]
     assert others[0] == "longalign plan builds/quickstart/1.0.0"
