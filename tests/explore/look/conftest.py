@@ -26,7 +26,9 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # no longer: its event loop is the thread's until it ends, and other tests need their own
 def browser() -> "Iterator[playwright.Browser]":
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed; make browser installs one where it may")
