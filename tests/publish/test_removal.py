@@ -34,6 +34,22 @@ def without(build: BuildFolder, **wish: list[str]) -> BuildFolder:
     return made
 
 
+def test_the_new_version_stands_beside_the_old_one_however_that_is_called(
+    copy: BuildFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = Wish(samples=[rows(copy, "samples")[0]["sample_id"]])
+    monkeypatch.chdir(copy.root)
+    made = remove(BuildFolder(Path()), wish, version="1.0.1", run=RUN, progress=Silent())
+    assert made.folder.root == copy.root.parent / "1.0.1"
+    assert not (copy.root / "1.0.1").exists()
+    renamed = BuildFolder(tmp_path / "elsewhere" / "mybuild")
+    shutil.copytree(copy.root, renamed.root)
+    made = remove(renamed, wish, run=RUN, progress=Silent())
+    assert made.folder.root == tmp_path / "elsewhere" / "1.0.1"
+    with pytest.raises(UserError, match=r"is version 1\.0\.0 itself"):
+        remove(renamed, wish, version="1.0.0", run=RUN, progress=Silent())
+
+
 def test_no_byte_of_a_removed_document_stands_in_any_table(copy: BuildFolder) -> None:
     sample = rows(copy, "samples")[3]
     (doc_id,) = sample["doc_ids"]
