@@ -54,6 +54,19 @@ def test_a_build_as_it_was_made_has_no_fault(towns: BuildFolder) -> None:
     assert found.bytes == sum((towns.root / path).stat().st_size for path in hashes(towns))
 
 
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [("samples", "../1.0.0/samples/00000.parquet"), ("samples", "packs/00000.parquet"), ("secret", "secret/a.parquet")],
+)
+def test_a_manifest_that_names_files_elsewhere_is_no_manifest(table: str, path: str, copy: BuildFolder) -> None:
+    manifest = json.loads(copy.manifest.read_text())
+    shard = manifest["tables"]["samples"][0]
+    manifest["tables"][table] = [shard | {"path": path}]
+    copy.manifest.write_text(json.dumps(manifest))
+    with pytest.raises(BuildError, match=r"names the file|names an unknown table 'secret'"):
+        verify(copy, Silent())
+
+
 def test_files_that_are_damaged_missing_or_too_many_are_named(copy: BuildFolder) -> None:
     damaged, missing = sorted(path for path in hashes(copy) if path.startswith(("samples/", "packs/")))[:2]
     content = bytearray((copy.root / damaged).read_bytes())
