@@ -382,7 +382,10 @@ def test_what_a_licence_forbids_is_refused_with_what_helps(hub: Hub, tmp_path: P
     assert "'closed' (LicenseRef-house) may not be redistributed" in found.refusals[0]
     assert "--without-documents" in found.refusals[0]
     assert "'talk' (CC0-1.0) may not be redistributed" in found.refusals[1]
-    assert prepare(build, tmp_path / "staging", tables=["selection", "plan", "rejects"]).refusals == []
+    assert prepare(build, tmp_path / "staging", tables=["selection", "plan"]).refusals == []
+    # The details of rejects quote what was rejected.
+    quoting = prepare(build, tmp_path / "staging", tables=["selection", "plan", "rejects"]).refusals
+    assert ["stand in rejects;" in refusal for refusal in quoting] == [True, True]
     done = longalign(hub, "publish", str(build.root), NAME, "--yes", home=tmp_path / "home")
     _, err = done.communicate(timeout=60)
     assert done.returncode == 2
@@ -414,6 +417,26 @@ def test_secrets_stop_a_publication_until_a_person_looked(hub: Hub, tmp_path: Pa
     out, err = reviewed.communicate(timeout=60)
     assert reviewed.returncode == 0, err
     assert "secrets   1 findings" in out
+
+
+def test_secrets_of_the_recipe_are_findings_too(tmp_path: Path) -> None:
+    secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    recipe = write_corpus(tmp_path / "corpus", extra=f"# fetched with {secret}\n")
+    text = recipe.read_text().replace("Reports on towns.", f"Reports on towns, by {secret}.")
+    recipe.write_text(text)
+    leaks = prepare(make(recipe, tmp_path / "builds"), tmp_path / "staging").leaks
+    assert [(leak.file, leak.rule, leak.beginning) for leak in leaks] == [
+        ("README.md", "github-token", "ghp_"),
+        ("manifest.json", "github-token", "ghp_"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["org/a--b", "org/.a", "org/na me", "a/b/c", "alone", "org/"])
+def test_a_name_that_the_hub_refuses_is_refused_before_anything_is_looked_at(name: str, hub: Hub) -> None:
+    from longalign_data.cli.publish import publish as command
+
+    with pytest.raises(UserError, match="is no repository of the Hub"):
+        command(Path("no-such-build"), name)
 
 
 def test_nothing_that_is_published_names_a_place_on_this_machine(tmp_path: Path) -> None:
