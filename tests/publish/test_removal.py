@@ -290,6 +290,26 @@ def test_why_leads_from_the_bytes_of_the_source_to_the_tokens_of_the_packs(towns
         assert pack["input_ids"][first:last] == sequence["input_ids"]
 
 
+def test_why_finds_the_packs_of_a_build_that_keeps_no_sequences(towns: BuildFolder, copy: BuildFolder) -> None:
+    sample_id = rows(towns, "samples")[1]["sample_id"]
+    manifest = require_manifest(towns)
+
+    def told(*left_out: str) -> list[tuple[str, str]]:
+        tables = {name: shards for name, shards in manifest["tables"].items() if name not in left_out}
+        copy.manifest.write_text(json.dumps(manifest | {"tables": tables}))
+        return [(step.stage, step.what) for step in trace(copy, sample_id) if step.stage in ("encoded", "pack")]
+
+    (encoded, *packs) = told()
+    assert len(packs) == 2
+    sequence_id = encoded[1].split(":")[0]
+    missing = ("encoded", f"{sequence_id}: the build does not hold the table sequences")
+    assert told("sequences") == [missing, *packs]
+    assert told("sequences", "packs", "plan") == [
+        missing,
+        ("pack", "the build does not hold the tables packs and plan"),
+    ]
+
+
 def test_why_asks_for_one_sample(towns: BuildFolder) -> None:
     with pytest.raises(UserError, match="0 samples have an id that begins with 'zz'"):
         trace(towns, "zz")
