@@ -139,7 +139,7 @@ def rehydrate(
 def _require_name(repo_id: str) -> None:
     """Raises UserError for a name that the Hub does not allow."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # the library re-exports it without saying so
 
     try:
         validate_repo_id(repo_id)
