@@ -27,6 +27,10 @@ from longalign_data.errors import RecipeError, SourceError, TokenizerError
 from longalign_data.yamlfile import Strict
 
 Share = Annotated[float, Field(ge=0)]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,95}$"
+VERSION_PATTERN = r"^[0-9]+\.[0-9]+\.[0-9]+$"
+"""What a name and a version of a build look like; both become folders."""
+
 DocumentOrSampleId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="A whole id, 32 characters.")]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -404,8 +408,8 @@ TableName = Literal["documents", "selection", "samples", "chats", "sequences", "
 class Recipe(Strict):
     """One data set, wholly described. Without `sources` it consists of its `mix` alone."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
-    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", description="Semantic version, such as 1.0.0.")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    version: Annotated[str, Field(pattern=VERSION_PATTERN, description="Semantic version, such as 1.0.0.")]
     description: str = ""
     seed: int = 0
     tokenizer: str = Field(

@@ -9,11 +9,13 @@ be rid of the text deletes that folder.
 """
 
 import dataclasses
+import itertools
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -81,11 +83,15 @@ def remove(
     if manifest.get("published"):
         raise BuildError(f"{build.root}: a published copy; remove from the build itself, and publish the new version")
     gone = _find(build, manifest, wish)
-    version = version or _next_version(build)
-    target = BuildFolder(build.root.parent / version)
+    # `.` and links have the folder beside which the new version belongs only when they are followed.
+    root = build.root.resolve()
+    version = version or _next_version(root.parent, manifest["version"])
+    if version == manifest["version"]:
+        raise UserError(f"{build.root}: is version {version} itself; name another: --version")
+    target = BuildFolder(root.parent / version)
     if target.root.exists():
         raise BuildError(f"{target.root}: stands there already; name another version: --version")
-    made = BuildFolder(build.root.parent / f".{version}.removing")
+    made = BuildFolder(root.parent / f".{version}.removing")
     with build.lock():
         shutil.rmtree(made.root, ignore_errors=True)
         recipe = recipe_of(manifest)
@@ -120,11 +126,12 @@ def _need(build: BuildFolder, manifest: Manifest, table: str, why: str) -> None:
         )
 
 
-def _next_version(build: BuildFolder) -> str:
-    major, minor, patch = (int(part) for part in build.root.name.split("."))
-    while (build.root.parent / f"{major}.{minor}.{patch}").exists():
-        patch += 1
-    return f"{major}.{minor}.{patch}"
+def _next_version(folder: Path, version: str) -> str:
+    """The first patch number behind `version` under which nothing stands in the folder."""
+    major, minor, patch = (int(part) for part in version.split("."))
+    return next(
+        name for number in itertools.count(patch + 1) if not (folder / (name := f"{major}.{minor}.{number}")).exists()
+    )
 
 
 def _rows(

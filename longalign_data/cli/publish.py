@@ -54,9 +54,7 @@ def publish(
     from longalign_data.publish.upload import publish as upload
     from longalign_data.shards.folder import open_build
 
-    owner, slash, name = repo_id.partition("/")
-    if not (slash and owner and name) or "/" in name:
-        raise UserError(f"{repo_id!r} is no repository of the Hub; expected ORG/NAME")
+    _require_name(repo_id)
     build = open_build(build_path)
     token = os.environ.get("HF_TOKEN")
     if yes and not token:
@@ -138,6 +136,19 @@ def rehydrate(
     typer.echo(f"{done.folder.root}\ncheck   longalign verify {done.folder.root}")
 
 
+def _require_name(repo_id: str) -> None:
+    """Raises UserError for a name that the Hub does not allow."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # the library re-exports it without saying so
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"{repo_id!r} is no repository of the Hub: {error}") from error
+    if "/" not in repo_id:
+        raise UserError(f"{repo_id!r} is no repository of the Hub; expected ORG/NAME")
+
+
 def _print(found: "Publication", *, public: bool) -> None:
     """What would be published, as a person wants to know it."""
     from longalign_data.shards.manifest import shards_of
@@ -167,7 +178,8 @@ def _about_leaks(found: "Publication") -> list[str]:
     if not found.leaks:
         return []
     lines = [
-        f"    {leak.file}, row {leak.row_id}, {leak.column}: {leak.rule}, begins with {leak.beginning!r}"
+        f"    {leak.file}{f', row {leak.row_id}, {leak.column}' if leak.row_id else ''}: {leak.rule}, "
+        f"begins with {leak.beginning!r}"
         for leak in found.leaks[:LISTED]
     ]
     more = len(found.leaks) - LISTED

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from longalign_data.errors import UserError
+from longalign_data.identity import digest
 from longalign_data.records import Sample
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.manifest import Manifest, require_manifest, shards_of, stage_of
@@ -139,15 +140,29 @@ class _Trace:
                 what=f"{row['sequence_id']}: {row['num_tokens']:,} tokens, {row['num_targets']:,} of them targets{cut}; template "
                 f"{encoded.get('template')}, tokenizer {encoded.get('tokenizer')}; {file}, row {number:,}",
             )
-        if not sequences:
+        wanted = set(sequences)
+        if not wanted and not shards_of(self._manifest, "sequences") and "encoding" in encoded:
+            # The table is not kept; what the sequence is called in the packs is known all the same.
+            wanted = {digest([sample_id, encoded["encoding"]])}
+            yield Step(stage="encoded", what=f"{min(wanted)}: the build does not hold the table sequences")
+        if not wanted:
             yield Step(stage="encoded", what="no sequence of it stands in this build")
             return
+        missing = [table for table in ("packs", "plan") if not shards_of(self._manifest, table)]
+        if missing:
+            yield Step(
+                stage="pack",
+                what=f"the build does not hold the table{'s' * (len(missing) > 1)} {' and '.join(missing)}",
+            )
         plan = [
             row
             for batch in iter_batches([self._build.root / shard.path for shard in shards_of(self._manifest, "plan")])
             for row in batch.to_pylist()
         ]
-        yield from self._packs(set(sequences), plan)
+        packs = list(self._packs(wanted, plan))
+        if not packs and "packs" not in missing:
+            yield Step(stage="pack", what="it stands in no pack; see the table rejects")
+        yield from packs
 
     def _packs(self, wanted: set[str], plan: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
         number = 0

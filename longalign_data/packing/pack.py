@@ -164,10 +164,10 @@ def _read_labels(paths: list[Path]) -> tuple[list[str], Ints, Ints, Ints]:
     return list(names), np.concatenate(codes), np.concatenate(targets), np.concatenate(turns)
 
 
-def plan_sequences(sequences: Sequences, choice: PackSequences, seed: int) -> Planned:
-    """The plan that `choice` makes of those sequences that it can pack."""
+def shape_of(choice: PackSequences) -> Shape:
+    """What a step of `choice` may hold."""
     linear, quadratic = choice.work.cost
-    shape = Shape(
+    return Shape(
         capacity=choice.capacity,
         packs_per_step=choice.packs_per_step,
         linear=linear,
@@ -175,6 +175,11 @@ def plan_sequences(sequences: Sequences, choice: PackSequences, seed: int) -> Pl
         max_sequences=choice.max_sequences,
         smaller_capacities=tuple(choice.smaller_capacities),
     )
+
+
+def plan_sequences(sequences: Sequences, choice: PackSequences, seed: int) -> Planned:
+    """The plan that `choice` makes of those sequences that it can pack."""
+    shape = shape_of(choice)
     members = np.flatnonzero((sequences.num_tokens <= shape.capacity) & (sequences.num_targets > 0))
     lengths, num_targets = sequences.num_tokens[members], sequences.num_targets[members]
     names: list[str] = sequences.ids.take(pa.array(members)).to_pylist()

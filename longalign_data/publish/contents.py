@@ -20,7 +20,7 @@ from pathlib import Path
 from longalign_data.errors import BuildError, UserError
 from longalign_data.identity import file_sha256
 from longalign_data.publish.card import render_card
-from longalign_data.publish.secrets import Leak, find_leaks
+from longalign_data.publish.secrets import Leak, find_leaks, leaks_of_text
 from longalign_data.publish.withheld import WITHOUT_DOCUMENTS, withhold_documents
 from longalign_data.records import TABLES
 from longalign_data.shards.folder import BuildFolder
@@ -32,6 +32,9 @@ TOKENS = frozenset({"sequences", "packs"})
 
 WITH_DOCUMENTS = frozenset({"documents", "samples"}) | TOKENS
 """Tables in which the texts of documents stand, in whatever form."""
+
+QUOTING = frozenset({"rejects"})
+"""Tables whose details may quote a document or a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,8 @@ def prepare_publication(
         for shard in found
     ]
     text = json.dumps(published, indent=2, ensure_ascii=False) + "\n"
+    # In the manifest the recipe stands as one string; looked at by itself, its lines are lines.
+    told = leaks_of_text("README.md", card) + leaks_of_text("manifest.json", text, published["recipe"])
     return Publication(
         repo_id=repo_id,
         tag=manifest["version"],
@@ -107,7 +112,7 @@ def prepare_publication(
         card=card,
         files=[*files, _written("README.md", card), _written("manifest.json", text)],
         refusals=_refusals(manifest, shards),
-        leaks=_leaks(build, manifest, shards, roots, workers),
+        leaks=[*told, *_leaks(build, manifest, shards, roots, workers)],
     )
 
 
@@ -178,8 +183,8 @@ def _written(path: str, text: str) -> PublishedFile:
 
 def _refusals(manifest: Manifest, shards: Mapping[str, Sequence[ShardInfo]]) -> list[str]:
     """A sentence for each licence that forbids what would be published."""
-    documents = sorted(WITH_DOCUMENTS & shards.keys()) if "references" not in shards else []
-    chats = sorted(({"chats"} | TOKENS) & shards.keys())
+    documents = sorted((WITH_DOCUMENTS | QUOTING) & shards.keys()) if "references" not in shards else []
+    chats = sorted(({"chats"} | TOKENS | QUOTING) & shards.keys())
     return [
         f"the source {card['id']!r} ({card['license']}) may not be redistributed, and its documents stand in "
         f"{', '.join(documents)}; publish with --without-documents, or without it: longalign remove BUILD --source "

@@ -1,6 +1,6 @@
-"""Keys and passwords in what is about to be published: every text column of every table.
+"""Keys and passwords in what is about to be published: every text column of every table, the card and the manifest.
 
-In: Parquet files. Out: findings, each with its file, row, column and rule, and the first characters of what was found
+In: Parquet files, or a text. Out: findings, each with its file, row, column and rule, and the first characters of what was found
 (the whole of it is shown nowhere).
 """
 
@@ -24,8 +24,8 @@ SEVERAL_BYTES = 20_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """Something that looks like a key or a password: in which `file`, in the row whose id is `row_id`, in which `column`,
-    by which `rule` of `curation.secrets`; `beginning` is how it begins."""
+    """Something that looks like a key or a password: in which `file`, in the row whose id is `row_id`, in which `column`
+    (both empty for the card and the manifest), by which `rule` of `curation.secrets`; `beginning` is how it begins."""
 
     file: str
     row_id: str
@@ -39,6 +39,15 @@ def find_leaks(files: Sequence[tuple[Path, str]], *, workers: int = 1) -> list[L
     size = sum((root / file).stat().st_size for root, file in files)
     workers = min(workers, len(files)) if size > SEVERAL_BYTES else 1
     return [leak for found in map_ordered(_of_file, files, workers=workers) for leak in found]
+
+
+def leaks_of_text(file: str, *texts: str) -> list[Leak]:
+    """Everything that is found in the texts, which all stand in `file`; each finding once."""
+    found = [(one.rule, text[one.start : one.end]) for text in texts for one in find_secrets(text)]
+    return [
+        Leak(file=file, row_id="", column="", rule=rule, beginning=secret[:SHOWN])
+        for rule, secret in dict.fromkeys(found)
+    ]
 
 
 def _of_file(job: tuple[Path, str]) -> list[Leak]:

@@ -5,20 +5,24 @@
 Files are known by their hashes: what stands in the repository, or was sent before a run was cut off, is not sent again.
 A commit names the one before it; where somebody else's came between (412), the listing is made anew. Waiting is as long
 as the Hub asks (429) or doubles (5xx, lost connections). The tag comes last: a version that is tagged is complete, and
-never changes.
+never changes. Of what stands there only the files of an earlier version of the same build are taken away.
 """
 
 import hashlib
 import itertools
+import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from longalign_data.errors import LongAlignError, UserError
 from longalign_data.publish.contents import Publication, PublishedFile
+from longalign_data.shards.manifest import FORMAT
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -31,6 +35,9 @@ COMMIT_FILES = 200
 
 KEPT = frozenset({".gitattributes"})
 """Files of a repository that are its own."""
+
+NAMED = 5
+"""Files of somebody else that an error names."""
 
 ATTEMPTS = 8
 LONGEST_WAIT_S = 60.0
@@ -73,8 +80,8 @@ def publish(
 ) -> Published:
     """Brings the publication to the Hub and tags it with its version. `say` is told what goes on, a line at a time.
 
-    Raises UserError for a repository of the other visibility and for a version that stands there with other content, and
-    HubError when the Hub cannot be reached or refuses; the same call then goes on.
+    Raises UserError for a repository of the other visibility, for one that holds files of somebody else and for a version
+    that stands there with other content, and HubError when the Hub cannot be reached or refuses; the same call then goes on.
     """
     from huggingface_hub import HfApi
 
@@ -88,7 +95,8 @@ def publish(
         )
     wanted = {file.path: file for file in publication.files}
     if publication.tag in standing.tags:
-        return _already(hub, publication, standing, wanted)
+        return _already(hub, publication, wanted)
+    earlier = _earlier(hub, publication, standing, wanted)
     sent: dict[str, int] = {}
     commits = attempts = 0
     num_standing = len(wanted) - len(_missing(wanted, standing))
@@ -96,7 +104,7 @@ def publish(
     while True:
         missing = _missing(wanted, standing)
         batch = next(_batches(missing), [])
-        stale = sorted(path for path in standing.files if path not in wanted and path not in KEPT)
+        stale = sorted(path for path in standing.files if path in earlier and path not in wanted)
         if len(batch) < len(missing):
             stale = []  # old files go with the last commit
         if not batch and not stale:
@@ -118,14 +126,44 @@ def publish(
     )
 
 
-def _already(
+def _earlier(
     hub: "_Hub", publication: Publication, standing: _Standing, wanted: Mapping[str, PublishedFile]
-) -> Published:
+) -> frozenset[str]:
+    """The files of the version that stands there; none in a new repository. Raises UserError where files of somebody else
+    would be lost, or would be read as rows of our tables."""
+    other = sorted({path for path in standing.files if path not in wanted} - KEPT - {"README.md"})
+    before: Any = hub.manifest(standing.head) if "manifest.json" in standing.files else None
+    if before is None:
+        # Without a manifest nobody knows whose they are; what has our hashes was sent by a run that was cut off.
+        changed = {file.path for file in _missing(wanted, standing)} & standing.files.keys() - {"README.md"}
+        strangers = sorted({*other, *changed})
+    elif before.get("format") != FORMAT or before.get("name") != publication.manifest["name"]:
+        raise UserError(
+            f"{publication.repo_id}: holds something else already: its manifest.json is not that of a build named "
+            f"{publication.manifest['name']!r}; choose another repository"
+        )
+    else:
+        listed = {shard["path"] for shards in before["tables"].values() for shard in shards}
+        folders = {path.split("/")[0] for path in wanted if "/" in path}
+        strangers = [
+            path for path in other if path not in listed and path.split("/")[0] in folders and path.endswith(".parquet")
+        ]
+        if not strangers:
+            return frozenset(listed)
+    if strangers:
+        more = f" and {len(strangers) - NAMED:,} more" if len(strangers) > NAMED else ""
+        raise UserError(
+            f"{publication.repo_id}: holds files that no version of this build has published: {', '.join(strangers[:NAMED])}"
+            f"{more}; choose another repository, or take them away there first"
+        )
+    return frozenset()
+
+
+def _already(hub: "_Hub", publication: Publication, wanted: Mapping[str, PublishedFile]) -> Published:
     """Nothing to do, when the tagged version holds the same; a tagged version is never changed."""
     there = hub.files_at(publication.tag)
-    other = sorted(
-        path for path in {*wanted, *there} - KEPT if path not in wanted or there.get(path) not in _names(wanted[path])
-    )
+    # The manifest is among them: what it lists is the same, and so is the version.
+    other = sorted(path for path, file in wanted.items() if there.get(path) not in _names(file))
     if other:
         raise UserError(
             f"{publication.repo_id}: the version {publication.tag} is published and differs, first in {other[0]}; a published "
@@ -201,6 +239,20 @@ class _Hub:
             if isinstance(entry, RepoFile)
         }
 
+    def manifest(self, revision: str) -> dict[str, Any]:
+        """The manifest.json of a revision; empty where it is no JSON object."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._patiently(
+                lambda: self._api.hf_hub_download(
+                    **self._repo, filename="manifest.json", revision=revision, cache_dir=folder
+                )
+            )
+            try:
+                found = json.loads(Path(path).read_text(encoding="utf-8"))
+            except ValueError:
+                return {}
+        return found if isinstance(found, dict) else {}
+
     def commit(
         self, batch: Sequence[PublishedFile], stale: Sequence[str], *, parent: str, tag: str, attempt: int
     ) -> bool:
@@ -241,14 +293,17 @@ class _Hub:
     @contextmanager
     def _attempt(self, number: int) -> Iterator[None]:
         """Waits after a failure, so that the block can be tried again. Raises HubError where that is of no use."""
-        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # whichever client the library has
+        from huggingface_hub.errors import (  # type: ignore[attr-defined] # whichever client the library has
+            HTTPError,
+            LocalEntryNotFoundError,
+        )
 
         try:
             yield
         except HTTPError as error:
             self._pause(error, number)
-        except (RuntimeError, ConnectionError, TimeoutError) as error:
-            # How an upload that failed in a thread, or in the Xet client, comes out.
+        except (RuntimeError, ConnectionError, TimeoutError, LocalEntryNotFoundError) as error:
+            # How an upload that failed in a thread, or in the Xet client, and a download that failed come out.
             self._pause(error.__cause__ if isinstance(error.__cause__, HTTPError) else error, number)
         except ValueError as error:
             raise HubError(f"{self.url}: {_short(error)}") from error

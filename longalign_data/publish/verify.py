@@ -5,18 +5,21 @@ In: a build folder, or a published copy of one. Out: faults, each naming the fil
 | looked at     | what must hold                                                                                         |
 |---------------|--------------------------------------------------------------------------------------------------------|
 | files         | each is there with its size, SHA-256, rows, tokens and columns; no other lies in a table's folder      |
-| stages        | in = out + rejected + left out; rows and rejects are as many as counted                                |
+| manifest      | name and version are the recipe's, or the version is that of the last removal                          |
+| stages        | in = out + rejected + left out; rows, tokens and rejects are as many as counted                        |
 | documents     | ids are hashes of the texts; lengths are of the texts; no id twice                                     |
 | selection     | names documents, each once; ranks run from 0                                                           |
 | samples       | ids are unique; documents exist and stand where `document_spans` say; evidence lies inside them        |
 | sequences     | ids are unique; of samples that exist; counts are of the tokens and spans                              |
 | packs         | borders fit; each sequence in one pack of each epoch, token for token; weights are the recipe's        |
 | plan          | runs with the packs; M and Z are the sums over each step; no pack over its capacity                    |
+| figures       | what the stages encode and pack say of themselves is what their tables give                            |
 
 Memory holds ids, hashes of tokens and counts (some 200 bytes a row), and one row group of each table.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +35,12 @@ import pyarrow.parquet as pq
 from longalign_data.engine import Progress
 from longalign_data.identity import document_id, file_sha256
 from longalign_data.packing.weights import loss_weights, sequence_totals
+from longalign_data.publish.recount import Recount
 from longalign_data.publish.withheld import REFERENCES
 from longalign_data.recipe import PackSequences
 from longalign_data.records import TABLES
 from longalign_data.shards.folder import STAGES, BuildFolder
-from longalign_data.shards.manifest import Manifest, require_manifest, shards_of, stage_of
+from longalign_data.shards.manifest import Manifest, recipe_of, require_manifest, shards_of, stage_of
 from longalign_data.shards.parquet import ShardInfo, iter_batches
 
 SCHEMAS: Mapping[str, pa.Schema] = {name: schema for name, (_, schema) in TABLES.items()} | {"references": REFERENCES}
@@ -97,11 +101,6 @@ def _remedy(table: str) -> str:
 
 def _file(build: BuildFolder, table: str, shard: ShardInfo) -> Iterator[Fault]:
     path, remedy = build.root / shard.path, _remedy(table)
-    if table not in SCHEMAS:
-        yield Fault(
-            where="manifest.json", what=f"names an unknown table {table!r}", remedy="run longalign build RECIPE"
-        )
-        return
     if not path.is_file():
         yield Fault(where=shard.path, what="is missing", remedy=remedy)
         return
@@ -156,6 +155,7 @@ class _Rows:
 
     def run(self) -> None:
         """Fills `faults`."""
+        self._identity()
         self._stages()
         documents = self._documents()
         self._selection(documents)
@@ -186,6 +186,29 @@ class _Rows:
         if self._told[table] <= MOST_FAULTS:
             self.faults.append(Fault(where=where, what=what, remedy=remedy or _remedy(table)))
 
+    def _identity(self) -> None:
+        recipe, removed = recipe_of(self._manifest), self._manifest.get("removed")
+        # A trial stands under a name of its own; a removal makes a version that the recipe does not know.
+        name = re.sub(r"-limit-[0-9]+$", "", self._manifest["name"])
+        version = removed[-1]["version"] if removed else recipe.version
+        for field, said, wanted in (
+            ("name", name, recipe.name),
+            ("version", self._manifest["version"], version),
+        ):
+            if said != wanted:
+                of = "the last removal" if removed and field == "version" else "the recipe"
+                self._said(f"{field} is {said!r}; that of {of} is {wanted!r}")
+
+    def _said(self, what: str) -> None:
+        self._fault("manifest", "manifest.json", what, "fetch manifest.json again, or run longalign build RECIPE")
+
+    def _details(self, stage: str, found: Mapping[str, int]) -> None:
+        """Holds the stage's own figures against those counted."""
+        details = (stage_of(self._manifest, stage) or {}).get("details", {})
+        for name, value in found.items():
+            if name in details and details[name] != value:
+                self._said(f"the stage {stage} says {name} {details[name]:,}; counted it is {value:,}")
+
     def _stages(self) -> None:
         rejects: dict[str, Counter[str]] = {}
         for _, row in self._rows("rejects", ["stage", "reason"]) if self._has("rejects") else ():
@@ -206,6 +229,10 @@ class _Rows:
                 if rows != report["num_out"]:
                     what = f"{said} that {report['num_out']:,} came out; the table {table} holds {rows:,}"
                     self._fault(table, f"{table}/", what)
+            if self._has(table) and "num_tokens" in SCHEMAS[table].names:
+                tokens = sum(shard.tokens for shard in shards_of(self._manifest, table))
+                if tokens != report["num_tokens"]:
+                    self._said(f"{said} {report['num_tokens']:,} tokens came out; the table {table} holds {tokens:,}")
 
     def _documents(self) -> dict[str, int] | None:
         """Characters of each document, by id; None where the build does not hold them."""
@@ -309,6 +336,7 @@ class _Rows:
                 *(batch.column(name).to_pylist() for name in ("sample_id", "source", "num_tokens", "num_targets")),
                 strict=True,
             )
+            cut = batch.column("truncated_tokens").to_pylist()
             spans = batch.column("target_spans").to_pylist()
             for row, (sequence_id, (owner, source, num_tokens, num_targets)) in enumerate(
                 zip(ids, labels, strict=True)
@@ -331,15 +359,23 @@ class _Rows:
                     tokens=_hash(tokens),
                     targets=_hash(_mask(len(tokens), pairs)),
                     num_targets=num_targets,
+                    truncated_tokens=cut[row],
                     source=source,
                 )
+        counted = {
+            "num_targets": sum(one.num_targets for one in known.values()),
+            "truncated_samples": sum(one.truncated_tokens > 0 for one in known.values()),
+            "truncated_tokens": sum(one.truncated_tokens for one in known.values()),
+        }
+        self._details("encode", counted)
         return known
 
     def _packs(self, sequences: "dict[str, _Sequence] | None") -> None:
         if not (self._has("packs") and self._has("plan")):
             return
         plan = [row for _, row in self._rows("plan")]
-        steps = _Steps()
+        steps, recount, num_targets = _Steps(), Recount(), 0
+        told = len(self.faults)
         used: Counter[tuple[int, str]] = Counter()
         number = -1
         for file, batch in self._batches("packs"):
@@ -354,18 +390,28 @@ class _Rows:
                     self._fault(
                         "packs", where, f"has {row.num_tokens:,} tokens; its step has room for {entry['capacity']:,}"
                     )
-                totals = 0.0
                 for what in self._pack_row(row, sequences):
                     self._fault("packs", where, what)
-                for name, total in self._totals(row, sequences):
+                totals = list(self._totals(row, sequences))
+                for name, _, _ in totals:
                     used[entry["epoch"], name] += 1
-                    totals += total
-                steps.add(entry, row.num_sequences, totals)
+                steps.add(entry, row.num_sequences, sum(total for _, _, total in totals))
+                recount.add(entry, totals)
+                num_targets += row.num_targets if entry["epoch"] == 0 else 0
         if number + 1 != len(plan):
             self._fault("plan", "plan/", f"has {len(plan):,} entries and there are {number + 1:,} packs")
         for what in steps.faults(plan):
             self._fault("plan", "plan/", what)
         self._each_once(used, sequences, max((entry["epoch"] for entry in plan), default=0) + 1)
+        packed = stage_of(self._manifest, "pack")
+        if len(self.faults) > told or packed is None:
+            return  # the figures would be wrong for what was told
+        for what in recount.wrong(packed["details"], self._pack):
+            self._said(f"the stage pack says {what}")
+        counted = {"num_targets": num_targets}
+        if sequences is not None:
+            counted["tokens_cut"] = sum(sequences[name].truncated_tokens for epoch, name in used if epoch == 0)
+        self._details("pack", counted)
 
     def _pack_row(self, row: "_Pack", sequences: "dict[str, _Sequence] | None") -> Iterator[str]:
         borders = row.cu_seqlens
@@ -400,8 +446,9 @@ class _Rows:
         if not np.array_equal(wanted.astype(row.loss_weights.dtype), row.loss_weights):
             yield "its loss weights are not those of the recipe's pack"
 
-    def _totals(self, row: "_Pack", sequences: "dict[str, _Sequence] | None") -> Iterator[tuple[str, float]]:
-        """What each sequence of a pack adds to Z: the sum of its weights, which is u * N^(1 - alpha) for each unit."""
+    def _totals(self, row: "_Pack", sequences: "dict[str, _Sequence] | None") -> Iterator[tuple[str, int, float]]:
+        """Name and tokens of each sequence of a pack, and what it adds to Z: the sum of its weights, which is
+        u * N^(1 - alpha) for each unit."""
         for index, name in enumerate(row.sequence_ids):
             part = row.loss_weights[row.cu_seqlens[index] : row.cu_seqlens[index + 1]]
             total = float(part.sum(dtype=np.float64))
@@ -409,7 +456,7 @@ class _Rows:
                 known = sequences[name]
                 each = sequence_totals(np.asarray([known.num_targets]), self._pack.alpha)
                 total = float(each[0]) * self._pack.source_weights.get(known.source, 1.0)
-            yield name, total
+            yield name, len(part), total
 
     def _each_once(self, used: Counter[tuple[int, str]], sequences: "dict[str, _Sequence] | None", epochs: int) -> None:
         for (epoch, name), times in used.items():
@@ -431,6 +478,7 @@ class _Sequence:
     tokens: bytes
     targets: bytes
     num_targets: int
+    truncated_tokens: int
     source: str
 
 

@@ -36,6 +36,8 @@ def _loopback(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     disable_progress_bars()
 
 
@@ -95,6 +97,48 @@ def test_the_next_version_sends_what_differs_and_takes_old_files_away(
     assert {path.split("/")[0] for path in now} == {".gitattributes", "README.md", "manifest.json", "samples", "chats"}
     assert set(hub.files(NAME, "1.0.0")) >= set(hashes(towns))
     assert json.loads(hub.files(NAME, "1.1.0")["manifest.json"])["tables"].keys() == {"samples", "chats"}
+
+
+def put(hub: Hub, content: dict[str, bytes]) -> None:
+    """Files of somebody else, committed on top of what stands in the repository."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(endpoint=hub.url, token=TOKEN)
+    api.create_repo(NAME, repo_type="dataset", private=True, exist_ok=True)
+    files = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in content.items()]
+    api.create_commit(NAME, files, repo_type="dataset", commit_message="by hand")
+
+
+def test_a_repository_of_somebody_else_is_not_touched(towns: BuildFolder, hub: Hub, tmp_path: Path) -> None:
+    put(hub, {"train.csv": b"a,b\n", "samples/00000.parquet": b"theirs", "README.md": b"---\nlicense: mit\n---\n"})
+    commits = len(hub.repos[NAME].commits)
+    with pytest.raises(
+        UserError, match=r"no version of this build has published: samples/00000\.parquet, train\.csv; "
+    ):
+        upload(prepare(towns, tmp_path), hub)
+    put(hub, {"manifest.json": b'{"format": "longalign-data build", "name": "other"}'})
+    with pytest.raises(UserError, match=r"manifest\.json is not that of a build named 'towns'"):
+        upload(prepare(towns, tmp_path), hub)
+    assert hub.files(NAME, "main")["samples/00000.parquet"] == b"theirs"
+    assert len(hub.repos[NAME].commits) == commits + 1
+
+
+def test_files_that_a_person_put_beside_a_version_stay(towns: BuildFolder, hub: Hub, tmp_path: Path) -> None:
+    upload(prepare(towns, tmp_path), hub)
+    put(hub, {"figures/fill.png": b"drawn", "LICENSE": b"CC0"})
+    copy = BuildFolder(tmp_path / "1.1.0")
+    shutil.copytree(towns.root, copy.root)
+    copy.manifest.write_text(json.dumps(require_manifest(towns) | {"version": "1.1.0"}))
+    hub.fault("GET", "/resolve/", status=503)
+    upload(prepare(copy, tmp_path, tables=["samples"]), hub)
+    now = hub.files(NAME, "1.1.0")
+    assert (now["figures/fill.png"], now["LICENSE"]) == (b"drawn", b"CC0")
+    assert {path.split("/")[0] for path in now if path.endswith(".parquet")} == {"samples"}
+    assert upload(prepare(copy, tmp_path, tables=["samples"]), hub).commits == 0
+    put(hub, {"samples/mine.parquet": b"rows"})
+    copy.manifest.write_text(json.dumps(require_manifest(towns) | {"version": "1.2.0"}))
+    with pytest.raises(UserError, match=r"samples/mine\.parquet"):
+        upload(prepare(copy, tmp_path, tables=["samples"]), hub)
 
 
 FAULTS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
@@ -338,7 +382,10 @@ def test_what_a_licence_forbids_is_refused_with_what_helps(hub: Hub, tmp_path: P
     assert "'closed' (LicenseRef-house) may not be redistributed" in found.refusals[0]
     assert "--without-documents" in found.refusals[0]
     assert "'talk' (CC0-1.0) may not be redistributed" in found.refusals[1]
-    assert prepare(build, tmp_path / "staging", tables=["selection", "plan", "rejects"]).refusals == []
+    assert prepare(build, tmp_path / "staging", tables=["selection", "plan"]).refusals == []
+    # The details of rejects quote what was rejected.
+    quoting = prepare(build, tmp_path / "staging", tables=["selection", "plan", "rejects"]).refusals
+    assert ["stand in rejects;" in refusal for refusal in quoting] == [True, True]
     done = longalign(hub, "publish", str(build.root), NAME, "--yes", home=tmp_path / "home")
     _, err = done.communicate(timeout=60)
     assert done.returncode == 2
@@ -370,6 +417,26 @@ def test_secrets_stop_a_publication_until_a_person_looked(hub: Hub, tmp_path: Pa
     out, err = reviewed.communicate(timeout=60)
     assert reviewed.returncode == 0, err
     assert "secrets   1 findings" in out
+
+
+def test_secrets_of_the_recipe_are_findings_too(tmp_path: Path) -> None:
+    secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    recipe = write_corpus(tmp_path / "corpus", extra=f"# fetched with {secret}\n")
+    text = recipe.read_text().replace("Reports on towns.", f"Reports on towns, by {secret}.")
+    recipe.write_text(text)
+    leaks = prepare(make(recipe, tmp_path / "builds"), tmp_path / "staging").leaks
+    assert [(leak.file, leak.rule, leak.beginning) for leak in leaks] == [
+        ("README.md", "github-token", "ghp_"),
+        ("manifest.json", "github-token", "ghp_"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["org/a--b", "org/.a", "org/na me", "a/b/c", "alone", "org/"])
+def test_a_name_that_the_hub_refuses_is_refused_before_anything_is_looked_at(name: str, hub: Hub) -> None:
+    from longalign_data.cli.publish import publish as command
+
+    with pytest.raises(UserError, match="is no repository of the Hub"):
+        command(Path("no-such-build"), name)
 
 
 def test_nothing_that_is_published_names_a_place_on_this_machine(tmp_path: Path) -> None:

@@ -60,6 +60,20 @@ def test_no_line_of_a_document_is_published(closed: BuildFolder, copy: BuildFold
     assert "longalign rehydrate" in copy.card.read_text()
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "../../outside"), ("version", "../1.0.0"), ("version", "1.0.0\n"), ("name", "/outside")],
+)
+def test_a_stranger_s_manifest_names_no_place_outside(
+    field: str, value: str, copy: BuildFolder, closed: BuildFolder, tmp_path: Path
+) -> None:
+    copy.manifest.write_text(json.dumps(json.loads(copy.manifest.read_text()) | {field: value}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BuildError, match=rf"the {field} .* is not one that a build can have"):
+        back(copy, closed.root.parent.parent.parent / "corpus", tmp_path / "a" / "b" / "builds")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_with_the_corpus_it_is_the_build_again_to_the_byte(
     closed: BuildFolder, copy: BuildFolder, tmp_path: Path
 ) -> None:

@@ -34,6 +34,22 @@ def without(build: BuildFolder, **wish: list[str]) -> BuildFolder:
     return made
 
 
+def test_the_new_version_stands_beside_the_old_one_however_that_is_called(
+    copy: BuildFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = Wish(samples=[rows(copy, "samples")[0]["sample_id"]])
+    monkeypatch.chdir(copy.root)
+    made = remove(BuildFolder(Path()), wish, version="1.0.1", run=RUN, progress=Silent())
+    assert made.folder.root == copy.root.parent / "1.0.1"
+    assert not (copy.root / "1.0.1").exists()
+    renamed = BuildFolder(tmp_path / "elsewhere" / "mybuild")
+    shutil.copytree(copy.root, renamed.root)
+    made = remove(renamed, wish, run=RUN, progress=Silent())
+    assert made.folder.root == tmp_path / "elsewhere" / "1.0.1"
+    with pytest.raises(UserError, match=r"is version 1\.0\.0 itself"):
+        remove(renamed, wish, version="1.0.0", run=RUN, progress=Silent())
+
+
 def test_no_byte_of_a_removed_document_stands_in_any_table(copy: BuildFolder) -> None:
     sample = rows(copy, "samples")[3]
     (doc_id,) = sample["doc_ids"]
@@ -272,6 +288,26 @@ def test_why_leads_from_the_bytes_of_the_source_to_the_tokens_of_the_packs(towns
         pack = packs[place.split(":")[0]]
         first, last = (int(number.replace(",", "")) for number in place.split(" tokens ")[1].split(", ")[0].split("-"))
         assert pack["input_ids"][first:last] == sequence["input_ids"]
+
+
+def test_why_finds_the_packs_of_a_build_that_keeps_no_sequences(towns: BuildFolder, copy: BuildFolder) -> None:
+    sample_id = rows(towns, "samples")[1]["sample_id"]
+    manifest = require_manifest(towns)
+
+    def told(*left_out: str) -> list[tuple[str, str]]:
+        tables = {name: shards for name, shards in manifest["tables"].items() if name not in left_out}
+        copy.manifest.write_text(json.dumps(manifest | {"tables": tables}))
+        return [(step.stage, step.what) for step in trace(copy, sample_id) if step.stage in ("encoded", "pack")]
+
+    (encoded, *packs) = told()
+    assert len(packs) == 2
+    sequence_id = encoded[1].split(":")[0]
+    missing = ("encoded", f"{sequence_id}: the build does not hold the table sequences")
+    assert told("sequences") == [missing, *packs]
+    assert told("sequences", "packs", "plan") == [
+        missing,
+        ("pack", "the build does not hold the tables packs and plan"),
+    ]
 
 
 def test_why_asks_for_one_sample(towns: BuildFolder) -> None:

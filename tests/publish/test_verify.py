@@ -54,6 +54,56 @@ def test_a_build_as_it_was_made_has_no_fault(towns: BuildFolder) -> None:
     assert found.bytes == sum((towns.root / path).stat().st_size for path in hashes(towns))
 
 
+def _stage(name: str, **figures: object) -> Callable[[dict[str, Any]], object]:
+    def change(manifest: dict[str, Any]) -> None:
+        report = next(one for one in manifest["stages"] if one["stage"] == name)
+        for key, value in figures.items():
+            place = report if key in report else report["details"]
+            assert place[key] != value
+            place[key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda manifest: manifest.update(version="9.9.9"), "version is '9.9.9'; that of the recipe is '1.0.0'"),
+        (lambda manifest: manifest.update(name="cities"), "name is 'cities'"),
+        (_stage("pack", fill=0.999), "the stage pack says fill 0.999; counted from the packs it is"),
+        (_stage("pack", num_packs=1), "the stage pack says num_packs 1;"),
+        (_stage("pack", effective_weight={"p1": 1.0, "p50": 1.0, "p99": 1.0}), "the stage pack says effective_weight"),
+        (_stage("pack", num_targets=5), "the stage pack says num_targets 5; counted it is"),
+        (_stage("pack", tokens_cut=7), "the stage pack says tokens_cut 7; counted it is"),
+        (_stage("pack", num_tokens=8), "the stage pack says 8 tokens came out; the table packs holds"),
+        (_stage("encode", truncated_tokens=9), "the stage encode says truncated_tokens 9; counted it is"),
+        (_stage("encode", num_tokens=9), "the stage encode says 9 tokens came out; the table sequences holds"),
+    ],
+)
+def test_figures_that_the_tables_do_not_give_are_named(
+    change: Callable[[dict[str, Any]], object], words: str, copy: BuildFolder
+) -> None:
+    manifest = json.loads(copy.manifest.read_text())
+    change(manifest)
+    copy.manifest.write_text(json.dumps(manifest))
+    (fault,) = faults(copy)
+    assert fault.where == "manifest.json"
+    assert words in fault.what
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [("samples", "../1.0.0/samples/00000.parquet"), ("samples", "packs/00000.parquet"), ("secret", "secret/a.parquet")],
+)
+def test_a_manifest_that_names_files_elsewhere_is_no_manifest(table: str, path: str, copy: BuildFolder) -> None:
+    manifest = json.loads(copy.manifest.read_text())
+    shard = manifest["tables"]["samples"][0]
+    manifest["tables"][table] = [shard | {"path": path}]
+    copy.manifest.write_text(json.dumps(manifest))
+    with pytest.raises(BuildError, match=r"names the file|names an unknown table 'secret'"):
+        verify(copy, Silent())
+
+
 def test_files_that_are_damaged_missing_or_too_many_are_named(copy: BuildFolder) -> None:
     damaged, missing = sorted(path for path in hashes(copy) if path.startswith(("samples/", "packs/")))[:2]
     content = bytearray((copy.root / damaged).read_bytes())
