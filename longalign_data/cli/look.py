@@ -61,10 +61,19 @@ def sql(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the named questions.")] = False,
     format_: Annotated[
-        ResultFormat, typer.Option("--format", "-f", help="How the result is written.")
-    ] = ResultFormat.table,
+        ResultFormat | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="How the result is written; as the ending of --out says, and a table on the terminal.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="A file to write to, instead of the terminal.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--out", help="A file to write to (.csv, .json or .parquet), instead of the terminal.", show_default=False
+        ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Show long texts and all rows of a table whole.")] = False,
 ) -> None:
@@ -83,7 +92,10 @@ def sql(
         wide = max(len(question.name) for question in known)
         typer.echo("\n".join(f"{question.name:<{wide}}  {question.asks}" for question in known))
         return
+    format_name = _result_format(format_, out).value
     builds, query = _builds_and_query(arguments or [])
+    if out is not None and query is None and named is None:
+        raise UserError(f"--out {out} is for one result; give a QUERY or --named")
     several = list(builds) if isinstance(builds, dict) else ()
     connection = explore.connect(builds)
     if named is not None:
@@ -91,17 +103,34 @@ def sql(
             raise UserError("a QUERY and --named are two questions; give one of them")
         result = questions.answer(connection, named, several)
     elif query is None:
-        failed = explore.prompt(connection, source=sys.stdin, out=sys.stdout, errors=sys.stderr, format=format_.value)
+        failed = explore.prompt(connection, source=sys.stdin, out=sys.stdout, errors=sys.stderr, format=format_name)
         if failed and not sys.stdin.isatty():
             raise SystemExit(2)
         return
     else:
         result = explore.run_query(connection, query)
     rows = explore.render(
-        result, format=format_.value, out=out or sys.stdout, full=full, max_rows=None if full else explore.TABLE_ROWS
+        result, format=format_name, out=out or sys.stdout, full=full, max_rows=None if full else explore.TABLE_ROWS
     )
     if out is not None:
         typer.echo(f"{out}: {rows:,} rows")
+
+
+def _result_format(asked: ResultFormat | None, out: Path | None) -> ResultFormat:
+    """The format that was asked for, or that the file's ending stands for; of the two, neither may deny the other."""
+    from longalign_data.errors import UserError
+
+    if out is None:
+        return asked or ResultFormat.table
+    endings = {f".{known.value}": known for known in ResultFormat if known is not ResultFormat.table}
+    meant = endings.get(out.suffix.lower())
+    if asked is None and meant is None:
+        raise UserError(
+            f"--out {out}: its ending does not say how to write it; use {', '.join(endings)}, or give --format"
+        )
+    if asked is not None and meant not in (None, asked):
+        raise UserError(f"--out {out} is to be {out.suffix}, but --format says {asked.value}; leave one of them out")
+    return asked or meant or ResultFormat.table
 
 
 def _builds_and_query(arguments: list[str]) -> "tuple[BuildFolder | dict[str, BuildFolder], str | None]":

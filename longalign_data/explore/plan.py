@@ -64,6 +64,12 @@ def plan_report(build: BuildFolder, changes: Mapping[str, Any]) -> PlanReport:
             f"{build.root}: its sequences were not kept; add sequences to `keep` and run: longalign build RECIPE"
         )
     sequences = read_sequences(paths)
+    count, k = len(sequences.num_tokens), choice.packs_per_step
+    if k > max(count, recipe.pack.packs_per_step):
+        raise UserError(
+            f"{build.root}: a step of {k:,} packs is more than its {count:,} sequences can fill; ask for fewer ranks or a "
+            "smaller accumulation"
+        )
     planned = plan_sequences(sequences, choice, recipe.seed)
     return PlanReport(
         recipe=recipe,
@@ -116,7 +122,9 @@ def print_plan(report: PlanReport, console: "Console", *, ranks: int, seconds: f
         f"{choice.strategy}, {ranks} ranks x {k // ranks} accumulation, alpha {choice.alpha:g}: "
         + ("the plan of the build" if report.as_built else "a plan made in memory; the build keeps its own")
     )
+    rejected = f"rejected          {report.rejected:,} (longer than a pack, or without targets)"
     if not plan.num_packs:
+        say(rejected)
         say("nothing to pack")
         return
     say()
@@ -138,7 +146,7 @@ def print_plan(report: PlanReport, console: "Console", *, ranks: int, seconds: f
     )
     say(f"tokens cut        {report.tokens_cut:,} out of documents")
     say(f"answers cut       {report.answers_cut:,}")
-    say(f"rejected          {report.rejected:,} (longer than a pack, or without targets)")
+    say(rejected)
     say()
     for split in numbers["modelled_idle"]:
         mark = "->" if split["ranks"] == ranks else "  "

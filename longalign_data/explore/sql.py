@@ -99,7 +99,7 @@ def connect(builds: Mapping[str, BuildFolder] | BuildFolder) -> "duckdb.DuckDBPy
         for name, build in folders.items():
             connection.execute(f"create schema if not exists {quoted(name)}")
             for table in TABLES:
-                body = _table_body(connection, build, table)
+                body = _table_body(build, table)
                 view = f"{quoted(name)}.{quoted(table)}"
                 connection.execute(f"create view {view} as {body}")
                 # Where the rows come from, for `_damage`.
@@ -341,15 +341,27 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _table_body(connection: "duckdb.DuckDBPyConnection", build: BuildFolder, table: str) -> str:
+def _table_body(build: BuildFolder, table: str) -> str:
     """The SELECT behind a view. A folder called `[a]*` is a folder, not a pattern, and `lang=zh` is no partition."""
     shards = build.shards(table)
     if not shards:
-        empty = connection.from_arrow(TABLES[table][1].empty_table())
-        columns = zip(empty.columns, empty.types, strict=True)
-        nothing = ", ".join(f"cast(null as {kind}) as {quoted(name)}" for name, kind in columns)
+        schema = TABLES[table][1]
+        nothing = ", ".join(f"cast(null as {_sql_type(field.type)}) as {quoted(field.name)}" for field in schema)
         return f"select {nothing} where false"
     return _rows_of(shards)
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    """DuckDB's name for a type of `records`. Asking DuckDB for it would make it import pandas, which takes longer than most
+    queries."""
+    if pa.types.is_struct(kind):
+        return f"struct({', '.join(f'{quoted(field.name)} {_sql_type(field.type)}' for field in kind)})"
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    return _SQL_TYPES[kind]
+
+
+_SQL_TYPES = {pa.string(): "varchar", pa.int32(): "integer", pa.int64(): "bigint", pa.float64(): "double"}
 
 
 def _further(build: BuildFolder, schema: str) -> Iterator[tuple[str, str]]:
@@ -488,7 +500,7 @@ everything around a PIVOT, a COPY too, is MULTI."""
 def _refuse_writing(statement: Any) -> None:
     kind = statement.type.name
     if kind in ("EXPLAIN", "MULTI"):
-        bare = re.sub(r"/\*.*?\*/|--[^\n]*", " ", statement.query, flags=re.DOTALL)
+        bare = _without_comments(statement.query)
         bare = re.sub(r"^\s*explain\b\s*(analyze\b\s*)?(\([^()]*\)\s*(?=\w))?", "", bare, flags=re.IGNORECASE)
         first = re.match(r"\s*(\w+|\()", bare)
         allowed = first is not None and first.group(1).lower() in _READS
@@ -499,6 +511,20 @@ def _refuse_writing(statement: Any) -> None:
             f"{shorten(one_line(statement.query), 60)!r} was not run: a build is only read here. To keep a result, use "
             "--format csv, json or parquet with --out FILE"
         )
+
+
+def _without_comments(text: str) -> str:
+    """A statement as DuckDB sees it; only DuckDB knows where its comments end, which may hold others."""
+    import duckdb
+
+    data = text.encode()
+    tokens = duckdb.tokenize(text)
+    ends = [*(begin for begin, _ in tokens[1:]), len(data)]
+    return " ".join(
+        data[begin:end].decode()
+        for (begin, kind), end in zip(tokens, ends, strict=True)
+        if kind is not duckdb.token_type.comment
+    )
 
 
 def _hint(connection: "duckdb.DuckDBPyConnection", text: str, error: Exception) -> str:

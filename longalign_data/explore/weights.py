@@ -102,24 +102,26 @@ def print_weights(rows: Sequence[Row], console: "Console") -> None:
     """The table as a person reads it."""
     from rich.table import Table
 
+    if not rows:
+        console.print("nothing to pack: every sequence is longer than a pack, or without targets", highlight=False)
+        return
+    # In a narrow terminal names fold, and nothing else does.
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for name in ("sequences", "targets", "this plan", "plain packing (Eq. 3)", "token mean"):
-        table.add_column(name, justify="right")
+    table.add_column("", overflow="fold")
+    for name in ("count", "targets", "this plan", "plain packing", "token mean"):
+        table.add_column(name, justify="right", no_wrap=True)
     before = "all"
     for row in rows:
         if row.by != before:
             table.add_section()
             table.add_row(f"by {row.by}", style="bold")
             before = row.by
-        ways = [
-            f"{w.mean:.2f}  ({w.p1:.2f} to {w.p99:.2f})" for w in (row.this_plan, row.plain_packing, row.token_mean)
-        ]
+        ways = [f"{w.mean:.2f} {w.p1:.2f}-{w.p99:.2f}" for w in (row.this_plan, row.plain_packing, row.token_mean)]
         table.add_row(row.key or "all", f"{row.count:,}", f"{row.targets:,.0f}", *ways)
     console.print(table)
     console.print(
-        "How much a sequence counts, 1 being what it would if all counted the same: mean (1st to 99th percentile). "
-        "`targets` is the mean number of target tokens.",
+        "How much a sequence counts, 1 being what it would if all counted the same: mean, 1st to 99th percentile. "
+        "Plain packing is Eq. 3. `count` is of sequences, `targets` their mean number of target tokens.",
         highlight=False,
         markup=False,
     )

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longalign_data.errors import BuildError
-from longalign_data.shards.files import whole_file, write_json
+from longalign_data.shards.files import whole_file, write_json, writing
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_batches
 
@@ -86,7 +86,8 @@ class _Writer:
             "column_sizes": [size for _, size in COLUMNS.values()],
         }
         # A reader of an earlier export must not take its index for one of the new shards.
-        (out / "index.json").unlink(missing_ok=True)
+        with writing(out):
+            (out / "index.json").unlink(missing_ok=True)
 
     def add(self, sample: dict[str, bytes]) -> None:
         sizes = [len(sample[name]) for name, (_, size) in COLUMNS.items() if size is None]

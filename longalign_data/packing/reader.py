@@ -20,6 +20,7 @@ on from step s is to ask for step s; there is no state.
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
@@ -287,7 +288,7 @@ class PackReader:
             try:
                 columns = ["pack_id", "input_ids", "loss_weights", "cu_seqlens"]
                 return parquet.read_row_group(group, columns=columns, use_threads=False)
-            except (pa.ArrowInvalid, OSError) as error:
+            except self._folder.faults as error:
                 raise BuildError(f"{self._files[file]}: row group {group} cannot be read: {error}") from error
 
     def _batch(self, table: pa.Table, file: int, group: int, at: int, row: int) -> PackBatch:
@@ -315,7 +316,7 @@ class PackReader:
 
 def open_packs(build_folder: Path | str) -> PackReader:
     """The packs of a build, or of a folder or URL that holds its tables packs/ and plan/ alone. Raises BuildError when
-    there are none, or when the two do not belong together."""
+    there are none, when the two do not belong together, or when the place cannot be reached."""
     return PackReader(build_folder)
 
 
@@ -329,7 +330,7 @@ class _Folder:
     @classmethod
     def at(cls, place: Path | str) -> "_Folder":
         if isinstance(place, Path) or "://" not in place:
-            return cls(str(place))
+            return cls(os.path.expanduser(place))  # noqa: PTH111 - Path raises where ~name is nobody; here it is a folder
         import fsspec
 
         try:
@@ -341,12 +342,24 @@ class _Folder:
     def __str__(self) -> str:
         return self.root if self.store is None else self.store.unstrip_protocol(self.root)
 
+    @property
+    def faults(self) -> tuple[type[Exception], ...]:
+        """What reading here may raise. Every store has errors of its own, which share no base and which only its package
+        could name."""
+        return (pa.ArrowInvalid, OSError) if self.store is None else (Exception,)
+
+    def _unreachable(self, error: Exception) -> BuildError:
+        return BuildError(f"{self}: cannot be reached: {str(error) or type(error).__name__}")
+
     def files(self, table: str, *, needed: bool = True) -> list[str]:
         """The files of a table, in order; none only where they are not `needed`."""
-        if self.store is None:
-            found = [str(path) for path in (Path(self.root) / table).glob("*.parquet")]
-        else:
-            found = self.store.glob(f"{self.root.rstrip('/')}/{table}/*.parquet")
+        try:
+            if self.store is None:
+                found = [str(path) for path in (Path(self.root) / table).glob("*.parquet")]
+            else:
+                found = self.store.glob(f"{self.root.rstrip('/')}/{table}/*.parquet")
+        except self.faults as error:
+            raise self._unreachable(error) from error
         if not found and needed:
             raise BuildError(f"{self}: no {table}/*.parquet here; make them with: longalign build RECIPE")
         return sorted(found)
@@ -359,7 +372,7 @@ class _Folder:
                 # Row groups are read whole, so what lies around the bytes that are asked for would be read for nothing.
                 source = path if self.store is None else stack.enter_context(self.store.open(path, cache_type="none"))
                 file = stack.enter_context(pq.ParquetFile(source, metadata=metadata, pre_buffer=self.store is not None))
-            except (pa.ArrowInvalid, OSError) as error:
+            except self.faults as error:
                 raise BuildError(f"{path}: cannot be read as Parquet: {error}") from error
             missing = [name for name in schema.names if name not in file.schema_arrow.names]
             if missing:
@@ -380,6 +393,8 @@ class _Folder:
             return None
         except ValueError as error:
             raise BuildError(f"{path}: not JSON: {error}") from None
+        except self.faults as error:
+            raise self._unreachable(error) from error
 
     def shards(self, table: str) -> dict[str, dict[str, Any]]:
         """What the manifest (or, while there is none, the stage's report) says of the files of a table, by file name."""
@@ -394,8 +409,11 @@ class _Folder:
 
     def sha256(self, path: str) -> str:
         """Of a file's bytes."""
-        with Path(path).open("rb") if self.store is None else self.store.open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with Path(path).open("rb") if self.store is None else self.store.open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except self.faults as error:
+            raise BuildError(f"{path}: cannot be read: {error}") from error
 
 
 def _name(path: str) -> str:
@@ -413,7 +431,7 @@ def _concatenated(folder: _Folder, paths: list[str], schema: pa.Schema) -> pa.Ta
         with folder.parquet(path, schema) as file:
             try:
                 tables.append(file.read(columns=schema.names, use_threads=False))
-            except (pa.ArrowInvalid, OSError) as error:
+            except folder.faults as error:
                 raise BuildError(f"{path}: cannot be read: {error}") from error
     return pa.concat_tables(tables).combine_chunks()
 

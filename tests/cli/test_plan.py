@@ -21,9 +21,9 @@ pack: {capacity: 8192, packs_per_step: 4}
 """
 
 
-def longalign(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+def longalign(*arguments: str, cwd: Path, columns: int = 160) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "longalign_data", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "160"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": str(columns)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -107,10 +107,27 @@ def test_a_number_of_ranks_that_does_not_divide_the_step_is_explained(place: Pat
 def test_the_bias_of_plain_packing_is_shown_by_length_source_and_task(place: Path) -> None:
     done = longalign("weights", BUILD, cwd=place)
     assert done.returncode == 0, done.stderr
-    for words in ("by length", "by source", "by task", "reports", "plain packing (Eq. 3)"):
+    for words in ("by length", "by source", "by task", "reports", "plain packing"):
         assert words in done.stdout
     row = next(line for line in done.stdout.splitlines() if line.startswith("reports"))
-    assert re.match(r"reports +16 +\d+ +1\.00 +\(1\.00 to 1\.00\) +1\.00 ", row)
+    assert re.match(r"reports +16 +\d+ +1\.00 1\.00-1\.00 +1\.00 ", row)
+    narrow = longalign("weights", BUILD, cwd=place, columns=80)
+    assert narrow.stdout.split("How much")[0] == done.stdout.split("How much")[0]
+
+
+def test_a_pack_that_is_too_small_for_all_says_how_many_it_rejects(place: Path) -> None:
+    done = longalign("plan", BUILD, "--capacity", "10", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"rejected +16 \(longer than a pack, or without targets\)\nnothing to pack\n", done.stdout)
+    assert longalign("weights", BUILD, "--capacity", "10", cwd=place).stdout.startswith(
+        "nothing to pack: every sequence"
+    )
+
+
+def test_a_step_that_no_sequences_could_fill_is_refused(place: Path) -> None:
+    done = longalign("plan", BUILD, "--ranks", "100000", "--accumulation", "100000", cwd=place)
+    assert done.returncode == 2
+    assert "a step of 10,000,000,000 packs is more than its 16 sequences can fill" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["plan", "weights"])

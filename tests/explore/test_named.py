@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import shutil
@@ -162,3 +163,38 @@ def test_the_command_line_says_what_is_wrong(arguments: tuple[str, ...], words: 
     given = [argument.replace("BUILD", str(build.root)) for argument in arguments]
     with pytest.raises(UserError, match=words):
         CliRunner().invoke(app, ["sql", *given], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_a_file_is_written_whole_in_the_format_of_its_ending(build: BuildFolder, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"texts.{ending}"
+    CliRunner().invoke(
+        app, ["sql", str(build.root), "select text from documents", "--out", str(out)], catch_exceptions=False
+    )
+    if ending == "csv":
+        with out.open(encoding="utf-8", newline="") as file:
+            found = [row["text"] for row in csv.DictReader(file)]
+    else:
+        rows = json.loads(out.read_bytes()) if ending == "json" else pq.read_table(out).to_pylist()
+        found = [row["text"] for row in rows]
+    stored = [row["text"] for path in build.shards("documents") for row in pq.read_table(path).to_pylist()]
+    assert found == stored
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["from plan", "--out", "x.xlsx"], r"x\.xlsx: its ending .* use \.csv, \.json, \.parquet, or give --format"),
+        (["from plan", "--out", "x"], "its ending does not say"),
+        (["from plan", "--out", "x.csv", "--format", "json"], r"x\.csv is to be \.csv, but --format says json"),
+        (["from plan", "--out", "x.csv", "--format", "table"], "but --format says table"),
+        (["--out", "x.csv"], "give a QUERY or --named"),
+    ],
+)
+def test_a_file_whose_format_is_in_doubt_is_not_written(
+    build: BuildFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words):
+        CliRunner().invoke(app, ["sql", str(build.root), *given], catch_exceptions=False)
+    assert list(tmp_path.iterdir()) == []

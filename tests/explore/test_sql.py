@@ -47,6 +47,20 @@ def test_a_table_that_does_not_stand_is_empty_and_has_the_types_of_one_that_does
         assert list(sql.run_query(empty, f"from {table}").rows()) == []
 
 
+def test_a_question_imports_no_table_library(tmp_path: Path) -> None:
+    """DuckDB imports pandas for some of its calls, which takes longer than most answers."""
+    program = (
+        "import io, sys; from pathlib import Path; from longalign_data.explore import sql;"
+        "from longalign_data.shards.folder import BuildFolder;"
+        "asked = sql.run_query(sql.connect(BuildFolder(Path(sys.argv[1]))), 'select count(*) from samples');"
+        "sql.render(asked, format='table', out=io.StringIO());"
+        "print(*sorted({'duckdb', 'pandas', 'polars', 'datasets'}.intersection(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "duckdb\n"
+
+
 @pytest.mark.parametrize("name", ["x[1]", "y*", "we?", "it's", "lang=zh", "{a,b}", 'say "hi"', "back\\slash", "字 据"])
 def test_a_folder_may_have_any_name(build: BuildFolder, tmp_path: Path, name: str) -> None:
     for decoy in ("x1", "yes", "wet", "a"):
@@ -172,6 +186,8 @@ def test_an_error_in_the_middle_of_the_rows_is_a_user_error(build: BuildFolder) 
         "COPY (select 1) TO '{out}' (format parquet)",
         "explain analyze copy plan to '{out}'",
         "explain /* x */ analyze /* y */ copy plan to '{out}'",
+        "explain analyze /* /* */ select */ copy plan to '{out}'",
+        "explain -- /* select\n analyze /* 字 -- */ copy plan to '{out}' -- */ select",
         "explain (analyze, format json) copy plan to '{out}'",
         "copy (pivot plan on step using count(*)) to '{out}'",
         "/* x */ copy (pivot plan on step using count(*)) to '{out}'",
@@ -201,6 +217,7 @@ def test_tables_in_memory_pivots_and_plans_are_allowed(build: BuildFolder) -> No
         ("extraction", 3, 1)
     ]
     assert answer(build, "explain select 1") != []
+    assert answer(build, "/* /* */ copy */ explain -- 字\n analyze /* copy */ select '/*' as x") != []
     assert answer(build, "summarize plan")[0][0] == "step"
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,16 @@ def test_mosaicml_streaming_reads_them(built: BuildFolder, tmp_path: Path) -> No
     index = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
     readers = [mosaic.MDSReader.from_json(str(tmp_path), None, shard) for shard in index["shards"]]
     check([reader.get_item(number) for reader in readers for number in range(reader.samples)], built)
+
+
+@pytest.mark.parametrize("export", [export_messages, export_mds])
+def test_a_file_where_the_folder_should_be_is_named(
+    built: BuildFolder, tmp_path: Path, export: Callable[[BuildFolder, Path], tuple[Path, int]]
+) -> None:
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(BuildError, match=r"out\S*: cannot be written: "):
+        export(built, tmp_path / "out")
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_build_without_the_tables_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ from longalign_data.errors import BuildError
 from longalign_data.packing.reader import open_packs
 from longalign_data.records import Pack
 from longalign_data.shards.parquet import iter_records
+from tests.hub.server import Blob, Repo, hub_server
 
 K = 6
 
@@ -232,6 +235,54 @@ def test_a_url_serves_what_the_folder_serves(build: Any, protocol: str) -> None:
 def test_an_unknown_store_is_named() -> None:
     with pytest.raises(BuildError, match="nostore://bucket"):
         open_packs("nostore://bucket/build")
+
+
+def opened(places: list[str], environment: dict[str, str]) -> list[str]:
+    """What a process says that opens each place and reads its first pack: `read`, or the BuildError."""
+    program = (
+        "import sys\nfrom longalign_data.errors import BuildError\n"
+        "from longalign_data.packing.reader import open_packs\n"
+        f"for place in sys.argv[1:]:\n    try:\n        open_packs(place).batch(0, 0, 1, 0, {K})\n        print('read')\n"
+        "    except BuildError as error:\n        print(str(error).replace('\\n', ' '))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *places],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_what_the_hub_has_not_and_a_hub_that_cannot_be_reached_are_named(build: Any) -> None:
+    place = "hf://datasets/org/packs"
+    with hub_server() as hub:
+        repo = hub.repos["org/packs"] = Repo(private=False)
+        contents = {
+            str(path.relative_to(build.root)): path.read_bytes()
+            for path in [*build.shards("packs"), *build.shards("plan")]
+        }
+        files = {path: Blob(hashlib.sha1(data).hexdigest(), len(data), None, data) for path, data in contents.items()}
+        repo.branches["closed"] = repo.commit("packs", files).sha
+        hub.fault("GET", "/resolve/closed/plan/", status=403, times=100)
+        read, no_revision, no_repository, closed = opened(
+            [place, f"{place}@9.9.9", "hf://datasets/org/none", f"{place}@closed"], hub.environment()
+        )
+    assert read == "read"
+    assert no_revision.startswith(f"{place}@9.9.9: cannot be reached: ")
+    assert no_repository.startswith("hf://datasets/org/none: cannot be reached: ")
+    assert "@closed/plan/00000.parquet: cannot be read" in closed
+    (gone,) = opened([place], hub.environment())
+    assert gone.startswith(f"{place}: cannot be reached: ")
+
+
+def test_a_home_folder_is_found(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "builds").symlink_to(build.root.parent)
+    for place in (f"~/builds/{build.root.name}", Path("~/builds") / build.root.name):
+        assert open_packs(place).num_steps == open_packs(build.root).num_steps
 
 
 def test_with_a_manifest_no_file_is_opened_before_it_is_needed(build: Any, tmp_path: Path) -> None:

@@ -143,7 +143,8 @@ class _Pages:
             wish=wish,
             page=page,
             path=request.url.path,
-            query=dict(wish.filters) | ({"sort": f"{'-' * wish.falling}{wish.sort}"} if wish.sort != sort else {}),
+            query=dict(wish.filters)
+            | ({"sort": f"{'-' * wish.falling}{wish.sort}"} if wish.falling or wish.sort != sort else {}),
         )
 
     def sample(self, request: "Request") -> "Response":

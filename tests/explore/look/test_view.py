@@ -1,9 +1,11 @@
 import http.client
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.parse
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,6 +130,26 @@ def request(address: str, path: str, *, method: str = "GET", host: str | None = 
     answer.read()
     connection.close()
     return answer
+
+
+def page_text(address: str, path: str) -> str:
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=20)
+    connection.request("GET", path)
+    text = connection.getresponse().read().decode("utf-8")
+    connection.close()
+    return text
+
+
+def test_a_list_that_falls_by_its_first_order_goes_on_falling(address: str) -> None:
+    seen: list[str] = []
+    at: str | None = "/?sort=-sample_id"
+    while at is not None:
+        html = page_text(address, at)
+        seen += re.findall(r'href="/sample/([^"]+)"', html)
+        following = re.search(r'rel="next" href="([^"]+)"', html)
+        at = unescape(following.group(1)) if following else None
+    assert len(seen) == TOTAL
+    assert seen == sorted(seen, reverse=True)
 
 
 def test_only_this_machine_may_ask_and_only_for_pages(address: str) -> None:
