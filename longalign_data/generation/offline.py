@@ -26,6 +26,7 @@ from longalign_data.errors import UserError
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan, waiting
 from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.generation.submissions import Submissions
 from longalign_data.teachers.base import SEPARATOR, Raw, prompt
 from longalign_data.teachers.retry import fault_of_status
 
@@ -66,8 +67,9 @@ class Imported:
 
 def export_requests(documents: SelectedDocuments, plan: Plan, ledger: Ledger, path: Path) -> Exported:
     """Writes every request that can be asked now and has no reply. Nothing is written to the ledger. Raises UserError for
-    a teacher that answers by itself."""
+    a teacher that answers by itself, and while a batch is out."""
     line = _form(plan)
+    Submissions(ledger).require_none_out(plan.recipe.generate.teacher)
     counts: Counter[str] = Counter()
     temporary = path.with_name(f".{path.name}.tmp")
     try:
