@@ -27,7 +27,8 @@ from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan, waiting
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.generation.submissions import Submissions
-from longalign_data.teachers.base import SEPARATOR, Raw, prompt
+from longalign_data.teachers.anthropic import content_of
+from longalign_data.teachers.base import Raw, prompt
 from longalign_data.teachers.retry import fault_of_status
 
 SHOWN_PROBLEMS = 5
@@ -218,14 +219,10 @@ def _openai_line(call: Call) -> dict[str, Any]:
 
 def _anthropic_line(call: Call) -> dict[str, Any]:
     request = call.request
-    blocks = [
-        {"type": "text", "text": request.document},
-        {"type": "text", "text": SEPARATOR + request.instruction},
-    ]
     params: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.max_tokens,
-        "messages": [{"role": "user", "content": blocks}],
+        "messages": [{"role": "user", "content": content_of(request)}],
         **request.parameters,
     }
     return {"custom_id": call.request_id, "params": params}

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
+from tests.asked import PATHS, answer_elsewhere
 
 ROOT = Path(__file__).parent.parent.parent
-PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
 
 
 def longalign(*arguments: str, code: int = 0) -> str:
@@ -25,30 +24,6 @@ def longalign(*arguments: str, code: int = 0) -> str:
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
-
-
-def answer_elsewhere(requests: Path, replies: Path, server: FakeServer, provider: str) -> int:
-    """What somebody does with the file on another machine: asks line by line, and writes what came, last first."""
-    lines = [json.loads(line) for line in requests.read_text(encoding="utf-8").splitlines()]
-    answered: list[dict[str, Any]] = []
-    for line in lines:
-        body = json.dumps(line["body"] if provider == "openai" else line["params"]).encode()
-        if provider == "openai":
-            assert line["url"] == PATHS["openai"]
-            assert line["method"] == "POST"
-        headers = {"content-type": "application/json", "authorization": "Bearer any", "anthropic-version": "2026-10-21"}
-        with urllib.request.urlopen(
-            urllib.request.Request(server.url + PATHS[provider], data=body, headers=headers), timeout=20
-        ) as response:
-            reply = json.loads(response.read())
-        if provider == "openai":
-            result: dict[str, Any] = {"response": {"status_code": 200, "body": reply}, "error": None}
-        else:
-            result = {"result": {"type": "succeeded", "message": reply}}
-        answered.append({"custom_id": line["custom_id"], **result})
-    with replies.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in reversed(answered))
-    return len(lines)
 
 
 def table(output: Path, name: str) -> list[dict[str, Any]]:
