@@ -15,7 +15,7 @@ from longalign_data.generation.ledger import Entry, Ledger
 from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
-from longalign_data.teachers.base import Raw, Teacher, TeacherReply, TeacherRequest, prompt
+from longalign_data.teachers.base import Lost, Raw, Teacher, TeacherReply, TeacherRequest, prompt, unheard
 from longalign_data.teachers.prices import FREE, Prices, Rate, is_batch, load_prices
 from longalign_data.teachers.table import PROVIDERS
 
@@ -66,7 +66,8 @@ class Budget:
         cannot fit any more."""
         most = most_cost(request, self._rate)
         async with self._changed:
-            while self.spent_usd + self._reserved + most > self._limit:
+            # What is sent once the run is ending would be paid for and thrown away.
+            while self._is_over or self.spent_usd + self._reserved + most > self._limit:
                 if self._is_over or not self._num_reserved:
                     self._is_over = True
                     self._changed.notify_all()
@@ -85,6 +86,16 @@ class Budget:
                 self._reserved = 0.0  # sums and differences of floats leave dust
             if usage is not None:
                 self.spent_usd += self._rate.cost(usage)
+            self._changed.notify_all()
+
+    async def lost(self, reserved_usd: float) -> None:
+        """Counts what was set aside as spent: the request may have been answered, and nobody has seen its bill."""
+        async with self._changed:
+            self._reserved -= reserved_usd
+            self._num_reserved -= 1
+            if not self._num_reserved:
+                self._reserved = 0.0
+            self.spent_usd += reserved_usd
             self._changed.notify_all()
 
 
@@ -144,16 +155,27 @@ class BudgetedTeacher:
         self._budget = budget
         self._read = read
 
-    async def ask(self, request: TeacherRequest) -> Raw:
-        """As the teacher's own. Raises BudgetError as well."""
-        reserved = await self._budget.reserve(request)
+    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
+        """As the teacher's own. Raises BudgetError as well, between attempts too: one whose reply was lost counts with all
+        that was set aside for it."""
+        reserved: float | None = await self._budget.reserve(request)
+
+        async def again() -> None:
+            nonlocal reserved
+            await lost()
+            assert reserved is not None
+            gone, reserved = reserved, None
+            await self._budget.lost(gone)
+            reserved = await self._budget.reserve(request)
+
         usage = None
         try:
-            raw = await self._teacher.ask(request)
+            raw = await self._teacher.ask(request, lost=again)
             usage = self._usage(raw)
             return raw
         finally:
-            await self._budget.settle(reserved, usage)
+            if reserved is not None:
+                await self._budget.settle(reserved, usage)
 
     async def close(self) -> None:
         await self._teacher.close()

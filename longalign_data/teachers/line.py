@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from longalign_data.teachers.base import Connection, Raw, TeacherRequest
+from longalign_data.teachers.base import Connection, Lost, Raw, TeacherRequest, unheard
 from longalign_data.teachers.pace import Pace
 from longalign_data.teachers.retry import Fault, Trouble, repeat
 
@@ -26,9 +26,11 @@ class Line:
         *,
         fault_of: Callable[[Exception], Fault],
         is_begun: Callable[[], bool],
+        lost: Lost = unheard,
     ) -> Raw:
-        """The reply. `send` makes one attempt and gives the reply with its headers, `fault_of` reads what it raises, and
-        `is_begun` says whether the provider has just seen the document. Raises TeacherError as `Teacher.ask` does."""
+        """The reply. `send` makes one attempt and gives the reply with its headers, `fault_of` reads what it raises,
+        `is_begun` says whether the provider has just seen the document; `lost` is told of replies that may have been made and
+        did not come. Raises TeacherError as `Teacher.ask` does."""
         num_tokens = len(request.document.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN
 
         async def attempt() -> Raw | Fault:
@@ -53,6 +55,8 @@ class Line:
                     wait_s=fault.wait_s if fault else None,
                     headers=headers,
                 )
+            if fault is not None and fault.may_be_billed:
+                await lost()
             return fault or dict(raw)
 
         return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble)

@@ -24,6 +24,8 @@ _CHANCE = random.SystemRandom()
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _LOAD = frozenset({429, 503, 529})
+_NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+"""What the HTTP library raises before a byte of the request has left."""
 _CONTEXT = ("context length", "context_length", "context window", "maximum context")
 _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
 
@@ -31,7 +33,8 @@ _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your cur
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What went wrong in one attempt. `wait_s` is what the server asked to wait, None when it did not say. `is_load`: there
-    were too many requests. `is_unsure`: the server may have done what was asked, its answer was lost."""
+    were too many requests. `is_unsure`: the server may have done what was asked, its answer was lost. `may_be_billed`: and it
+    may cost; a server that was not reached, or answers with an error, charges nothing."""
 
     reason: str
     message: str
@@ -39,6 +42,7 @@ class Fault:
     wait_s: float | None = None
     is_load: bool = False
     is_unsure: bool = False
+    may_be_billed: bool = False
 
 
 def fault_of_status(status: int, message: str, headers: Mapping[str, str]) -> Fault:
@@ -82,13 +86,14 @@ def transport_fault(error: Exception, connection_error: type[Exception]) -> Faul
     if isinstance(error, connection_error):
         cause = error.__cause__
         said = f"{error} ({cause!r})" if cause else str(error)
-        return Fault(reason="unavailable", message=said, retryable=True, is_unsure=True)
+        was_sent = type(cause).__name__ not in _NOT_SENT
+        return Fault(reason="unavailable", message=said, retryable=True, is_unsure=True, may_be_billed=was_sent)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         message = f"a reply that is no JSON: {error}"
-        return Fault(reason="unavailable", message=message, retryable=True, is_unsure=True)
+        return Fault(reason="unavailable", message=message, retryable=True, is_unsure=True, may_be_billed=True)
     if type(error).__module__.split(".")[0] in {"httpx", "httpx2", "httpcore"}:
         # The clients let faults of reading a body through as their HTTP library raises them.
-        return Fault(reason="unavailable", message=repr(error), retryable=True, is_unsure=True)
+        return Fault(reason="unavailable", message=repr(error), retryable=True, is_unsure=True, may_be_billed=True)
     raise error
 
 

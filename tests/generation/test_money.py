@@ -1,5 +1,7 @@
 """Bills against the fake provider's meter: what samples cost, what a limit allows, what an estimate says."""
 
+import asyncio
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -8,7 +10,12 @@ from typing import Any
 
 import pytest
 
+from longalign_data.errors import BudgetError
+from longalign_data.generation.budget import Budget, most_cost
+from longalign_data.records import Usage
+from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.fake import FakeServer
+from longalign_data.teachers.prices import Rate, Tier
 from tests.asked import PRICES, address, longalign
 
 
@@ -72,6 +79,36 @@ def test_a_limit_is_never_passed_and_a_larger_one_goes_on(
     asked.build(second.url, tmp_path / "limited", *options, f"{2 * bill:.6f}")
     assert second.state.usd() == pytest.approx(bill, rel=0.3)
     assert samples(tmp_path / "limited") == samples(whole)
+
+
+def test_the_end_of_a_budget_sends_nothing_that_would_be_thrown_away() -> None:
+    large = TeacherRequest(model="m", document="word " * 2000, instruction="What?", max_tokens=1000)
+    small = dataclasses.replace(large, document="", max_tokens=10)
+    rate = Rate(tiers=[Tier(input=2.0, output=10.0)], cache_write=1.25, cache_read=0.1, batch=0.5)
+    most = most_cost(large, rate)
+
+    async def end() -> list[float | BaseException]:
+        budget = Budget(1.0001 * most, rate)
+        first = await budget.reserve(large)
+        waiting = [asyncio.create_task(budget.reserve(request)) for request in (large, small)]
+        await asyncio.sleep(0)
+        await budget.settle(first, Usage(output_tokens=int(0.5 * most * 1e5)))
+        return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+
+    assert [type(outcome) for outcome in asyncio.run(end())] == [BudgetError] * 2
+
+
+def test_replies_that_were_lost_count_against_the_limit(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    server = serve(faults=[{"kind": "lost-reply", "attempts": 1}])
+    asked = corpus("openai", count=8, size=60)
+    plain = serve()
+    asked.build(address(plain, "openai"), tmp_path / "whole", "--prices", prices)
+    limit = 1.2 * plain.state.usd()
+    options = ("--prices", prices, "--max-usd", f"{limit:.6f}")
+    assert "the budget of" in asked.build(address(server, "openai"), tmp_path / "lossy", *options, code=2)
+    assert 0 < server.state.usd() <= limit
 
 
 def samples(output: Path) -> list[dict[str, Any]]:
