@@ -1,5 +1,6 @@
 """One request through to its reply: waits for its turn, is sent, and is sent again after a transient fault."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -33,10 +34,16 @@ class Line:
         did not come. Raises TeacherError as `Teacher.ask` does."""
         num_tokens = len(request.document.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN
 
+        clock = asyncio.get_running_loop().time
+        queued = 0.0
+
         async def attempt() -> Raw | Fault:
+            nonlocal queued
             begun = is_begun()
+            came = clock()
             # Tokens read from the cache do not count against the budget.
             ticket = await self.pace.enter(num_tokens=0.1 * num_tokens if begun else num_tokens, is_begun=begun)
+            queued += clock() - came
             fault: Fault | None = None
             headers: Mapping[str, str] = {}
             raw: Any = None
@@ -59,7 +66,7 @@ class Line:
                 await lost()
             return fault or dict(raw)
 
-        return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble)
+        return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble, queued_s=lambda: queued)
 
     def status(self) -> str:
         """Requests under way of the level found, and what is the matter where nothing comes back."""

@@ -136,8 +136,10 @@ async def repeat(
     retry_s: float,
     trouble: Trouble | None = None,
     sleep: Callable[[float], Awaitable[None]] | None = None,
+    queued_s: Callable[[], float] = lambda: 0.0,
 ) -> ResultT:
-    """The first result among repeated attempts; `trouble` learns of them. Raises TeacherError for a fault that asking again
+    """The first result among repeated attempts; `trouble` learns of them. `queued_s` says how long they have waited for their
+    turn altogether, which no deadline counts. Raises TeacherError for a fault that asking again
     cannot mend at once, and for a transient one when the next wait would end after `retry_s` seconds."""
     trouble = trouble or Trouble()
     clock = asyncio.get_running_loop().time
@@ -155,9 +157,10 @@ async def repeat(
             raise TeacherError(result.message, reason=result.reason)
         trouble.met(result)
         pause = max(wait * _CHANCE.uniform(0.5, 1.0), min(result.wait_s or 0.0, LONGEST_RETRY_AFTER_S))
-        if clock() - began + pause > retry_s:
+        elapsed = clock() - began - queued_s()
+        if elapsed + pause > retry_s:
             raise TeacherError(
-                f"{result.message} (after {attempts} attempts in {clock() - began:.0f} s)",
+                f"{result.message} (after {attempts} attempts in {elapsed:.0f} s)",
                 reason=result.reason,
                 retryable=True,
             )
