@@ -17,7 +17,7 @@ ledger's own, so it makes no difference in the end how a reply came.
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,18 +97,20 @@ def export_requests(documents: SelectedDocuments, plan: Plan, ledger: Ledger, pa
 
 def import_replies(documents: SelectedDocuments, plan: Plan, ledger: Ledger, path: Path) -> Imported:
     """Stores the replies of a file in the ledger. A request that has a reply keeps it. A line that is torn, failed or of
-    another build is counted and left out, and its request stays to be asked; only a prompt too long for the model is
-    final. Raises UserError when the file cannot be read."""
+    another build is counted and left out, and its request stays to be asked; final are a prompt too long for the model, and a
+    request that was refused where others of the file were answered. Raises UserError when the file cannot be read."""
     _form(plan)
     result = Imported()
     replies = _replies(path, result)
     used: set[str] = set()
+    # A request that is refused where others are answered will always be; where nothing was, the fault is the recipe's.
+    final = {"context-exceeded"} | ({"bad-request"} if any(reply.raw for reply in replies.values()) else set())
     for document in documents.in_order():
         while calls := waiting(document, plan, ledger):
             here = [call for call in calls if call.request_id in replies and call.request_id not in used]
             for call in here:
                 used.add(call.request_id)
-                _store(call, replies[call.request_id], plan, ledger, result)
+                _store(call, replies[call.request_id], plan, ledger, result, final)
             if not here:
                 break
         result.num_waiting += len(calls)
@@ -127,10 +129,10 @@ class _Reply:
     message: str
 
 
-def _store(call: Call, reply: _Reply, plan: Plan, ledger: Ledger, result: Imported) -> None:
+def _store(call: Call, reply: _Reply, plan: Plan, ledger: Ledger, result: Imported, final: Collection[str]) -> None:
     if reply.raw is None:
         fault = fault_of_status(reply.status, reply.message, {})
-        if fault.reason == "context-exceeded":
+        if fault.reason in final:
             ledger.begin(call)
             ledger.refused(call, reason=fault.reason, message=reply.message)
         result.problem(fault.reason, f"{call.request_id}: {fault.message}")

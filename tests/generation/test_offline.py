@@ -93,8 +93,15 @@ def test_lines_that_are_torn_failed_or_foreign_are_counted_and_their_requests_st
     assert "0 replies taken, 3 known before" in again
 
 
-def test_a_prompt_that_was_too_long_elsewhere_ends_its_document(
-    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
+REFUSED = {
+    "context-exceeded": "This model's maximum context length is 8 tokens",
+    "bad-request": "the text holds a token that the model does not take",
+}
+
+
+@pytest.mark.parametrize("reason", sorted(REFUSED))
+def test_a_document_that_was_refused_elsewhere_ends_and_the_others_are_finished(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, reason: str
 ) -> None:
     server = serve()
     asked = corpus("openai", count=4)
@@ -105,7 +112,7 @@ def test_a_prompt_that_was_too_long_elsewhere_ends_its_document(
         answer_elsewhere(requests, replies, server, "openai")
         if turn == 0:
             lines = replies.read_text(encoding="utf-8").splitlines()
-            body = {"error": {"message": "This model's maximum context length is 8 tokens"}}
+            body = {"error": {"message": REFUSED[reason]}}
             custom_id = json.loads(lines[0])["custom_id"]
             lines[0] = json.dumps({"custom_id": custom_id, "response": {"status_code": 400, "body": body}})
             replies.write_text("\n".join(lines), encoding="utf-8")
@@ -113,7 +120,7 @@ def test_a_prompt_that_was_too_long_elsewhere_ends_its_document(
     longalign("build", *files)
     assert len(table(tmp_path / "files", "samples")) == 3
     rejects = [row for row in table(tmp_path / "files", "rejects") if row["stage"] == "generate"]
-    assert [row["reason"] for row in rejects] == ["context-exceeded"]
+    assert [row["reason"] for row in rejects] == [reason]
 
 
 def test_what_cannot_be_exported_or_imported_is_said(corpus: Callable[..., Any], tmp_path: Path) -> None:
