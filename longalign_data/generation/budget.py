@@ -109,6 +109,8 @@ class BatchBudget:
         self._ledger = ledger
         self._prices = prices
         self._out: dict[str, float] = {}
+        self._spent = 0.0
+        self._read_at = -1
 
     def cost(self, request: TeacherRequest) -> float:
         """The most that a request can cost in a batch, in dollars."""
@@ -124,11 +126,18 @@ class BatchBudget:
         for batch, num_tokens in waiting.items():
             unknown = self._rate.cost(Usage(input_tokens=_UNKNOWN_FACTOR * num_tokens), batch=True)
             bound += self._out.get(batch, unknown)
-        return self._limit - spent(self._ledger, self._prices) - bound
+        return self._limit - self._spent_now() - bound
 
     def used_up(self, most_usd: float) -> BudgetError:
         """What to raise when a request that may cost so much does not fit."""
-        return used_up(self._limit, spent(self._ledger, self._prices), most_usd)
+        return used_up(self._limit, self._spent_now(), most_usd)
+
+    def _spent_now(self) -> float:
+        """As `spent`, which reads every reply again, once for each state of the ledger: batches are polled for hours."""
+        if self._ledger.num_changes != self._read_at:
+            self._spent = spent(self._ledger, self._prices)
+            self._read_at = self._ledger.num_changes
+        return self._spent
 
 
 def used_up(limit_usd: float, spent_usd: float, most_usd: float) -> BudgetError:

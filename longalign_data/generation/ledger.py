@@ -286,6 +286,11 @@ class Ledger:
                     was_in_batch=identity in batched,
                 )
 
+    @property
+    def num_changes(self) -> int:
+        """Rows written so far by this connection; the same number, the same ledger."""
+        return self._db.total_changes
+
     def in_batches(self) -> frozenset[str]:
         """The requests of every batch whose results were fetched."""
         with self._guard():
