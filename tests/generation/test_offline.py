@@ -121,6 +121,15 @@ def test_a_document_that_was_refused_elsewhere_ends_and_the_others_are_finished(
     assert len(table(tmp_path / "files", "samples")) == 3
     rejects = [row for row in table(tmp_path / "files", "rejects") if row["stage"] == "generate"]
     assert [row["reason"] for row in rejects] == [reason]
+    assert f"--forget {reason}" in rejects[0]["detail"]
+    assert "1 requests are asked again" in longalign("ledger", *files, "--forget", reason)
+    for _ in range(2):
+        longalign("ledger", *files, "--export", str(requests))
+        assert answer_elsewhere(requests, replies, server, "openai") == 1
+        longalign("ledger", *files, "--import", str(replies))
+    longalign("build", *files)
+    assert len(table(tmp_path / "files", "samples")) == len(table(tmp_path / "files", "sequences")) == 4
+    assert not [row for row in table(tmp_path / "files", "rejects") if row["stage"] == "generate"]
 
 
 def test_what_cannot_be_exported_or_imported_is_said(corpus: Callable[..., Any], tmp_path: Path) -> None:
@@ -128,6 +137,7 @@ def test_what_cannot_be_exported_or_imported_is_said(corpus: Callable[..., Any],
     files = [str(asked.recipe), "-o", str(tmp_path / "files")]
     assert "cannot be read" in longalign("ledger", *files, "--import", str(tmp_path / "nothing.jsonl"), code=2)
     build = str(tmp_path / "files/asked/1.0.0")
+    assert "can be asked again are" in longalign("ledger", *files, "--forget", "refusal", code=2)
     assert "need the recipe" in longalign("ledger", build, "--export", str(tmp_path / "x"), code=2)
     text = asked.recipe.read_text(encoding="utf-8")
     asked.recipe.write_text(text.replace("provider: openai", "provider: extractive"), encoding="utf-8")

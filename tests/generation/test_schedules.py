@@ -173,6 +173,20 @@ def test_what_is_out_in_a_batch_is_not_bought_again_in_another_way(
     asked.build(server.url, tmp_path / "out")
 
 
+def test_a_document_that_was_cut_is_asked_again_once_that_is_taken_back(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, cutting, whole = corpus("openai", count=4), serve(faults=[{"kind": "cut-prompt"}]), serve()
+    asked.build(address(cutting, "openai"), tmp_path / "out")
+    assert {row["reason"] for row in rows(tmp_path / "out", "rejects") if row["stage"] == "generate"} == {
+        "document-cut"
+    }
+    forget = (str(asked.recipe), "-o", str(tmp_path / "out"), "--forget", "document-cut")
+    assert "4 requests are asked again" in longalign("ledger", *forget)
+    asked.build(address(whole, "openai"), tmp_path / "out")
+    assert len(texts(tmp_path / "out")) == 4
+
+
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
 def test_results_that_are_no_longer_kept_are_asked_for_again(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, provider: str
