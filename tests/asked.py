@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from longalign_data.teachers.fake import FakeServer
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-planted-5f1d0c7e"
+PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
 
 RECIPE = """
 name: asked
@@ -138,3 +140,27 @@ def rows(output: Path, table: str) -> list[dict[str, Any]]:
 def texts(output: Path) -> list[dict[str, Any]]:
     """Samples without what the bill says of them."""
     return [{k: v for k, v in row.items() if k not in {"usage", "cost_usd"}} for row in rows(output, "samples")]
+
+
+def answer_elsewhere(requests: Path, replies: Path, server: FakeServer, provider: str) -> int:
+    """What somebody does with the file on another machine: asks line by line, and writes what came, last first."""
+    lines = [json.loads(line) for line in requests.read_text(encoding="utf-8").splitlines()]
+    answered: list[dict[str, Any]] = []
+    for line in lines:
+        body = json.dumps(line["body"] if provider == "openai" else line["params"]).encode()
+        if provider == "openai":
+            assert line["url"] == PATHS["openai"]
+            assert line["method"] == "POST"
+        headers = {"content-type": "application/json", "authorization": "Bearer any", "anthropic-version": "2026-10-21"}
+        with urllib.request.urlopen(
+            urllib.request.Request(server.url + PATHS[provider], data=body, headers=headers), timeout=20
+        ) as response:
+            reply = json.loads(response.read())
+        if provider == "openai":
+            result: dict[str, Any] = {"response": {"status_code": 200, "body": reply}, "error": None}
+        else:
+            result = {"result": {"type": "succeeded", "message": reply}}
+        answered.append({"custom_id": line["custom_id"], **result})
+    with replies.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in reversed(answered))
+    return len(lines)

@@ -134,6 +134,15 @@ def ledger(
         Path | None,
         typer.Option("--import", help="Take the replies in this file into the ledger.", show_default=False),
     ] = None,
+    forget: Annotated[
+        str | None,
+        typer.Option(
+            "--forget",
+            metavar="REASON",
+            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut): it is asked again.",
+            show_default=False,
+        ),
+    ] = None,
     output: OutputOption = Path("builds"),
     workers: WorkersOption = 0,
     prices: PricesOption = None,
@@ -150,18 +159,28 @@ def ledger(
 
     console = Console()
     is_recipe = target.suffix in (".yaml", ".yml")
-    if export is None and import_ is None:
+    if export is None and import_ is None and forget is None:
         _print_account(console, target, is_recipe, output, prices)
         return
     if not is_recipe:
-        raise UserError(f"{target}: --export and --import need the recipe: longalign ledger RECIPE --output OUTPUT ...")
-    if export is not None and import_ is not None:
-        raise UserError("--export and --import are two steps: first import what was answered, then export what is left")
-    _exchange(console, target, export, import_, output, workers)
+        raise UserError(
+            f"{target}: --export, --import and --forget need the recipe: longalign ledger RECIPE --output OUTPUT ..."
+        )
+    if sum(option is not None for option in (export, import_, forget)) > 1:
+        raise UserError(
+            "--export, --import and --forget are steps of their own: first import what was answered, then export what is left"
+        )
+    _exchange(console, target, export, import_, forget, output, workers)
 
 
 def _exchange(
-    console: "Console", recipe: Path, export: Path | None, import_: Path | None, output: Path, workers: int
+    console: "Console",
+    recipe: Path,
+    export: Path | None,
+    import_: Path | None,
+    reason: str | None,
+    output: Path,
+    workers: int,
 ) -> None:
     import os
 
@@ -171,6 +190,7 @@ def _exchange(
     from longalign_data.cli.progress import TerminalProgress
     from longalign_data.engine import RunOptions
     from longalign_data.generation.documents import SelectedDocuments
+    from longalign_data.generation.forgetting import forget
     from longalign_data.generation.ledger import Ledger
     from longalign_data.generation.offline import export_requests, import_replies
     from longalign_data.recipe import load_recipe
@@ -181,6 +201,10 @@ def _exchange(
         folder = prepare(loaded, output, run=run, progress=progress)
     plan = _plan(loaded)
     with folder.lock(), Ledger(folder.ledger) as book:
+        if reason is not None:
+            num_forgotten = forget(folder, plan, book, reason)
+            _say(console, f"{num_forgotten:,} requests are asked again: longalign build {recipe}")
+            return
         documents = SelectedDocuments(folder)
         if export is not None:
             done = export_requests(documents, plan, book, export)

@@ -15,7 +15,7 @@ from longalign_data.generation.ledger import Entry, Ledger
 from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
-from longalign_data.teachers.base import Raw, Teacher, TeacherReply, TeacherRequest, prompt
+from longalign_data.teachers.base import Lost, Raw, Teacher, TeacherReply, TeacherRequest, prompt, unheard
 from longalign_data.teachers.prices import FREE, Prices, Rate, is_batch, load_prices
 from longalign_data.teachers.table import PROVIDERS
 
@@ -66,7 +66,8 @@ class Budget:
         cannot fit any more."""
         most = most_cost(request, self._rate)
         async with self._changed:
-            while self.spent_usd + self._reserved + most > self._limit:
+            # What is sent once the run is ending would be paid for and thrown away.
+            while self._is_over or self.spent_usd + self._reserved + most > self._limit:
                 if self._is_over or not self._num_reserved:
                     self._is_over = True
                     self._changed.notify_all()
@@ -87,6 +88,16 @@ class Budget:
                 self.spent_usd += self._rate.cost(usage)
             self._changed.notify_all()
 
+    async def lost(self, reserved_usd: float) -> None:
+        """Counts what was set aside as spent: the request may have been answered, and nobody has seen its bill."""
+        async with self._changed:
+            self._reserved -= reserved_usd
+            self._num_reserved -= 1
+            if not self._num_reserved:
+                self._reserved = 0.0
+            self.spent_usd += reserved_usd
+            self._changed.notify_all()
+
 
 class BatchBudget:
     """A limit for batches, whose money is bound for hours: what is spent is read from the ledger, and what is out is
@@ -98,6 +109,8 @@ class BatchBudget:
         self._ledger = ledger
         self._prices = prices
         self._out: dict[str, float] = {}
+        self._spent = 0.0
+        self._read_at = -1
 
     def cost(self, request: TeacherRequest) -> float:
         """The most that a request can cost in a batch, in dollars."""
@@ -113,11 +126,18 @@ class BatchBudget:
         for batch, num_tokens in waiting.items():
             unknown = self._rate.cost(Usage(input_tokens=_UNKNOWN_FACTOR * num_tokens), batch=True)
             bound += self._out.get(batch, unknown)
-        return self._limit - spent(self._ledger, self._prices) - bound
+        return self._limit - self._spent_now() - bound
 
     def used_up(self, most_usd: float) -> BudgetError:
         """What to raise when a request that may cost so much does not fit."""
-        return used_up(self._limit, spent(self._ledger, self._prices), most_usd)
+        return used_up(self._limit, self._spent_now(), most_usd)
+
+    def _spent_now(self) -> float:
+        """As `spent`, which reads every reply again, once for each state of the ledger: batches are polled for hours."""
+        if self._ledger.num_changes != self._read_at:
+            self._spent = spent(self._ledger, self._prices)
+            self._read_at = self._ledger.num_changes
+        return self._spent
 
 
 def used_up(limit_usd: float, spent_usd: float, most_usd: float) -> BudgetError:
@@ -144,16 +164,27 @@ class BudgetedTeacher:
         self._budget = budget
         self._read = read
 
-    async def ask(self, request: TeacherRequest) -> Raw:
-        """As the teacher's own. Raises BudgetError as well."""
-        reserved = await self._budget.reserve(request)
+    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
+        """As the teacher's own. Raises BudgetError as well, between attempts too: one whose reply was lost counts with all
+        that was set aside for it."""
+        reserved: float | None = await self._budget.reserve(request)
+
+        async def again() -> None:
+            nonlocal reserved
+            await lost()
+            assert reserved is not None
+            gone, reserved = reserved, None
+            await self._budget.lost(gone)
+            reserved = await self._budget.reserve(request)
+
         usage = None
         try:
-            raw = await self._teacher.ask(request)
+            raw = await self._teacher.ask(request, lost=again)
             usage = self._usage(raw)
             return raw
         finally:
-            await self._budget.settle(reserved, usage)
+            if reserved is not None:
+                await self._budget.settle(reserved, usage)
 
     async def close(self) -> None:
         await self._teacher.close()

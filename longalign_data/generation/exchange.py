@@ -37,6 +37,9 @@ REASONS: dict[StopReason, str] = {
 `teacher-error` (a reply that is not in the provider's format), `document-cut` (the server read a part of the document) and
 what a provider refused a request for: `context-exceeded` and `bad-request`."""
 
+AGAIN = ("context-exceeded", "bad-request", "document-cut")
+"""The rejects that a changed server or provider may mend: `forgetting.forget` takes them back."""
+
 LEAST_SHARE = 1 / 3
 """So many of the recipe's tokens of a document a prompt has at least by anybody's count; the farthest apart are tokenizers that
 take digits one by one and those that take them by three."""
@@ -54,10 +57,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """The document, or one of its answers, ends here; `reason` as in `REASONS`."""
+    """The document, or one of its answers, ends here; `reason` as in `REASONS`, `request_id` that of the reply that says so,
+    where one alone does."""
 
     reason: str
     detail: str
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +129,7 @@ def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Fi
         return [asked]
     if isinstance(asked, Rejected):
         return asked
-    if cut := _cut_document(document, asked):
+    if cut := _cut_document(document, asked, asking.request_id):
         return cut
     questions = parse_questions(asked.text)
     if not questions:
@@ -158,7 +163,7 @@ def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Fi
     return Finished(task=task, questions=questions, asked=asked, asked_id=asking.request_id, answers=answers)
 
 
-def _cut_document(document: Document, asked: TeacherReply) -> Rejected | None:
+def _cut_document(document: Document, asked: TeacherReply, request_id: str) -> Rejected | None:
     """Some servers cut a prompt that is too long for them without a word. It shows in the usage of the first call, before any
     of the document can stand in a cache that the usage leaves out."""
     usage = asked.usage
@@ -167,8 +172,14 @@ def _cut_document(document: Document, asked: TeacherReply) -> Rejected | None:
         return None
     return Rejected(
         reason="document-cut",
-        detail=f"the server read {num_read:,} tokens of a document of about {document.num_tokens:,}; give it a longer context",
+        detail=f"the server read {num_read:,} tokens of a document of about {document.num_tokens:,}; give it a longer context"
+        + _again("document-cut"),
+        request_id=request_id,
     )
+
+
+def _again(reason: str) -> str:
+    return f"; to ask again: longalign ledger RECIPE --forget {reason}" if reason in AGAIN else ""
 
 
 def _checks(
@@ -215,13 +226,16 @@ def _ending(call: Call, stored: Stored | None, plan: Plan) -> TeacherReply | Cal
     if stored is None:
         return call
     if stored.failure is not None:
-        return Rejected(reason=stored.failure, detail=f"{call.kind} call: {stored.raw.get('message', '')}")
+        detail = f"{call.kind} call: {stored.raw.get('message', '')}{_again(stored.failure)}"
+        return Rejected(reason=stored.failure, detail=detail, request_id=call.request_id)
     try:
         reply = plan.read(stored.raw)
     except ValueError as error:
         return Rejected(reason="teacher-error", detail=f"{call.kind} call: {error}")
     if reply.stop_reason != "end_turn":
-        return Rejected(reason=REASONS[reply.stop_reason], detail=f"{call.kind} call: {reply.detail}".rstrip(": "))
+        reason = REASONS[reply.stop_reason]
+        detail = f"{call.kind} call: {reply.detail}".rstrip(": ") + _again(reason)
+        return Rejected(reason=reason, detail=detail, request_id=call.request_id)
     return TeacherReply(
         text=_storable(reply.text).strip(),
         stop_reason=reply.stop_reason,

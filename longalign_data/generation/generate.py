@@ -89,8 +89,8 @@ def generate(
     The report's details hold the samples by task, the tokens that the provider billed for them, their cost and that of
     the whole ledger, what the checks marked, and the selected documents by language that had no instruction of their own
     (they got the one that `TaskTemplate.language_for` says). Raises RecipeError for a task without a template, BuildError
-    for a selected document that is not in the build, BudgetError when the money is used up, and TeacherError when
-    documents could not be asked; the same call then goes on where it stopped.
+    for a selected document that is not in the build, UserError for a live run while a batch is out, BudgetError when the
+    money is used up, and TeacherError when documents could not be asked; the same call then goes on where it stopped.
     """
     recipe = loaded.recipe
     choice = recipe.generate.teacher
@@ -101,6 +101,8 @@ def generate(
     source = SelectedDocuments(build)
     tokenizer = load_tokenizer(recipe.tokenizer)
     with Ledger(build.ledger, durable=not provider.is_free) as ledger:
+        if run.schedule != "batch":
+            Submissions(ledger).require_none_out(choice)
         progress.start(STAGE, len(source), "documents")
         if run.schedule == "batch":
             asking = ask_in_batches(

@@ -13,7 +13,7 @@ import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -285,6 +285,31 @@ class Ledger:
                     failure=failure,
                     was_in_batch=identity in batched,
                 )
+
+    def refused_for(self, reason: str) -> set[str]:
+        """The requests that were refused for a reason."""
+        with self._guard():
+            return {row[0] for row in self._db.execute("SELECT request_id FROM replies WHERE failure = ?", (reason,))}
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        """Removes what came back for these requests, as if it had not: they can be sent again."""
+        batched = self.in_batches()
+        with self._transaction():
+            for request_id in request_ids:
+                self._db.execute("DELETE FROM replies WHERE request_id = ?", (request_id,))
+                self._db.execute("UPDATE requests SET state = 'sent' WHERE request_id = ?", (request_id,))
+                if request_id in batched:
+                    # The next reply has a price of its own.
+                    self._db.execute(
+                        "DELETE FROM submission_items WHERE request_id = ? AND submission_id IN "
+                        "(SELECT submission_id FROM submissions WHERE state = 'done')",
+                        (request_id,),
+                    )
+
+    @property
+    def num_changes(self) -> int:
+        """Rows written so far by this connection; the same number, the same ledger."""
+        return self._db.total_changes
 
     def in_batches(self) -> frozenset[str]:
         """The requests of every batch whose results were fetched."""

@@ -17,7 +17,7 @@ ledger's own, so it makes no difference in the end how a reply came.
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from longalign_data.errors import UserError
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan, waiting
 from longalign_data.generation.ledger import Call, Ledger
-from longalign_data.teachers.base import SEPARATOR, Raw, prompt
+from longalign_data.generation.submissions import Submissions
+from longalign_data.teachers.anthropic import content_of
+from longalign_data.teachers.base import Raw, prompt
 from longalign_data.teachers.retry import fault_of_status
 
 SHOWN_PROBLEMS = 5
@@ -66,8 +68,9 @@ class Imported:
 
 def export_requests(documents: SelectedDocuments, plan: Plan, ledger: Ledger, path: Path) -> Exported:
     """Writes every request that can be asked now and has no reply. Nothing is written to the ledger. Raises UserError for
-    a teacher that answers by itself."""
+    a teacher that answers by itself, and while a batch is out."""
     line = _form(plan)
+    Submissions(ledger).require_none_out(plan.recipe.generate.teacher)
     counts: Counter[str] = Counter()
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -94,18 +97,20 @@ def export_requests(documents: SelectedDocuments, plan: Plan, ledger: Ledger, pa
 
 def import_replies(documents: SelectedDocuments, plan: Plan, ledger: Ledger, path: Path) -> Imported:
     """Stores the replies of a file in the ledger. A request that has a reply keeps it. A line that is torn, failed or of
-    another build is counted and left out, and its request stays to be asked; only a prompt too long for the model is
-    final. Raises UserError when the file cannot be read."""
+    another build is counted and left out, and its request stays to be asked; final are a prompt too long for the model, and a
+    request that was refused where others of the file were answered. Raises UserError when the file cannot be read."""
     _form(plan)
     result = Imported()
     replies = _replies(path, result)
     used: set[str] = set()
+    # A request that is refused where others are answered will always be; where nothing was, the fault is the recipe's.
+    final = {"context-exceeded"} | ({"bad-request"} if any(reply.raw for reply in replies.values()) else set())
     for document in documents.in_order():
         while calls := waiting(document, plan, ledger):
             here = [call for call in calls if call.request_id in replies and call.request_id not in used]
             for call in here:
                 used.add(call.request_id)
-                _store(call, replies[call.request_id], plan, ledger, result)
+                _store(call, replies[call.request_id], plan, ledger, result, final)
             if not here:
                 break
         result.num_waiting += len(calls)
@@ -124,10 +129,10 @@ class _Reply:
     message: str
 
 
-def _store(call: Call, reply: _Reply, plan: Plan, ledger: Ledger, result: Imported) -> None:
+def _store(call: Call, reply: _Reply, plan: Plan, ledger: Ledger, result: Imported, final: Collection[str]) -> None:
     if reply.raw is None:
         fault = fault_of_status(reply.status, reply.message, {})
-        if fault.reason == "context-exceeded":
+        if fault.reason in final:
             ledger.begin(call)
             ledger.refused(call, reason=fault.reason, message=reply.message)
         result.problem(fault.reason, f"{call.request_id}: {fault.message}")
@@ -216,14 +221,10 @@ def _openai_line(call: Call) -> dict[str, Any]:
 
 def _anthropic_line(call: Call) -> dict[str, Any]:
     request = call.request
-    blocks = [
-        {"type": "text", "text": request.document},
-        {"type": "text", "text": SEPARATOR + request.instruction},
-    ]
     params: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.max_tokens,
-        "messages": [{"role": "user", "content": blocks}],
+        "messages": [{"role": "user", "content": content_of(request)}],
         **request.parameters,
     }
     return {"custom_id": call.request_id, "params": params}

@@ -12,7 +12,16 @@ from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers.anthropic_batches import AnthropicBatches
-from longalign_data.teachers.base import SEPARATOR, Connection, Raw, StopReason, TeacherReply, TeacherRequest
+from longalign_data.teachers.base import (
+    SEPARATOR,
+    Connection,
+    Lost,
+    Raw,
+    StopReason,
+    TeacherReply,
+    TeacherRequest,
+    unheard,
+)
 from longalign_data.teachers.cachemark import CacheMark
 from longalign_data.teachers.line import Line
 from longalign_data.teachers.retry import Fault, fault_of_status, transport_fault
@@ -51,7 +60,7 @@ class AnthropicTeacher:
         self._line = Line(connection)
         self._cache = CacheMark(connection.calls_per_document)
 
-    async def ask(self, request: TeacherRequest) -> Raw:
+    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
         client = self._open()
         marked = False
 
@@ -68,7 +77,7 @@ class AnthropicTeacher:
             )
             return json.loads(await response.text()), response.headers
 
-        raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun)
+        raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun, lost=lost)
         usage = raw.get("usage")
         num_read = _count(usage, "cache_read_input_tokens") if isinstance(usage, dict) else 0
         self._cache.saw(request.document, marked=marked, num_read=num_read)

@@ -9,7 +9,7 @@ document is the same prefix, byte for byte, when questions are asked for and whe
 prompt caches key on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -74,11 +74,20 @@ class Connection:
     calls_per_document: int = 2
 
 
+Lost = Callable[[], Awaitable[None]]
+"""Awaited after each attempt that may have been answered and billed although no reply came."""
+
+
+async def unheard() -> None:
+    """For those who do not want to hear of lost replies."""
+
+
 class Teacher(Protocol):
     """A connection to something that answers. Used inside one event loop."""
 
-    async def ask(self, request: TeacherRequest) -> Raw:
-        """The provider's reply. Raises TeacherError: `retryable` when the fault was transient and outlasted the retries,
+    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
+        """The provider's reply; `lost` is told of attempts that came to nothing and may cost all the same, and what it raises
+        ends the asking. Raises TeacherError: `retryable` when the fault was transient and outlasted the retries,
         with a reason of `ABORTING_REASONS` when no request can succeed, else because of this one request."""
         ...
 

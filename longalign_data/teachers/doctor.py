@@ -24,6 +24,7 @@ DOCUMENT = (
 )
 INSTRUCTION = "How many metres above the sea is the lamp? Answer in one short sentence."
 EXPECTED = "37"
+ANSWER = "The lamp is 37 metres above the sea."
 
 ADVICE = {
     "no-key": "give the key of this provider in the environment",

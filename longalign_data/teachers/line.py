@@ -1,9 +1,10 @@
 """One request through to its reply: waits for its turn, is sent, and is sent again after a transient fault."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from longalign_data.teachers.base import Connection, Raw, TeacherRequest
+from longalign_data.teachers.base import Connection, Lost, Raw, TeacherRequest, unheard
 from longalign_data.teachers.pace import Pace
 from longalign_data.teachers.retry import Fault, Trouble, repeat
 
@@ -26,15 +27,23 @@ class Line:
         *,
         fault_of: Callable[[Exception], Fault],
         is_begun: Callable[[], bool],
+        lost: Lost = unheard,
     ) -> Raw:
-        """The reply. `send` makes one attempt and gives the reply with its headers, `fault_of` reads what it raises, and
-        `is_begun` says whether the provider has just seen the document. Raises TeacherError as `Teacher.ask` does."""
+        """The reply. `send` makes one attempt and gives the reply with its headers, `fault_of` reads what it raises,
+        `is_begun` says whether the provider has just seen the document; `lost` is told of replies that may have been made and
+        did not come. Raises TeacherError as `Teacher.ask` does."""
         num_tokens = len(request.document.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN
 
+        clock = asyncio.get_running_loop().time
+        queued = 0.0
+
         async def attempt() -> Raw | Fault:
+            nonlocal queued
             begun = is_begun()
+            came = clock()
             # Tokens read from the cache do not count against the budget.
             ticket = await self.pace.enter(num_tokens=0.1 * num_tokens if begun else num_tokens, is_begun=begun)
+            queued += clock() - came
             fault: Fault | None = None
             headers: Mapping[str, str] = {}
             raw: Any = None
@@ -53,9 +62,11 @@ class Line:
                     wait_s=fault.wait_s if fault else None,
                     headers=headers,
                 )
+            if fault is not None and fault.may_be_billed:
+                await lost()
             return fault or dict(raw)
 
-        return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble)
+        return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble, queued_s=lambda: queued)
 
     def status(self) -> str:
         """Requests under way of the level found, and what is the matter where nothing comes back."""

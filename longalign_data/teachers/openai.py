@@ -12,7 +12,16 @@ from urllib.parse import urlsplit
 from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
-from longalign_data.teachers.base import Connection, Raw, StopReason, TeacherReply, TeacherRequest, prompt
+from longalign_data.teachers.base import (
+    Connection,
+    Lost,
+    Raw,
+    StopReason,
+    TeacherReply,
+    TeacherRequest,
+    prompt,
+    unheard,
+)
 from longalign_data.teachers.cachemark import Begun
 from longalign_data.teachers.line import Line
 from longalign_data.teachers.openai_batches import OpenAIBatches
@@ -44,7 +53,7 @@ class OpenAITeacher:
         self._line = Line(connection)
         self._begun = Begun()
 
-    async def ask(self, request: TeacherRequest) -> Raw:
+    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
         client = self._open()
 
         async def send() -> tuple[Raw, Mapping[str, str]]:
@@ -55,7 +64,9 @@ class OpenAITeacher:
             )
             return json.loads(response.text), response.headers
 
-        raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=lambda: request.document in self._begun)
+        raw = await self._line.ask(
+            request, send, fault_of=fault_of, is_begun=lambda: request.document in self._begun, lost=lost
+        )
         self._begun.add(request.document)
         return raw
 

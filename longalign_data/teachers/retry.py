@@ -24,6 +24,8 @@ _CHANCE = random.SystemRandom()
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _LOAD = frozenset({429, 503, 529})
+_NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+"""What the HTTP library raises before a byte of the request has left."""
 _CONTEXT = ("context length", "context_length", "context window", "maximum context")
 _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
 
@@ -31,7 +33,8 @@ _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your cur
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What went wrong in one attempt. `wait_s` is what the server asked to wait, None when it did not say. `is_load`: there
-    were too many requests. `is_unsure`: the server may have done what was asked, its answer was lost."""
+    were too many requests. `is_unsure`: the server may have done what was asked, its answer was lost. `may_be_billed`: and it
+    may cost; a server that was not reached, or answers with an error, charges nothing."""
 
     reason: str
     message: str
@@ -39,6 +42,7 @@ class Fault:
     wait_s: float | None = None
     is_load: bool = False
     is_unsure: bool = False
+    may_be_billed: bool = False
 
 
 def fault_of_status(status: int, message: str, headers: Mapping[str, str]) -> Fault:
@@ -82,13 +86,14 @@ def transport_fault(error: Exception, connection_error: type[Exception]) -> Faul
     if isinstance(error, connection_error):
         cause = error.__cause__
         said = f"{error} ({cause!r})" if cause else str(error)
-        return Fault(reason="unavailable", message=said, retryable=True, is_unsure=True)
+        was_sent = type(cause).__name__ not in _NOT_SENT
+        return Fault(reason="unavailable", message=said, retryable=True, is_unsure=True, may_be_billed=was_sent)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         message = f"a reply that is no JSON: {error}"
-        return Fault(reason="unavailable", message=message, retryable=True, is_unsure=True)
+        return Fault(reason="unavailable", message=message, retryable=True, is_unsure=True, may_be_billed=True)
     if type(error).__module__.split(".")[0] in {"httpx", "httpx2", "httpcore"}:
         # The clients let faults of reading a body through as their HTTP library raises them.
-        return Fault(reason="unavailable", message=repr(error), retryable=True, is_unsure=True)
+        return Fault(reason="unavailable", message=repr(error), retryable=True, is_unsure=True, may_be_billed=True)
     raise error
 
 
@@ -131,8 +136,10 @@ async def repeat(
     retry_s: float,
     trouble: Trouble | None = None,
     sleep: Callable[[float], Awaitable[None]] | None = None,
+    queued_s: Callable[[], float] = lambda: 0.0,
 ) -> ResultT:
-    """The first result among repeated attempts; `trouble` learns of them. Raises TeacherError for a fault that asking again
+    """The first result among repeated attempts; `trouble` learns of them. `queued_s` says how long they have waited for their
+    turn altogether, which no deadline counts. Raises TeacherError for a fault that asking again
     cannot mend at once, and for a transient one when the next wait would end after `retry_s` seconds."""
     trouble = trouble or Trouble()
     clock = asyncio.get_running_loop().time
@@ -150,9 +157,10 @@ async def repeat(
             raise TeacherError(result.message, reason=result.reason)
         trouble.met(result)
         pause = max(wait * _CHANCE.uniform(0.5, 1.0), min(result.wait_s or 0.0, LONGEST_RETRY_AFTER_S))
-        if clock() - began + pause > retry_s:
+        elapsed = clock() - began - queued_s()
+        if elapsed + pause > retry_s:
             raise TeacherError(
-                f"{result.message} (after {attempts} attempts in {clock() - began:.0f} s)",
+                f"{result.message} (after {attempts} attempts in {elapsed:.0f} s)",
                 reason=result.reason,
                 retryable=True,
             )

@@ -1,14 +1,24 @@
 """Bills against the fake provider's meter: what samples cost, what a limit allows, what an estimate says."""
 
+import asyncio
+import contextlib
+import dataclasses
 import json
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from longalign_data.errors import BudgetError, BuildError
+from longalign_data.generation.budget import BatchBudget, Budget, most_cost
+from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.records import Usage
+from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.fake import FakeServer
+from longalign_data.teachers.prices import Rate, Tier, load_prices
 from tests.asked import PRICES, address, longalign
 
 
@@ -72,6 +82,57 @@ def test_a_limit_is_never_passed_and_a_larger_one_goes_on(
     asked.build(second.url, tmp_path / "limited", *options, f"{2 * bill:.6f}")
     assert second.state.usd() == pytest.approx(bill, rel=0.3)
     assert samples(tmp_path / "limited") == samples(whole)
+
+
+def test_the_end_of_a_budget_sends_nothing_that_would_be_thrown_away() -> None:
+    large = TeacherRequest(model="m", document="word " * 2000, instruction="What?", max_tokens=1000)
+    small = dataclasses.replace(large, document="", max_tokens=10)
+    rate = Rate(tiers=[Tier(input=2.0, output=10.0)], cache_write=1.25, cache_read=0.1, batch=0.5)
+    most = most_cost(large, rate)
+
+    async def end() -> list[float | BaseException]:
+        budget = Budget(1.0001 * most, rate)
+        first = await budget.reserve(large)
+        waiting = [asyncio.create_task(budget.reserve(request)) for request in (large, small)]
+        await asyncio.sleep(0)
+        await budget.settle(first, Usage(output_tokens=int(0.5 * most * 1e5)))
+        return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+
+    assert [type(outcome) for outcome in asyncio.run(end())] == [BudgetError] * 2
+
+
+def test_a_ledger_that_has_not_changed_is_not_read_again_to_know_what_is_left(tmp_path: Path, prices: str) -> None:
+    known = load_prices(Path(prices))
+    request = TeacherRequest(model="fake-1", document="d", instruction="What?", max_tokens=5)
+    calls = [
+        Call(request_id=name, document_id="d", kind="question", provider="openai", request=request) for name in "ab"
+    ]
+    raw = {"choices": [], "usage": {"completion_tokens": 10}}
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.begin(calls[0])
+        ledger.answered(calls[0], raw)
+        budget = BatchBudget(1.0, known.require("openai", "fake-1"), ledger, known)
+        left = budget.left({})
+        with contextlib.closing(sqlite3.connect(tmp_path / "l.sqlite")) as other:
+            other.execute("UPDATE replies SET raw = x'00'")
+            other.commit()
+        assert budget.left({}) == left
+        ledger.begin(calls[1])
+        with pytest.raises(BuildError, match="damaged"):
+            budget.left({})
+
+
+def test_replies_that_were_lost_count_against_the_limit(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    server = serve(faults=[{"kind": "lost-reply", "attempts": 1}])
+    asked = corpus("openai", count=8, size=60)
+    plain = serve()
+    asked.build(address(plain, "openai"), tmp_path / "whole", "--prices", prices)
+    limit = 1.2 * plain.state.usd()
+    options = ("--prices", prices, "--max-usd", f"{limit:.6f}")
+    assert "the budget of" in asked.build(address(server, "openai"), tmp_path / "lossy", *options, code=2)
+    assert 0 < server.state.usd() <= limit
 
 
 def samples(output: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
+from tests.asked import PATHS, answer_elsewhere
 
 ROOT = Path(__file__).parent.parent.parent
-PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
 
 
 def longalign(*arguments: str, code: int = 0) -> str:
@@ -25,30 +24,6 @@ def longalign(*arguments: str, code: int = 0) -> str:
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
-
-
-def answer_elsewhere(requests: Path, replies: Path, server: FakeServer, provider: str) -> int:
-    """What somebody does with the file on another machine: asks line by line, and writes what came, last first."""
-    lines = [json.loads(line) for line in requests.read_text(encoding="utf-8").splitlines()]
-    answered: list[dict[str, Any]] = []
-    for line in lines:
-        body = json.dumps(line["body"] if provider == "openai" else line["params"]).encode()
-        if provider == "openai":
-            assert line["url"] == PATHS["openai"]
-            assert line["method"] == "POST"
-        headers = {"content-type": "application/json", "authorization": "Bearer any", "anthropic-version": "2026-10-21"}
-        with urllib.request.urlopen(
-            urllib.request.Request(server.url + PATHS[provider], data=body, headers=headers), timeout=20
-        ) as response:
-            reply = json.loads(response.read())
-        if provider == "openai":
-            result: dict[str, Any] = {"response": {"status_code": 200, "body": reply}, "error": None}
-        else:
-            result = {"result": {"type": "succeeded", "message": reply}}
-        answered.append({"custom_id": line["custom_id"], **result})
-    with replies.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in reversed(answered))
-    return len(lines)
 
 
 def table(output: Path, name: str) -> list[dict[str, Any]]:
@@ -118,8 +93,15 @@ def test_lines_that_are_torn_failed_or_foreign_are_counted_and_their_requests_st
     assert "0 replies taken, 3 known before" in again
 
 
-def test_a_prompt_that_was_too_long_elsewhere_ends_its_document(
-    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
+REFUSED = {
+    "context-exceeded": "This model's maximum context length is 8 tokens",
+    "bad-request": "the text holds a token that the model does not take",
+}
+
+
+@pytest.mark.parametrize("reason", sorted(REFUSED))
+def test_a_document_that_was_refused_elsewhere_ends_and_the_others_are_finished(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, reason: str
 ) -> None:
     server = serve()
     asked = corpus("openai", count=4)
@@ -130,7 +112,7 @@ def test_a_prompt_that_was_too_long_elsewhere_ends_its_document(
         answer_elsewhere(requests, replies, server, "openai")
         if turn == 0:
             lines = replies.read_text(encoding="utf-8").splitlines()
-            body = {"error": {"message": "This model's maximum context length is 8 tokens"}}
+            body = {"error": {"message": REFUSED[reason]}}
             custom_id = json.loads(lines[0])["custom_id"]
             lines[0] = json.dumps({"custom_id": custom_id, "response": {"status_code": 400, "body": body}})
             replies.write_text("\n".join(lines), encoding="utf-8")
@@ -138,7 +120,16 @@ def test_a_prompt_that_was_too_long_elsewhere_ends_its_document(
     longalign("build", *files)
     assert len(table(tmp_path / "files", "samples")) == 3
     rejects = [row for row in table(tmp_path / "files", "rejects") if row["stage"] == "generate"]
-    assert [row["reason"] for row in rejects] == ["context-exceeded"]
+    assert [row["reason"] for row in rejects] == [reason]
+    assert f"--forget {reason}" in rejects[0]["detail"]
+    assert "1 requests are asked again" in longalign("ledger", *files, "--forget", reason)
+    for _ in range(2):
+        longalign("ledger", *files, "--export", str(requests))
+        assert answer_elsewhere(requests, replies, server, "openai") == 1
+        longalign("ledger", *files, "--import", str(replies))
+    longalign("build", *files)
+    assert len(table(tmp_path / "files", "samples")) == len(table(tmp_path / "files", "sequences")) == 4
+    assert not [row for row in table(tmp_path / "files", "rejects") if row["stage"] == "generate"]
 
 
 def test_what_cannot_be_exported_or_imported_is_said(corpus: Callable[..., Any], tmp_path: Path) -> None:
@@ -146,6 +137,7 @@ def test_what_cannot_be_exported_or_imported_is_said(corpus: Callable[..., Any],
     files = [str(asked.recipe), "-o", str(tmp_path / "files")]
     assert "cannot be read" in longalign("ledger", *files, "--import", str(tmp_path / "nothing.jsonl"), code=2)
     build = str(tmp_path / "files/asked/1.0.0")
+    assert "can be asked again are" in longalign("ledger", *files, "--forget", "refusal", code=2)
     assert "need the recipe" in longalign("ledger", build, "--export", str(tmp_path / "x"), code=2)
     text = asked.recipe.read_text(encoding="utf-8")
     asked.recipe.write_text(text.replace("provider: openai", "provider: extractive"), encoding="utf-8")

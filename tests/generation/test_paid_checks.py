@@ -12,7 +12,7 @@ from longalign_data.errors import RecipeError
 from longalign_data.generation.paid import Checked, score
 from longalign_data.recipe import load_recipe
 from longalign_data.teachers.fake import FakeServer
-from tests.asked import PRICES, Asked, log_of, longalign, rows, texts
+from tests.asked import PATHS, PRICES, Asked, address, answer_elsewhere, log_of, longalign, rows, texts
 
 BOTH = "generate: {paid_checks: {closed_book: {}, judge: {}}, "
 
@@ -95,18 +95,24 @@ def test_the_offline_teacher_is_no_judge(corpus: Callable[..., Asked]) -> None:
         load_recipe(asked.recipe)
 
 
+@pytest.mark.parametrize("provider", sorted(PATHS))
 def test_checks_through_files_are_a_third_round(
-    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, provider: str
 ) -> None:
-    asked, server = corpus("openai", count=4), serve()
-    asked.build(server.url + "/v1", tmp_path / "out")
+    asked, server = corpus(provider, count=4), serve()
+    asked.build(address(server, provider), tmp_path / "out")
     with_checks(asked)
-    exported = tmp_path / "left.jsonl"
-    said = longalign("ledger", str(asked.recipe), "-o", str(tmp_path / "out"), "--export", str(exported))
+    exported, replies = tmp_path / "left.jsonl", tmp_path / "replies.jsonl"
+    files = (str(asked.recipe), "-o", str(tmp_path / "out"))
+    said = longalign("ledger", *files, "--export", str(exported))
     assert "8 requests (0 for questions, 0 for answers, 8 for checks)" in said
-    prompts = [json.loads(line)["body"]["messages"][0]["content"] for line in exported.read_text("utf-8").splitlines()]
+    lines = [json.loads(line) for line in exported.read_text("utf-8").splitlines()]
+    contents = [(line.get("body") or line["params"])["messages"][0]["content"] for line in lines]
+    prompts = [text if isinstance(text, str) else "".join(block["text"] for block in text) for text in contents]
     assert sum("[[3]]" in prompt for prompt in prompts) == 4
-    assert sum(len(prompt) < 1_000 for prompt in prompts) == 4, "without the document"
+    assert sum(len(prompt) < 1_000 and not prompt.startswith("\n") for prompt in prompts) == 4, "without the document"
+    answer_elsewhere(exported, replies, server, provider)
+    assert "8 replies taken" in longalign("ledger", *files, "--import", str(replies))
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,41 @@ def test_ctrl_c_leaves_at_once_and_the_same_command_fetches_what_was_done_meanwh
     assert len(texts(tmp_path / "out")) == 16
 
 
+def test_what_is_out_in_a_batch_is_not_bought_again_in_another_way(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, server = corpus("anthropic"), serve(batches={"seconds": 600.0})
+    leave_with_a_batch_out(asked, server, tmp_path / "out", signal.SIGKILL)
+    (batch,) = server.state.batches.values()
+    num_live = server.state.meter["live_replies"]
+    said = asked.build(server.url, tmp_path / "out", code=2)
+    assert "16 requests of this build are out in" in said
+    assert "--schedule batch" in said
+    exported = tmp_path / "requests.jsonl"
+    files = (str(asked.recipe), "-o", str(tmp_path / "out"), "--export", str(exported))
+    assert "--schedule batch" in longalign("ledger", *files, code=2)
+    assert not exported.exists()
+    batch.ready = 0.0
+    asked.build(server.url, tmp_path / "out", "--schedule", "batch")
+    assert server.state.meter["live_replies"] == num_live
+    assert server.state.meter["batch_replies"] == 2 * 16
+    asked.build(server.url, tmp_path / "out")
+
+
+def test_a_document_that_was_cut_is_asked_again_once_that_is_taken_back(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, cutting, whole = corpus("openai", count=4), serve(faults=[{"kind": "cut-prompt"}]), serve()
+    asked.build(address(cutting, "openai"), tmp_path / "out")
+    assert {row["reason"] for row in rows(tmp_path / "out", "rejects") if row["stage"] == "generate"} == {
+        "document-cut"
+    }
+    forget = (str(asked.recipe), "-o", str(tmp_path / "out"), "--forget", "document-cut")
+    assert "4 requests are asked again" in longalign("ledger", *forget)
+    asked.build(address(whole, "openai"), tmp_path / "out")
+    assert len(texts(tmp_path / "out")) == 4
+
+
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
 def test_results_that_are_no_longer_kept_are_asked_for_again(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, provider: str

@@ -44,8 +44,9 @@ def words(findings: list[Finding], state: str) -> str:
 def test_a_teacher_that_works_is_said_to_work(serve: Callable[..., FakeServer]) -> None:
     found = ask(serve().url)
     assert words(found, "bad") == ""
+    assert words(found, "look") == ""
     good = words(found, "ok")
-    for part in ("a key was given", "answered in", "tokens in", "from a prompt cache", "USD"):
+    for part in ("a key was given", "and right", "answered in", "tokens in", "from a prompt cache", "USD"):
         assert part in good
 
 

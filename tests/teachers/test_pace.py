@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from longalign_data.teachers.base import Connection, Raw, TeacherRequest
 from longalign_data.teachers.cachemark import CacheMark, break_even
+from longalign_data.teachers.line import Line
 from longalign_data.teachers.pace import Pace
 from longalign_data.teachers.retry import Fault, fault_of_status, repeat
 from tests.virtual_time import run_in_virtual_time
@@ -230,3 +232,32 @@ def test_marking_stops_where_it_does_not_pay_and_never_starts_for_one_call_or_sh
     assert mark.hit_rate is not None
     assert mark.hit_rate < 0.43
     assert not mark.should_mark("a new " + long)
+
+
+def test_the_time_in_the_queue_is_not_counted_against_the_deadline() -> None:
+    line = Line(Connection(concurrency=1, retry_s=60.0))
+    request = TeacherRequest(model="m", document="d", instruction="i", max_tokens=5)
+    num_sent = 0
+
+    async def ask() -> Raw:
+        is_first = True
+
+        async def send() -> tuple[Raw, dict[str, str]]:
+            nonlocal is_first, num_sent
+            num_sent += 1
+            await asyncio.sleep(20)
+            if is_first:
+                is_first = False
+                raise ConnectionError("away for a moment")
+            return {"text": "ok"}, {}
+
+        return await line.ask(request, send, fault_of=fault_of, is_begun=lambda: False)
+
+    def fault_of(error: Exception) -> Fault:
+        return Fault(reason="unavailable", message=str(error), retryable=True)
+
+    async def all_of_them() -> list[Raw]:
+        return await asyncio.gather(*(ask() for _ in range(6)))
+
+    assert run_in_virtual_time(all_of_them()) == [{"text": "ok"}] * 6
+    assert num_sent == 12

@@ -7,6 +7,7 @@ sentence of the text, drawn by seed, so that every kind of request has an answer
 import re
 
 from longalign_data.identity import draw_index
+from longalign_data.teachers import doctor
 from longalign_data.teachers.extractive.kinds import recognise
 from longalign_data.teachers.extractive.teacher import respond
 
@@ -42,6 +43,8 @@ def answer(document: str, instruction: str, *, seed: int) -> str:
     brackets gets one from 1 to 5."""
     if _SCORE_ASKED.search(instruction):
         return f"The answer was compared with the text. [[{1 + draw_index(seed, 'score', instruction, 5)}]]"
+    if (document, instruction) == (doctor.DOCUMENT, doctor.INSTRUCTION):
+        return doctor.ANSWER
     if not document:
         return "The text is not given."
     raw = respond(document, instruction)

@@ -455,6 +455,8 @@ def _asked(wire: Wire, body: Mapping[str, Any]) -> Asked | Refused:
     content = body["messages"][-1]["content"]
     blocks = [{"text": content}] if isinstance(content, str) else content
     texts = [str(block.get("text") or "") for block in blocks]
+    if wire == "messages" and not all(texts):
+        return wrong("messages: text content blocks must be non-empty")
     if len(texts) == 2 and texts[1].startswith("\n\n"):
         document, instruction = texts[0], texts[1][2:]
     else:
