@@ -27,7 +27,7 @@ from longalign_data.errors import RecipeError, SourceError
 from longalign_data.recipe import PlacedSource, load_recipe
 from longalign_data.sources import reading
 from longalign_data.sources.readers import READERS, blocks, json_array, jsonl, parquet, partitions, read, wikipedia
-from longalign_data.sources.readers.licences import detect_licence
+from longalign_data.sources.readers.licences import detect_licence, is_allowed
 from longalign_data.sources.readers.tex import TexError, source_text
 from longalign_data.sources.readers.wikitext import choose_variant, plain_text
 from longalign_data.sources.reading import REASONS, RawDocument, RawReject
@@ -439,6 +439,10 @@ def test_archives_cannot_reach_outside(tmp_path: Path) -> None:
     assert [raw.title for raw in docs(found)] == ["a.tar.gz", "repo"]
 
 
+APACHE = "Apache License\n Version 2.0, January 2004"
+GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
+
+
 @pytest.mark.parametrize(
     ("files", "licence"),
     [
@@ -449,10 +453,60 @@ def test_archives_cannot_reach_outside(tmp_path: Path) -> None:
         ({"a.c": "/* SPDX-License-Identifier: GPL-2.0-only */\nint x;"}, "GPL-2.0-only"),
         ({"a.c": "// SPDX-License-Identifier: MIT\n", "b.c": "// SPDX-License-Identifier: ISC\n"}, None),
         ({"LICENSE": "You may not use this."}, None),
+        ({"LICENSE-MIT": corpora.MIT, "LICENSE-APACHE": APACHE}, "Apache-2.0 OR MIT"),
+        ({"LICENSE": corpora.MIT, "COPYING": APACHE}, "Apache-2.0 AND MIT"),
+        ({"LICENSE-MIT": corpora.MIT, "LICENSE-APACHE": APACHE, "LICENSE": GPL}, "(Apache-2.0 OR MIT) AND GPL-3.0-only"),
+        ({"LICENSE-MIT": corpora.MIT, "LICENSE-THIRD-PARTY": GPL}, "GPL-3.0-only AND MIT"),
+        ({"LICENSES/MIT.txt": corpora.MIT}, "MIT"),
+        ({"LICENSES/MIT.txt": corpora.MIT, "LICENSES/CC-BY-4.0.txt": "Attribution 4.0"}, "CC-BY-4.0 AND MIT"),
+        ({"src/LICENSES/MIT.txt": corpora.MIT}, None),
+        ({"Cargo.toml": '[package]\nlicense = "MIT OR Apache-2.0"\n'}, "MIT OR Apache-2.0"),
+        ({"Cargo.toml": '[package]\nlicense = "MIT/Apache-2.0"\n'}, "MIT/Apache-2.0"),
     ],
 )  # fmt: skip
 def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licence: str | None) -> None:
     assert detect_licence(files) == licence
+
+
+@pytest.mark.parametrize(
+    ("expression", "allowed"),
+    [
+        ("MIT", True), ("mit", True), ("GPL-3.0-only", False), ("NOASSERTION", False), ("", False),
+        ("Apache-2.0 OR MIT", True), ("GPL-3.0-only OR MIT", True), ("GPL-3.0-only OR MPL-2.0", False),
+        ("MIT AND Apache-2.0", True), ("MIT AND GPL-3.0-only", False), ("MIT/Apache-2.0", True),
+        ("GPL-3.0-only AND MIT OR MIT", True), ("GPL-3.0-only AND (MIT OR Apache-2.0)", False),
+        ("(GPL-3.0-only OR MIT) AND Apache-2.0", True), ("Apache-2.0 WITH LLVM-exception", True),
+        ("MIT WITH LLVM-exception", False), ("MIT OR", False), ("MIT licence", False), ("(MIT", False), ("MIT)", False),
+        ("(" * 5000 + "MIT" + ")" * 5000, False),
+    ],
+)  # fmt: skip
+def test_a_licence_expression_is_allowed_as_its_words_say(expression: str, allowed: bool) -> None:
+    assert is_allowed(expression, ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"]) is allowed
+
+
+@pytest.mark.parametrize("kind", ["choice", "reuse", "cargo"])
+def test_repositories_under_several_licences_are_taken_by_the_card_of_the_catalog(kind: str, tmp_path: Path) -> None:
+    files = {
+        "choice": {"LICENSE-MIT": corpora.MIT, "LICENSE-APACHE": APACHE},
+        "reuse": {"LICENSES/MIT.txt": corpora.MIT, "LICENSES/CC0-1.0.txt": "CC0 1.0 Universal"},
+        "cargo": {"Cargo.toml": '[package]\nlicense = "MIT OR Apache-2.0"\n'},
+    }[kind]
+    for name, text in {**files, "src/lib.rs": "fn a() {}"}.items():
+        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repo" / name).write_text(text)
+    card, _ = load_card("github", relative_to=Path())
+    found = everything(PlacedSource(card=card, path=str(tmp_path)))
+    assert reasons(found) == []
+    assert {raw.license for raw in docs(found)} == {
+        {"choice": "Apache-2.0 OR MIT", "reuse": "CC0-1.0 AND MIT", "cargo": "MIT OR Apache-2.0"}[kind]
+    }
+
+
+def test_of_several_licences_in_a_column_every_one_must_be_allowed(tmp_path: Path) -> None:
+    table = {"repo_name": ["o/r"], "path": ["a.py"], "content": ["A = 1\n"], "license": [["MIT", "GPL-3.0-only"]]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    assert reasons(everything(placed(tmp_path, "github", licenses=["MIT"]))) == ["licence-not-allowed"]
+    assert len(docs(everything(placed(tmp_path, "github", licenses=["MIT", "GPL-3.0-only"])))) == 1
 
 
 # arXiv
