@@ -46,7 +46,7 @@ REASONS: dict[str, str] = {
     "repetition": "lines or n-grams that repeat each other (curate.quality)",
     "boilerplate": "mostly menus, labels and stock phrases (curate.quality)",
     "contaminated": "shares too much with a benchmark (curate.decontaminate)",
-    "truncated-archive": "a compressed file ends in the middle; what came before stands",
+    "truncated-archive": "a compressed file or an XML dump ends in the middle; what came before stands",
     "damaged-file": "a file cannot be read to its end; what came before stands",
     "unpacks-too-large": "an archive or compressed file that unpacks to far more than text does",
     "bad-archive": "an archive with names or members that cannot be trusted",

@@ -107,6 +107,9 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         into = memoryview(buffer).cast("B")
+        if self._size == 0:
+            # The libraries take it for a file without content; even that has a header.
+            raise UnpackError("truncated-archive", "0 bytes; expected a packed file")
         try:
             # One step at a time: a longer read that meets the damage would lose the good bytes before it.
             data: bytes | memoryview = self._file.read1(min(len(into), 1 << 16))
