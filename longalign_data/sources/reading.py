@@ -48,7 +48,7 @@ REASONS: dict[str, str] = {
     "contaminated": "shares too much with a benchmark (curate.decontaminate)",
     "truncated-archive": "a compressed file or an XML dump ends in the middle; what came before stands",
     "damaged-file": "a file cannot be read to its end; what came before stands",
-    "unpacks-too-large": "an archive or compressed file that unpacks to far more than text does",
+    "unpacks-too-large": "an archive or compressed file that unpacks to far more than text does, or asks for too much memory",
     "bad-archive": "an archive with names or members that cannot be trusted",
     "bad-xml": "a record that is not well-formed XML",
     "bad-html": "a page from which no text can be taken",
