@@ -168,7 +168,8 @@ class GithubReader(Strict):
 
     Rows of a repository that stand in several Parquet files make a document in each: bring them into one file first.
     `licenses` lists the SPDX ids that are taken; a repository with another licence, or none that is known, is a reject.
-    Without it everything is taken, and what has no known licence is called `NOASSERTION`.
+    Of `MIT OR GPL-3.0-only` one must be listed, of `MIT AND GPL-3.0-only` both. Without it everything is taken, and what
+    has no known licence is called `NOASSERTION`.
     """
 
     kind: Literal["github"]

@@ -144,7 +144,8 @@ class SampleDocuments(Strict):
     `buckets`: `shares` of the count per length bucket between `edges` (flat when no shares are given; a bucket includes
     its lower edge, the last bucket both). `power`: chance proportional to tokens^`beta`. `none`: every document alike.
     `languages` and `sources` give shares of the count to some; what is left is open to the others. Where the corpus
-    cannot fill a bucket, `shortfall: fill` takes other documents in its place, the longest first, and `leave` takes fewer.
+    cannot fill a bucket, `shortfall: fill` takes other documents in its place, the longest first, `leave` takes fewer, and
+    `stop` ends the stage with an error that names what is missing.
     """
 
     count: Positive
@@ -163,7 +164,7 @@ class SampleDocuments(Strict):
     beta: float = 1.0
     languages: dict[str, Share] = {"zh": 0.1}
     sources: dict[str, Share] = {}
-    shortfall: Literal["fill", "leave"] = "fill"
+    shortfall: Literal["fill", "leave", "stop"] = "fill"
 
     @model_validator(mode="after")
     def _consistent(self) -> "SampleDocuments":

@@ -2,9 +2,9 @@
 
     'token = "ghp_0123..."' -> 'token = "[SECRET]"'
 
-A table of forms that issuers publish, and two that need judgement (an assignment to something called a password or key,
-and a password in a URL), which count only when the value looks drawn at random. Rules of pure entropy are left out: on
-prose, checksums and test data most of what they find is no secret.
+A table of forms that issuers publish, and some that need judgement (an assignment to something called a password or key,
+in quotes or up to the end of the line, and a password in a URL), which count only when the value looks drawn at random.
+Rules of pure entropy are left out: on prose, checksums and test data most of what they find is no secret.
 """
 
 import math
@@ -34,7 +34,8 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class _Rule:
     """`hints` are substrings of which a text must hold one to be searched at all; group 1 is the secret where the pattern
-    has groups. A match counts always, or when it looks random, or when besides a name for secrets stands before it."""
+    has groups. A match counts always, or when it looks random, or when besides a name for secrets stands before it, or when
+    besides it is no identifier, number or path of the program itself."""
 
     name: str
     hints: tuple[str, ...]
@@ -42,7 +43,7 @@ class _Rule:
     counts: str = "always"
 
 
-_JUDGED, _ASSIGNED = "random", "random-and-named"
+_JUDGED, _ASSIGNED, _BARE = "random", "random-and-named", "random-and-named-and-no-identifier"
 _NAME = re.compile(r"(?i)(?:key|secret|token|passwd|password|passphrase|pwd|credentials?)[\"'\])]{0,3}\s{0,8}[=:]?$")
 
 
@@ -54,7 +55,8 @@ _RULES = (
         ("PRIVATE KEY-----", "PRIVATE KEY BLOCK-----"),
         re.compile(
             r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
-            r"([^-]{64,20000})-----END (?:[A-Z0-9]{1,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
+            # To the next five dashes at most: headers hold single ones, and what is never closed is not searched twice.
+            r"((?:[^-]|-(?!----)){64,20000}+)-----END (?:[A-Z0-9]{1,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
         ),
     ),
     _Rule("aws-key-id", ("AKIA",), re.compile(r"AKIA(?<![A-Za-z0-9]AKIA)[A-Z2-7]{16}(?![A-Za-z0-9])")),
@@ -93,10 +95,21 @@ _RULES = (
         _JUDGED,
     ),
     _Rule("assignment", ('"', "'"), re.compile(r"[=:>]\s{0,3}[\"']([^\"'\s]{16,256})[\"']"), _ASSIGNED),
+    _Rule(
+        "assignment",
+        ("=", ":"),
+        re.compile(r"[=:][ \t]{0,3}([A-Za-z0-9+/_!@#-]{16,256}+={0,2}+)[ \t\r]{0,4}$", re.MULTILINE),
+        _BARE,
+    ),
 )
 _NO_SECRET = re.compile(
     r"(?i)example|sample|dummy|placeholder|changeme|xxxx|your[_-]|test|\.\.\.|://|^[a-z_.:/-]+$|^[^0-9]+$"
 )
+
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
+_IDENTIFIER = re.compile(r"[A-Za-z]*[0-9]*(?:[_/+-]+[A-Za-z]*[0-9]*)*|0[xX][0-9A-Fa-f]{1,16}")
+WORD_CHARS = 3.0
+"""Mean length of the words of an identifier, at least; runs of one kind of letters or digits in keys have 1.2 to 2.7."""
 
 
 def find_secrets(text: str) -> list[Found]:
@@ -119,10 +132,19 @@ def _matches(rule: _Rule, text: str) -> Iterator[Found]:
         value = match[group]
         if len(value) < MIN_CHARS or "EXAMPLE" in value:
             continue
-        if rule.counts == _ASSIGNED and not _NAME.search(text[max(0, match.start() - 40) : match.start()]):
+        if rule.counts in (_ASSIGNED, _BARE) and not _NAME.search(text[max(0, match.start() - 40) : match.start()]):
+            continue
+        if rule.counts == _BARE and _is_identifier(value):
             continue
         if rule.counts == "always" or looks_random(value):
             yield Found(rule=rule.name, start=match.start(group), end=match.end(group))
+
+
+def _is_identifier(value: str) -> bool:
+    """Whether a value without quotes is more likely a name, a path, a sum or a number of the program: `base64UrlKey`,
+    `str_to_hex_v2`, `build/py311/linux`, `0x9E3779B97F4A7C15`."""
+    words = _WORD.findall(value)
+    return _IDENTIFIER.fullmatch(value) is not None or sum(map(len, words)) >= WORD_CHARS * len(words)
 
 
 def looks_random(value: str) -> bool:

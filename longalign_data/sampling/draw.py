@@ -161,6 +161,24 @@ def finish(partial: PartialDraw) -> Draw:
     )
 
 
+def missing(drawn: Draw, wish: SampleDocuments) -> list[str]:
+    """What the draw has less of than was asked for, a phrase each: buckets of a language, languages where buckets have no
+    shares, and sources. The documents that they lack may be the same."""
+    cells = [(f"{cell.lang} {cell.bucket} tokens", cell.target, cell.achieved) for cell in drawn.cells]
+    if any(target is None for _, target, _ in cells) or not cells:
+        achieved = Counter[str]()
+        for cell in drawn.cells:
+            achieved[cell.lang] += cell.achieved
+        cells = [
+            (f"language {lang}", target, achieved[lang])
+            for lang, target in _targets(wish.count, wish.languages).items()
+        ]
+    cells += [(f"source {cell.source}", cell.target, cell.achieved) for cell in drawn.sources]
+    return [
+        f"{name}: {target - have} of {target}" for name, target, have in cells if target is not None and have < target
+    ]
+
+
 def _targets(count: int, shares: Mapping[str, float]) -> dict[str, int]:
     named = dict(sorted(shares.items()))
     return whole_targets(count, named | {OTHER: max(0.0, 1.0 - sum(named.values()))})
@@ -199,7 +217,7 @@ def _take(
     for item in pool:
         fits = room_stratum[(item.lang, item.bucket)] > 0 and room_lang[item.lang] > 0 and room_source[item.source] > 0
         accept(item) if fits else left.append(item)
-    if wish.shortfall == "leave":
+    if wish.shortfall != "fill":
         return taken
     left.sort(key=lambda item: (-item.bucket, item))
     for keep_shares in (True, False):

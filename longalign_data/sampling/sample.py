@@ -13,7 +13,7 @@ from longalign_data.errors import BuildError
 from longalign_data.identity import ID_HEX
 from longalign_data.recipe import LoadedRecipe, SampleDocuments
 from longalign_data.records import Selected
-from longalign_data.sampling.draw import finish
+from longalign_data.sampling.draw import finish, missing
 from longalign_data.sampling.keys import Ids
 from longalign_data.sampling.partial import Batch, PartialDraw
 from longalign_data.shards.folder import BuildFolder
@@ -41,7 +41,7 @@ def sample(
     """Draws the documents and stores them in the order in which they are used.
 
     `details` holds target against achieved by language and bucket (`cells`) and by source (`sources`), and `edges`.
-    Raises BuildError when there is not one document to take.
+    Raises BuildError when there is not one document to take, and with `shortfall: stop` when there are too few of a kind.
     """
     wish = loaded.recipe.sample
     # Workers on other machines have another working folder.
@@ -60,6 +60,11 @@ def sample(
         raise BuildError(
             f"{build.root}: no document to take: {drawn.num_seen} documents were ingested, {drawn.num_outside} of them "
             f"outside {wish.edges[0]}-{wish.edges[-1]} tokens; widen sample.edges and ingest.min_tokens/max_tokens, or add a source"
+        )
+    if wish.shortfall == "stop" and (lacking := missing(drawn, wish)):
+        raise BuildError(
+            f"{build.root}: the documents do not fill what sample asks for; missing are {'; '.join(lacking)}; add to the "
+            "sources, ask for less in sample.count, shares, languages or sources, or set sample.shortfall to fill or leave"
         )
     with StageWriter(build, "sample", fingerprint=fingerprint, run=run) as writer:
         # One input for the whole table: a draw is quick, and is made again from the start after a cut.

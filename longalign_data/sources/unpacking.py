@@ -23,6 +23,9 @@ FREE_BYTES = 256 << 20
 """A stream may unpack to FREE_BYTES and MAX_RATIO bytes for each packed byte; text packs to a fifth, logs to a
 hundredth. What goes beyond was made to fill memory or disk."""
 
+MAX_WINDOW = 512 << 20
+"""Bytes that unpacking Zstandard may hold at once: what `zstd --long=29` writes. Each worker holds its own."""
+
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -107,6 +110,9 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         into = memoryview(buffer).cast("B")
+        if self._size == 0:
+            # The libraries take it for a file without content; even that has a header.
+            raise UnpackError("truncated-archive", "0 bytes; expected a packed file")
         try:
             # One step at a time: a longer read that meets the damage would lose the good bytes before it.
             data: bytes | memoryview = self._file.read1(min(len(into), 1 << 16))
@@ -149,8 +155,7 @@ class _Zstandard:
         import zstandard
 
         self._file = path.open("rb", buffering=1 << 20)
-        # 2 GiB: what `zstd --long=31` writes, as large public dumps are packed.
-        self._context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._context = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
         self._error: type[Exception] = zstandard.ZstdError
         self._frame: Any = None
         self._input = b""
@@ -170,6 +175,12 @@ class _Zstandard:
                 if self._frame.eof:
                     self._input, self._frame = self._frame.unused_data, None
             except self._error as error:
+                if "too much memory" in str(error):
+                    raise UnpackError(
+                        "unpacks-too-large",
+                        f"it was packed with a window of more than {MAX_WINDOW >> 20} MiB; pack it anew: "
+                        "zstd -dc --long=31 FILE | zstd --long=27 -o NEW",
+                    ) from None
                 raise _BadZstandardError(str(error)) from error
         data, self._output = self._output[:size], self._output[size:]
         return data

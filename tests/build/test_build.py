@@ -317,6 +317,10 @@ def test_bad_records_become_counted_rejects_and_the_rest_goes_on(tmp_path: Path)
         (("sample: {count: 24", "tokenizer: quen\nsample: {count: 24"), ["unknown tokenizer 'quen'", "mistral-v1"]),
         (("seed: 4", "seed: 4\n  x: ["), ["recipe.yaml:", "not valid YAML"]),
         (("edges: [500, 2000, 8000, 20000]", "edges: [30000, 40000]"), ["no document to take", "sample.edges"]),
+        (
+            ("sample: {count: 24", "sample: {shortfall: stop, count: 2400"),
+            ["missing are", "tokens: ", " of 600;", "sample.shortfall"],
+        ),
     ],
 )
 def test_what_a_user_got_wrong_is_said_with_exit_code_2(

@@ -1,6 +1,7 @@
 """Secrets and personal data: what is found, what is left alone, and that masking is safe to measure by."""
 
 import pydoc_data.topics
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -52,6 +53,47 @@ def test_every_kind_of_secret_is_masked_and_nothing_else_of_the_text(rule: str) 
 
 
 @pytest.mark.parametrize(
+    ("rule", "before", "secret", "after"),
+    [
+        (
+            "assignment",
+            "[default]\naws_secret_access_key = ",
+            RANDOM[:19] + "/" + RANDOM[20:40],
+            "\nregion = eu-west-1\n",
+        ),
+        ("assignment", "SECRET_KEY=", "k3J9x82mQ7vB1zR5", "\r\nDEBUG=1\r\n"),
+        ("assignment", "services:\n  api_token: ", "9f86d081884c7d659a2feaa0c55ad015", ""),
+        ("assignment", "export STORAGE_KEY=", RANDOM[:42] + "==", "  \n"),
+        (
+            "private-key",
+            "-----BEGIN RSA PRIVATE" + " KEY-----",
+            "\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0F1E2D3C\n\n" + (RANDOM[:44] + "\n") * 4,
+            "-----END RSA PRIVATE" + " KEY-----\n",
+        ),
+    ],
+)
+def test_secrets_without_quotes_and_encrypted_keys_are_masked(rule: str, before: str, secret: str, after: str) -> None:
+    assert [found.rule for found in find_secrets(before + secret + after)] == [rule]
+    cleaned = clean(before + secret + after, "", curation(is_code=True))
+    assert isinstance(cleaned, Cleaned)
+    assert cleaned.text == before + "[SECRET]" + after
+
+
+@pytest.mark.parametrize(
+    "piece", ["-----BEGIN RSA PRIVATE" + " KEY-----\n", "key=" + RANDOM, "key=" + "a=" * 8, "= " * 8]
+)
+def test_the_search_for_secrets_takes_time_in_proportion_to_the_text(piece: str) -> None:
+    seconds = []
+    for size in (100_000, 800_000):
+        text = piece * (size // len(piece))
+        start = time.process_time()
+        find_secrets(text)
+        seconds.append(time.process_time() - start)
+    # Eight times the text; in proportion to its square it would be 64 times the time.
+    assert seconds[1] < 24 * seconds[0] + 0.05
+
+
+@pytest.mark.parametrize(
     "text",
     [
         'password = "correct horse battery"',
@@ -59,6 +101,14 @@ def test_every_kind_of_secret_is_masked_and_nothing_else_of_the_text(rule: str) 
         'key = "org.example.settings.theme"',
         "sha256 = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'",
         "token = tokenizer.encode_ordinary(text)",
+        "token = get_token()",
+        "token = previousTokenOfBlock2",
+        "api_key = load_key_v2_from_disk3",
+        "key = base64UrlDecodedKeyOfSession",
+        "key = 0x9E3779B97F4A7C15",
+        "key: build/py311/linux64/release/wheel7",
+        "password: MIN_LENGTH_8 + MAX_LENGTH_64",
+        "commit = 9f86d081884c7d659a2feaa0c55ad015",
         "AKIAIOSFODNN7EXAMPLE",
         "https://example.org:8080/path@x",
         "postgres://user:${PASSWORD}@host/db",

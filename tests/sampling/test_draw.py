@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longalign_data.recipe import SampleDocuments
-from longalign_data.sampling.draw import Candidate, bucket_index, bucket_names, draw, whole_targets
+from longalign_data.sampling.draw import Candidate, bucket_index, bucket_names, draw, missing, whole_targets
 
 
 def corpus(
@@ -66,6 +66,29 @@ def test_a_bucket_that_the_corpus_cannot_fill_is_filled_by_others_and_said() -> 
     assert Counter(item.bucket for item in strict.drawn) == {"8000-16000": 10, "56000-64000": 3}
 
 
+@pytest.mark.parametrize(
+    ("switches", "expected"),
+    [
+        ({}, {"other 56000-64000 tokens: 7 of 10"}),
+        ({"edges": [8_000, 10_000, 64_000], "shares": [67, 3]}, set()),
+        ({"strategy": "none"}, set()),
+        ({"strategy": "none", "languages": {"zh": 0.5}}, {"language zh: 35 of 35"}),
+        ({"strategy": "power", "sources": {"books": 0.1}}, {"source books: 7 of 7", "language other: 7 of 70"}),
+    ],
+)
+def test_what_a_draw_lacks_is_named_and_nothing_else_takes_its_place(
+    switches: dict[str, object], expected: set[str]
+) -> None:
+    documents = [Candidate(doc_id=str(n), num_tokens=9_000, lang="en", source="web") for n in range(500)]
+    documents += [Candidate(doc_id=f"long{n}", num_tokens=60_000, lang="en", source="web") for n in range(3)]
+    wish = SampleDocuments.model_validate({"count": 70, "languages": {}, "shortfall": "stop", **switches})
+    found = missing(draw(documents, wish, seed=1), wish)
+    if not switches:
+        # The five buckets between are empty.
+        found = [line for line in found if "10 of 10" not in line]
+    assert set(found) == expected
+
+
 def test_a_language_that_is_not_there_is_reported_with_its_target() -> None:
     drawn = draw(corpus(2_000), SampleDocuments(count=100), seed=1)
     assert len(drawn.drawn) == 100
@@ -117,7 +140,7 @@ def test_whole_targets_add_up_and_stay_within_one_of_their_share(count: int, wei
     ),
     st.integers(1, 60),
     st.sampled_from(["buckets", "power", "none"]),
-    st.sampled_from(["fill", "leave"]),
+    st.sampled_from(["fill", "leave", "stop"]),
 )
 def test_every_draw_keeps_to_its_bounds(
     rows: list[tuple[int, str, str]], count: int, strategy: str, shortfall: str
@@ -136,3 +159,4 @@ def test_every_draw_keeps_to_its_bounds(
     else:
         assert sum(documents[int(i)].source == "a" for i in ids) <= round(count * 0.5 + 0.5)
         assert all(cell.achieved <= cell.target for cell in drawn.cells if cell.target is not None)
+    assert bool(missing(drawn, wish)) >= (len(ids) < count)

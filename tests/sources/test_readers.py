@@ -180,12 +180,20 @@ def test_archives_of_several_members_are_read_to_the_end(tmp_path: Path, suffix:
     assert texts(everything(placed(path, "jsonl"))) == [str(number) for number in range(50)]
 
 
-def test_zstandard_with_a_long_window_is_read(tmp_path: Path) -> None:
-    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=30, enable_ldm=True)
+@pytest.mark.parametrize("window_log", [29, 30, 31])
+def test_zstandard_with_a_long_window_is_read_while_the_window_fits_in_memory(tmp_path: Path, window_log: int) -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=window_log, enable_ldm=True)
     path = tmp_path / "a.jsonl.zst"
     with path.open("wb") as file, zstandard.ZstdCompressor(compression_params=parameters).stream_writer(file) as writer:
         writer.write(b'{"text": "far apart"}\n')
-    assert texts(everything(placed(path, "jsonl"))) == ["far apart"]
+    found = everything(placed(path, "jsonl"))
+    if window_log == 29:
+        assert texts(found) == ["far apart"]
+    else:
+        (reject,) = found
+        assert isinstance(reject, RawReject)
+        assert reject.reason == "unpacks-too-large"
+        assert "512 MiB" in reject.detail
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

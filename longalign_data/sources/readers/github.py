@@ -22,7 +22,14 @@ from longalign_data.recipe import PlacedSource
 from longalign_data.sources.places import failed, leads_outside, leads_to_file, locate, sorted_paths, storable
 from longalign_data.sources.readers.archives import checked_zip, member_bytes, safe_name
 from longalign_data.sources.readers.code import BUILT, VENDORED, foreign_folder, header, minified
-from longalign_data.sources.readers.licences import NONE, detect_licence, is_description, is_licence_file
+from longalign_data.sources.readers.licences import (
+    NONE,
+    all_of,
+    detect_licence,
+    is_allowed,
+    is_description,
+    is_licence_file,
+)
 from longalign_data.sources.readers.spill import Spill
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
 from longalign_data.sources.unpacking import UnpackError, beginning, opened
@@ -103,7 +110,7 @@ def _repository(
     partition: Partition, name: str, ref: str, files: dict[str, str], licence: str | None
 ) -> Iterator[RawDocument | RawReject]:
     options = _options(partition)
-    if options.licenses is not None and licence not in options.licenses:
+    if options.licenses is not None and not is_allowed(licence or NONE, options.licenses):
         detail = f"{ref}: {licence or 'no known licence'}; the card takes {', '.join(options.licenses)}"
         yield RawReject(source_ref=ref, reason="licence-not-allowed", detail=detail)
         return
@@ -271,5 +278,6 @@ def _parquet(partition: Partition) -> Iterator[RawDocument | RawReject]:
         for repository, rows in spill.groups():
             files = {path: text for path, text, _ in rows}
             given = {name for *_, value in rows for name in (value if isinstance(value, list) else [value]) if name}
-            licence = " OR ".join(sorted(map(str, given))) or detect_licence(files)
+            # A column that lists several licences lists what was found in the repository: all of them hold.
+            licence = all_of(map(str, given)) if given else detect_licence(files)
             yield from _repository(partition, repository, f"{unit.name}#{repository}", files, licence)

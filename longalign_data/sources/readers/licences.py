@@ -1,19 +1,31 @@
-"""The licence of a repository, as an SPDX id, from what its files say.
+"""The licence of a repository, as an SPDX expression, from what its files say.
 
-`SPDX-License-Identifier:` lines come first, then the text of LICENSE and COPYING, then the package's own description.
+    LICENSE-MIT, LICENSE-APACHE -> "Apache-2.0 OR MIT";   LICENSE, LICENSES/CC0-1.0.txt -> "CC0-1.0 AND MIT"
+
+`SPDX-License-Identifier:` lines come first, then the texts of LICENSE and COPYING and the folder LICENSES, then the
+package's own description. Files named after their licences offer a choice; of all others every one holds.
 Detection is by sentences that stand in one licence's text and in no other's; what is not known for sure is None.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 NONE = "NOASSERTION"
 """SPDX's word for a licence that nobody could tell."""
 
 _FILE = re.compile(r"^(?:licen[cs]e|copying|unlicense)(?:[.-][\w.-]+)?$", re.IGNORECASE)
+_CHOICE = re.compile(r"^licen[cs]e[.-]([a-z]+)", re.IGNORECASE)
+_FOLDER = re.compile(r"^LICENSES/([A-Za-z0-9.+-]+)\.txt$")
+"""The folder of https://reuse.software/spec/, where a file is named by its SPDX id."""
 _SPDX = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+() -]{2,80}?)\s*(?:\*/|-->|$)", re.MULTILINE)
-_DESCRIBED = re.compile(r"""^\s*"?license"?\s*[=:]\s*(?:\{\s*text\s*=\s*)?"([A-Za-z0-9.+() -]{2,60})\"""", re.MULTILINE)
+_DESCRIBED = re.compile(
+    r"""^\s*"?license"?\s*[=:]\s*(?:\{\s*text\s*=\s*)?"([A-Za-z0-9.+()/ -]{2,60})\"""", re.MULTILINE
+)
 _DESCRIPTIONS = ("pyproject.toml", "Cargo.toml", "package.json", "setup.cfg")
+
+_TOKEN = re.compile(r"[()/]|[^\s()/]+")
+MAX_TOKENS = 200
+"""A longer expression is of nobody's writing, and its brackets could nest as deep."""
 
 _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("AGPL-3.0-only", ("gnu affero general public license", "version 3")),
@@ -41,8 +53,8 @@ decides, so what quotes another licence stands before it."""
 
 
 def is_licence_file(path: str) -> bool:
-    """Whether a file at the top of a repository is named as licences are."""
-    return "/" not in path and bool(_FILE.match(path))
+    """Whether a file is named and placed as a repository's licences are."""
+    return ("/" not in path and bool(_FILE.match(path))) or bool(_FOLDER.match(path))
 
 
 def is_description(path: str) -> bool:
@@ -51,19 +63,80 @@ def is_description(path: str) -> bool:
 
 
 def detect_licence(files: Mapping[str, str]) -> str | None:
-    """The SPDX id of a repository with these texts by path (at least its licence files and descriptions), or None."""
-    texts = [text for path, text in sorted(files.items()) if is_licence_file(path)]
-    for text in texts:
+    """The SPDX expression of a repository with these texts by path (at least its licence files and descriptions), or None."""
+    texts = {path: text for path, text in sorted(files.items()) if is_licence_file(path)}
+    for text in texts.values():
         if (match := _SPDX.search(text[:4000])) is not None:
             return match[1].strip()
-    found = sorted({name for text in texts if (name := licence_of_text(text)) is not None})
+    choices: set[str] = set()
+    found: set[str] = set()
+    for path, text in texts.items():
+        name = folder[1] if (folder := _FOLDER.match(path)) is not None else licence_of_text(text)
+        if name is not None:
+            (choices if _is_choice(path, name) else found).add(name)
+    if choices:
+        found.add(" OR ".join(sorted(choices)))
     if found:
-        return " OR ".join(found)
+        return all_of(found)
     for path in _DESCRIPTIONS:
         if (match := _DESCRIBED.search(files.get(path, ""))) is not None:
             return match[1].strip()
     named = {match[1].strip() for text in files.values() if (match := _SPDX.search(text[:2000])) is not None}
     return named.pop() if len(named) == 1 else None
+
+
+def _is_choice(path: str, name: str) -> bool:
+    """Whether a file says in its name which of several licences it is (LICENSE-MIT), and not what it is for."""
+    match = _CHOICE.match(path)
+    first = re.split("[^a-z]", name.lower())[0]
+    return match is not None and match[1].lower() in (first, "boost" if first == "bsl" else first)
+
+
+def all_of(expressions: Iterable[str]) -> str:
+    """The expression that says that all of these hold."""
+    several = sorted(set(expressions))
+    return several[0] if len(several) == 1 else " AND ".join(f"({one})" if " " in one else one for one in several)
+
+
+def is_allowed(expression: str, allowed: Collection[str]) -> bool:
+    """Whether a text under this SPDX expression may be taken by who accepts these ids: of OR one side must be among them,
+    of AND both. `MIT/Apache-2.0` is Cargo's older form of OR. What is no expression is not allowed."""
+    tokens = _TOKEN.findall(expression.lower())
+    if expression in allowed or len(tokens) > MAX_TOKENS:
+        return expression in allowed
+    try:
+        return _either(tokens, {name.lower() for name in allowed}) and not tokens
+    except (IndexError, ValueError):
+        return False
+
+
+def _either(tokens: list[str], allowed: Collection[str]) -> bool:
+    value = _both(tokens, allowed)
+    while tokens and tokens[0] in ("or", "/"):
+        tokens.pop(0)
+        value |= _both(tokens, allowed)
+    return value
+
+
+def _both(tokens: list[str], allowed: Collection[str]) -> bool:
+    value = _one(tokens, allowed)
+    while tokens and tokens[0] == "and":
+        tokens.pop(0)
+        value &= _one(tokens, allowed)
+    return value
+
+
+def _one(tokens: list[str], allowed: Collection[str]) -> bool:
+    name = tokens.pop(0)
+    if name == "(":
+        value = _either(tokens, allowed)
+        if tokens.pop(0) != ")":
+            raise ValueError("expected )")
+        return value
+    if tokens and tokens[0] == "with":
+        tokens.pop(0)
+        name = f"{name} with {tokens.pop(0)}"
+    return name in allowed
 
 
 def licence_of_text(text: str) -> str | None:

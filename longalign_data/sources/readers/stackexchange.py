@@ -8,9 +8,11 @@ Answers stand anywhere behind their question, so posts are first dealt to files 
 and is parsed alone, where no entity can be declared. Format: https://meta.stackexchange.com/questions/2677
 """
 
+import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
 
 from longalign_data.catalog import StackExchangeReader
@@ -24,6 +26,9 @@ from longalign_data.sources.unpacking import FREE_BYTES, MAX_RATIO, PACKED, Unpa
 
 MAX_ROW_BYTES = 4 << 20
 """A post has at most 30,000 characters; with its entities it never comes near to this."""
+
+HELD_REJECT_BYTES = 1 << 20
+"""Rejects are given before documents, and go to disk from here on: a foreign file can have one for each of its lines."""
 
 PURPOSE = "reading Stack Exchange dumps"
 
@@ -47,9 +52,11 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     """The threads of one site. Posts that are neither questions nor answers are left out without a word."""
     name, path = partition.units[0].name, Path(partition.path)
-    rejects: list[RawReject] = []
     packed = path.suffix.lower() in (".7z", *PACKED)
-    with Spill(partition.units[0].size * (6 if packed else 1)) as spill:
+    with (
+        Spill(partition.units[0].size * (6 if packed else 1)) as spill,
+        tempfile.SpooledTemporaryFile(HELD_REJECT_BYTES) as rejects,
+    ):
         rows = _Rows(name, spill, rejects)
         try:
             if path.suffix.lower() == ".7z":
@@ -60,11 +67,14 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
                         rows.feed(chunk)
             rows.finish()
         except UnpackError as error:
-            detail = (
-                f"{name}: cannot be read on after row {rows.number}: {error}; the posts before stand, fetch it again"
+            rows.reject(
+                f"{name}#",
+                error.reason,
+                f"{name}: cannot be read on after row {rows.number}: {error}; the posts before stand, fetch it again",
             )
-            rejects.append(RawReject(source_ref=f"{name}#", reason=error.reason, detail=detail))
-        yield from rejects
+        rejects.seek(0)
+        for line in rejects:
+            yield RawReject(**json.loads(line))
         html = html_library("stackexchange")
         for thread, posts in spill.groups():
             found = _thread(partition, f"{name}#{thread}", posts, html)
@@ -73,13 +83,14 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 
 
 class _Rows:
-    """Takes the bytes of a Posts.xml as they come and gives its posts to a spill."""
+    """Takes the bytes of a Posts.xml as they come, gives its posts to a spill and writes its rejects as lines of JSON."""
 
-    def __init__(self, name: str, spill: Spill, rejects: list[RawReject]) -> None:
+    def __init__(self, name: str, spill: Spill, rejects: IO[bytes]) -> None:
         self.number = 0
         self._name, self._spill, self._rejects = name, spill, rejects
         self._rest = b""
         self._skipping = False
+        self._closed = False
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes."""
@@ -92,10 +103,10 @@ class _Rows:
 
     def finish(self) -> None:
         """The bytes have ended. Raises UnpackError when they ended inside the file's element."""
-        rest = self._rest.strip()
+        self._line(self._rest)
         self._rest = b""
-        if rest and rest != b"</posts>":
-            self._line(rest)
+        if not self._closed:
+            raise UnpackError("truncated-archive", "the file ends before </posts>")
 
     def _line(self, line: bytes) -> None:
         row = line.strip()
@@ -105,6 +116,8 @@ class _Rows:
         elif row.startswith(b"<row"):
             self.number += 1
             self._row(row)
+        elif row in (b"</posts>", b"<posts />", b"<posts/>"):
+            self._closed = True
 
     def _row(self, row: bytes) -> None:
         try:
@@ -137,9 +150,12 @@ class _Rows:
 
     def _reject(self, reason: str, detail: str) -> None:
         where = f"{self._name} row {self.number}"
-        self._rejects.append(
-            RawReject(source_ref=f"{self._name}#row{self.number}", reason=reason, detail=f"{where}: {detail}")
-        )
+        self.reject(f"{self._name}#row{self.number}", reason, f"{where}: {detail}")
+
+    def reject(self, ref: str, reason: str, detail: str) -> None:
+        """Writes a reject."""
+        line = json.dumps({"source_ref": ref, "reason": reason, "detail": detail})
+        self._rejects.write(line.encode("ascii") + b"\n")
 
 
 def _thread(partition: Partition, ref: str, posts: list[tuple[Any, ...]], html: Any) -> RawDocument | RawReject | None:
