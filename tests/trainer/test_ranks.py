@@ -1,5 +1,6 @@
 """Whole runs on two ranks: shared packs, ZeRO-3, kills, other numbers of ranks."""
 
+import json
 import random
 import shutil
 import time
@@ -11,13 +12,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.exactness.ranks import SHARDED
 from tests.trainer import runs
 from tests.trainer.processes import finish, free_port, start, start_training, train, train_rank
 from tests.trainer.runs import NUM_STEPS, losses, metrics
 
 pytestmark = pytest.mark.torch
 
-ZERO_3 = {"engine": "deepspeed", "zero_stage": 3, "activation_checkpointing": True, "checkpoint_every": 2}
+ZERO_3 = {
+    "engine": "deepspeed",
+    "zero_stage": 3,
+    "activation_checkpointing": True,
+    "checkpoint_every": 2,
+    "deepspeed": "sharded.json",
+}
 
 
 def arguments(place: Path, output: Path, *extra: str, **changes: Any) -> list[str]:
@@ -32,6 +40,7 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def whole(place: Path) -> Path:
     """An uninterrupted run of two ranks under ZeRO-3."""
+    (place / "sharded.json").write_text(json.dumps({"zero_optimization": SHARDED}))
     output = place / "zero-3"
     train(2, arguments(place, output, **ZERO_3), output)
     return output
