@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from longalign_data.errors import LongAlignError, UserError
 from trainer.config import TrainConfig
+
+PATIENCE = timedelta(hours=2)
+"""How long ranks wait for one another: rank 0 alone converts checkpoints and writes models, which takes long for large ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +111,11 @@ def join(engine: str, *, rank: int, ranks: int, local_rank: int, parts: int = 1)
     if cuda:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
+    bound = device if cuda else None
     if ranks > 1:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=PATIENCE, device_id=bound)
     elif engine == "deepspeed":
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=PATIENCE, device_id=bound)
     group = None
     if engine == "deepspeed" or parts > 1:
         prepare_deepspeed(device)
@@ -118,7 +123,9 @@ def join(engine: str, *, rank: int, ranks: int, local_rank: int, parts: int = 1)
         import deepspeed
 
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
-        groups = [dist.new_group(list(range(first, first + parts))) for first in range(0, ranks, parts)]
+        groups = [
+            dist.new_group(list(range(first, first + parts)), timeout=PATIENCE) for first in range(0, ranks, parts)
+        ]
         group = groups[rank // parts]
     return World(rank=rank, ranks=ranks, device=device, parts=parts, group=group)
 
