@@ -4,7 +4,6 @@ Exit codes: 0 trained, 2 something a person can mend (one message, no traceback)
 """
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +66,17 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     """Runs one rank; returns the exit code."""
     asked = parser().parse_args(arguments)
     rank, ranks = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
-    return exit_code(lambda: _train(asked, rank=rank, ranks=ranks, environment=environment), rank=rank)
+    try:
+        code = exit_code(lambda: _train(asked, rank=rank, ranks=ranks, environment=environment), rank=rank)
+    except Exception as error:
+        # Even of what nobody foresaw the other ranks must hear; here it is told as the interpreter would.
+        if _has_peers():
+            sys.excepthook(type(error), error, error.__traceback__)
+            _leave(1)
+        raise
+    if code and _has_peers():
+        _leave(code)
+    return code
 
 
 def exit_code(work: Callable[[], None], *, rank: int = 0) -> int:
@@ -103,28 +112,38 @@ def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Map
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", extra="train", purpose="The trainer") from None
     local_rank = int(environment.get("LOCAL_RANK", asked.local_rank or 0))
-    try:
-        loop.run(
-            loop.Run(
-                build=asked.build,
-                model=asked.model,
-                output=asked.output or Path("runs") / asked.config.stem,
-                config=config,
-                deepspeed=settings,
-                random_init=asked.random_init,
-                resume=asked.resume,
-                stop_after=asked.max_steps,
-                export_only=asked.export,
-                trackers=tuple(dict.fromkeys(asked.log)),
-            ),
-            rank=rank,
-            ranks=ranks,
-            local_rank=local_rank,
-        )
-    finally:
-        if torch.distributed.is_initialized():
-            with contextlib.suppress(RuntimeError):
-                torch.distributed.destroy_process_group()
+    loop.run(
+        loop.Run(
+            build=asked.build,
+            model=asked.model,
+            output=asked.output or Path("runs") / asked.config.stem,
+            config=config,
+            deepspeed=settings,
+            random_init=asked.random_init,
+            resume=asked.resume,
+            stop_after=asked.max_steps,
+            export_only=asked.export,
+            trackers=tuple(dict.fromkeys(asked.log)),
+        ),
+        rank=rank,
+        ranks=ranks,
+        local_rank=local_rank,
+    )
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _has_peers() -> bool:
+    """Whether other ranks may be waiting for this one."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends a rank that failed, at once: with NCCL, to leave the process group in order would wait for ranks that wait for us."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def positive(text: str) -> int:

@@ -4,7 +4,7 @@ In: queries, keys and values of a whole pack and its `cu_seqlens`. Out: what eac
 exists on any path; memory grows with T. The functions are registered through Transformers' own `AttentionInterface`
 under names for which Transformers builds no mask, so they *must* find the borders in their arguments, and raise if not.
 
-    flash-attn        the flash-attn package; CUDA, bf16
+    flash-attn        FlashAttention 3 (flash_attn_interface) or 2 (flash_attn); CUDA, bf16
     torch-varlen      torch.nn.attention.varlen; CUDA, bf16; nothing to compile
     sdpa-by-sequence  one causal scaled_dot_product_attention a sequence; anywhere, any dtype; slow for many short ones
 
@@ -13,6 +13,8 @@ tokens and all heads outside of attention, all tokens and a part of the heads in
 on every rank, so nothing depends on masks, which DeepSpeed's own wrapper of Transformers models drops.
 """
 
+import functools
+import importlib
 import importlib.util
 import inspect
 import itertools
@@ -113,22 +115,38 @@ def flash_attn(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    from flash_attn import flash_attn_varlen_func
-
+    attend = _flash_attention()
+    assert attend is not None  # `install` has looked
+    if dropout and "dropout_p" not in inspect.signature(attend).parameters:
+        raise UserError("FlashAttention 3 has no dropout; set attention_dropout to 0 in the model's config.json")
     borders, longest = _borders(module, query, attention_mask, kwargs)
     window = kwargs.get("sliding_window")
-    output = flash_attn_varlen_func(
+    found = attend(
         *_rows(query, key, value),
         borders,
         borders,
         longest,
         longest,
-        dropout_p=dropout,
         softmax_scale=scaling,
         causal=True,
         window_size=(-1, -1) if window is None else (window - 1, 0),
+        **({"dropout_p": dropout} if dropout else {}),
     )
+    # Some releases of FlashAttention 3 return the log-sum-exp beside the output.
+    output: Tensor = found[0] if isinstance(found, tuple) else found
     return output[None], None
+
+
+@functools.cache
+def _flash_attention() -> Callable[..., Any] | None:
+    """The function of FlashAttention 3, or else that of 2; None where neither can be imported, as one built for another torch."""
+    for module in ("flash_attn_interface", "flash_attn"):
+        try:
+            found: Callable[..., Any] = importlib.import_module(module).flash_attn_varlen_func
+        except (ImportError, AttributeError, OSError, RuntimeError):
+            continue
+        return found
+    return None
 
 
 def across(group: Any, attend: AttentionFunction) -> AttentionFunction:
@@ -174,7 +192,7 @@ def install(choice: str, device: torch.device, dtype: torch.dtype, group: Any = 
     its name here and its name for `attn_implementation=`. Raises UserError when the choice cannot run here."""
     fast = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     can = {
-        "flash-attn": fast and importlib.util.find_spec("flash_attn") is not None,
+        "flash-attn": fast and _flash_attention() is not None,
         "torch-varlen": fast and importlib.util.find_spec("torch.nn.attention.varlen") is not None,
         "sdpa-by-sequence": True,
     }

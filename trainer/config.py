@@ -104,6 +104,11 @@ class TrainConfig(yamlfile.Strict):
             raise ValueError(
                 "on_bad_step: skip needs zero_stage 1, 2 or 3: without ZeRO, DeepSpeed cannot leave out a step"
             )
+        if self.dtype == "bf16" and self.engine == "deepspeed" and self.zero_stage == 0:
+            raise ValueError(
+                "zero_stage: 0 with dtype: bf16 would sum the gradients of a step in bf16, which loses the small ones; "
+                "take zero_stage 1, 2 or 3, engine: torch, or dtype: fp32"
+            )
         if self.offload_activations and not self.activation_checkpointing:
             raise ValueError("offload_activations: needs activation_checkpointing: true, whose inputs it keeps")
         return self

@@ -11,8 +11,9 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +23,11 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 from torch.nn.parallel import DistributedDataParallel
 
-from longalign_data.errors import LongAlignError
+from longalign_data.errors import LongAlignError, UserError
 from trainer.config import TrainConfig
+
+PATIENCE = timedelta(hours=2)
+"""How long ranks wait for one another: rank 0 alone converts checkpoints and writes models, which takes long for large ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +111,11 @@ def join(engine: str, *, rank: int, ranks: int, local_rank: int, parts: int = 1)
     if cuda:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
+    bound = device if cuda else None
     if ranks > 1:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=PATIENCE, device_id=bound)
     elif engine == "deepspeed":
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=PATIENCE, device_id=bound)
     group = None
     if engine == "deepspeed" or parts > 1:
         prepare_deepspeed(device)
@@ -118,7 +123,9 @@ def join(engine: str, *, rank: int, ranks: int, local_rank: int, parts: int = 1)
         import deepspeed
 
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
-        groups = [dist.new_group(list(range(first, first + parts))) for first in range(0, ranks, parts)]
+        groups = [
+            dist.new_group(list(range(first, first + parts)), timeout=PATIENCE) for first in range(0, ranks, parts)
+        ]
         group = groups[rank // parts]
     return World(rank=rank, ranks=ranks, device=device, parts=parts, group=group)
 
@@ -203,11 +210,13 @@ class DeepSpeedEngine:
 
         self._deepspeed = deepspeed
         self._rank = world.rank
+        fine = [name for name, buffer in module.named_buffers() if buffer.dtype == torch.float32]
         self._engine, *_ = deepspeed.initialize(
             model=module,
             model_parameters=parameter_groups(module, config.weight_decay),
             config=copy.deepcopy(settings),
         )
+        check_buffers(module, fine)
 
     def accumulate(self, batch: Any, scale: float, *, last: bool, sound: Callable[[Tensor], bool] = _always) -> Tensor:
         loss: Tensor = self._engine(batch)
@@ -273,7 +282,7 @@ def deepspeed_settings(
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": config.grad_clip,
         "zero_optimization": {"stage": config.zero_stage},
-        "bf16": {"enabled": config.dtype == "bf16"},
+        "bf16": {"enabled": config.dtype == "bf16", "check_grad_overflow": True},
         "checkpoint": {"load_universal": universal},
         # In bf16 a sum over hundreds of packs would lose the small ones.
         "data_types": {"grad_accum_dtype": "fp32"},
@@ -289,6 +298,17 @@ def deepspeed_settings(
         },
     }
     return _overlaid(ours, extra)
+
+
+def check_buffers(module: nn.Module, fine: Sequence[str]) -> None:
+    """Raises UserError where one of the buffers named in `fine` is no longer fp32: in bf16 the frequencies of a rotary embedding
+    put far tokens at wrong positions, and no loss would say so."""
+    spoiled = [name for name in fine if module.get_buffer(name).dtype != torch.float32]
+    if spoiled:
+        raise UserError(
+            f"DeepSpeed rounded {', '.join(spoiled)} to {module.get_buffer(spoiled[0]).dtype}, which training in bf16 needs in "
+            "fp32; install deepspeed 0.19.8 or later, or take engine: torch"
+        )
 
 
 def prepare_deepspeed(device: torch.device) -> None:

@@ -36,12 +36,15 @@ class Guard:
         """None for a sound loss; else why the step is to be skipped. `of_packs` [K] are the sums of its packs. Raises
         LongAlignError where the run is to stop."""
         reason = self._fault(loss)
-        if reason is not None:
-            bad = [name for name, total in zip(pack_ids, of_packs.tolist(), strict=False) if not math.isfinite(total)]
-            return self.reject(step, reason + (f" because of pack {', '.join(bad)}" if bad else ""), pack_ids)
+        if reason is None:
+            return None
+        bad = [name for name, total in zip(pack_ids, of_packs.tolist(), strict=False) if not math.isfinite(total)]
+        return self.reject(step, reason + (f" because of pack {', '.join(bad)}" if bad else ""), pack_ids)
+
+    def accept(self, loss: float) -> None:
+        """Remembers the loss of a step that changed the weights: neither `judge` nor the norm of its gradient spoke against it."""
         self._skipped = 0
         self.recent.append(loss)
-        return None
 
     def reject(self, step: int, reason: str, pack_ids: Sequence[str]) -> str:
         """The reason with the step's packs, where the step is to be skipped. Raises LongAlignError where the run is to stop."""

@@ -72,6 +72,10 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     num_steps = min(num_steps, config.max_steps or num_steps)
     facts = {
         "plan": plan_hash(reader),
+        "model": asked.model,
+        "rope_base_factor": config.rope_base_factor,
+        "max_positions": config.max_positions,
+        "dtype": config.dtype,
         "engine": config.engine,
         "num_steps": num_steps,
         "ranks": ranks,
@@ -189,6 +193,8 @@ def train_step(
         skipped = guard.reject(step, f"the norm of the gradient is {norm}", pack_ids)
     seconds = time.perf_counter() - began
     total, tokens = of_packs.sum(dim=1).tolist()
+    if skipped is None:
+        guard.accept(total / info.normalizer)
     return {
         "step": step,
         "loss": total / info.normalizer if math.isfinite(total) else None,
@@ -206,8 +212,8 @@ def train_step(
 
 
 def plan_hash(reader: PackReader) -> str:
-    """What of a plan decides the course of a run: K and every step's M, Z and number of packs."""
-    steps = [reader.step(step) for step in range(reader.num_steps)]
+    """What of a plan decides the course of a run: K and every step's M, Z and packs, whose ids say what is in them."""
+    steps = [(reader.step(step), reader.pack_ids(step)) for step in range(reader.num_steps)]
     return hashlib.sha256(repr((reader.packs_per_step, steps)).encode()).hexdigest()[:16]
 
 
@@ -263,7 +269,6 @@ def _reporting(asked: Run, world: World, described: dict[str, Any], start: int, 
 def _described(asked: Run, world: World, reader: PackReader, facts: dict[str, Any], backend: str) -> dict[str, Any]:
     return facts | {
         "build": str(asked.build),
-        "model": asked.model,
         "random_init": asked.random_init,
         "packs_per_step": reader.packs_per_step,
         "capacity": reader.capacity,

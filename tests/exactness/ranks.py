@@ -26,6 +26,13 @@ OFFLOADS: dict[str, dict[str, Any]] = {
     "optimizer": {"offload_optimizer": {"device": "cpu"}},
     "parameters": {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}},
 }
+SHARDED = {
+    "stage3_param_persistence_threshold": 0,
+    "stage3_max_live_parameters": 1,
+    "stage3_max_reuse_distance": 1,
+    "stage3_prefetch_bucket_size": 0,
+}
+"""By default every parameter of a tiny model would stay whole on every rank; with these each is gathered and let go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +140,7 @@ def _engine(case: Case, objective: Objective, world: World) -> Engine:
     )
     if case.stage < 0:
         return TorchEngine(objective, config, world)
-    extra: dict[str, Any] = {"zero_optimization": OFFLOADS[case.offload]}
+    extra: dict[str, Any] = {"zero_optimization": OFFLOADS[case.offload] | (SHARDED if case.stage == 3 else {})}
     if case.offload:
         # DeepSpeed's own Adam for the CPU would be compiled first, for over a minute.
         extra |= {"optimizer": {"params": {"torch_adam": True}}, "zero_force_ds_cpu_optimizer": False}

@@ -25,14 +25,15 @@ def write_build(
     packs_per_step: int,
     alpha: float = 1.0,
     spoiled: Mapping[int, float] | None = None,
+    first: int = 0,
 ) -> Path:
     """Steps of packs of sequences as a build. Tokens count upwards by 7 from a drawn start, so that there is something
     to learn. With `spoiled` all steps of one shape hold the same tokens, and the weights of pack n are multiplied by
-    `spoiled[n]`, which the plan does not know."""
+    `spoiled[n]`, which the plan does not know. The packs are numbered from `first`."""
     drawn = np.random.default_rng(0)
     alike = drawn.bit_generator.state
     with StageWriter(BuildFolder(root), "pack", fingerprint="test", run=RunOptions()) as writer:
-        number = 0
+        number = first
         for step, packs in enumerate(steps):
             if spoiled is not None:
                 drawn.bit_generator.state = alike

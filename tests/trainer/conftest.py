@@ -6,9 +6,8 @@ import pytest
 
 from tests.trainer import runs
 from tests.trainer.builds import write_build, write_model_config
+from tests.trainer.runs import STEP
 from trainer.__main__ import main
-
-STEP = [[(30, 8), (20, 3)], [(50, 16)], [(10, 2), (12, 4), (20, 1)], [(64, 5)]]
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def finish(processes: Sequence[BaseProcess], timeout: float = 200) -> list[int |
 def start_training(ranks: int, options: list[str], errors: Path) -> list[BaseProcess]:
     """`python -m trainer OPTIONS` on as many ranks; what they say on standard error goes to files named after `errors`."""
     port = str(free_port())
-    return start(_train, [(rank, ranks, port, options, errors.with_suffix(f".{rank}")) for rank in range(ranks)])
+    return start(train_rank, [(rank, ranks, port, options, errors.with_suffix(f".{rank}")) for rank in range(ranks)])
 
 
 def train(ranks: int, options: list[str], errors: Path) -> None:
@@ -60,7 +60,8 @@ def _quiet(function: Callable[..., None], *arguments: Any) -> None:
     function(*arguments)
 
 
-def _train(rank: int, ranks: int, port: str, options: list[str], errors: Path) -> None:
+def train_rank(rank: int, ranks: int, port: str, options: list[str], errors: Path) -> None:
+    """One rank of `start_training`, in its process."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
     with errors.open("w") as sys.stderr:

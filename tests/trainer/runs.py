@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 NUM_STEPS = 12
+STEP = [[(30, 8), (20, 3)], [(50, 16)], [(10, 2), (12, 4), (20, 1)], [(64, 5)]]
 CONFIG = {
     "engine": "torch",
     "zero_stage": 2,

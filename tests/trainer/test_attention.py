@@ -1,5 +1,6 @@
 """Packed attention against attention with an explicit block mask, and the refusal of models that leak."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,29 @@ def test_a_model_folder_without_weights_or_that_is_missing_is_refused(tmp_path: 
         load_config(str(tmp_path), weights=True)
     with pytest.raises(UserError, match="no such folder"):
         load_config(str(tmp_path / "missing"), weights=True)
+
+
+@pytest.mark.parametrize(
+    ("third", "second", "wanted"),
+    [
+        ("def flash_attn_varlen_func(): ...", "def flash_attn_varlen_func(): ...", "flash-attn"),
+        ("raise ImportError('undefined symbol: _ZN3c10')", "def flash_attn_varlen_func(): ...", "flash-attn"),
+        ("raise ImportError('undefined symbol: _ZN3c10')", "raise OSError('libcudart.so.11.0')", "torch-varlen"),
+    ],
+)
+def test_a_flash_attention_that_cannot_be_imported_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, third: str, second: str, wanted: str
+) -> None:
+    (tmp_path / "flash_attn_interface.py").write_text(third)
+    (tmp_path / "flash_attn.py").write_text(second)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("flash_attn_interface", "flash_attn"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    attention._flash_attention.cache_clear()
+    name, _ = attention.install("auto", torch.device("cuda"), torch.bfloat16)
+    found = attention._flash_attention()
+    for module in ("flash_attn_interface", "flash_attn"):
+        sys.modules.pop(module, None)
+    attention._flash_attention.cache_clear()
+    assert name == wanted
+    assert (found is not None) == (wanted == "flash-attn")

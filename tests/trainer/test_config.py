@@ -69,6 +69,7 @@ def test_the_rate_warms_up_peaks_and_falls_to_its_floor() -> None:
     ("text", "told"),
     [
         ("on_bad_step: skip\nzero_stage: 0\n", "on_bad_step: skip needs zero_stage 1, 2 or 3"),
+        ("zero_stage: 0\n", "zero_stage: 0 with dtype: bf16 would sum the gradients of a step in bf16"),
         ("offload_activations: true\nactivation_checkpointing: false\n", "needs activation_checkpointing: true"),
         ("lora: {rank: 0}\n", r"x\.yaml:1: lora\.rank"),
     ],

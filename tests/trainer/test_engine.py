@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longalign_data.errors import LongAlignError
+from longalign_data.errors import LongAlignError, UserError
+from tests.trainer.builds import tiny_llama
 from trainer.config import TrainConfig
-from trainer.engine import TorchEngine, World, calibrate, deepspeed_settings, parameter_groups
+from trainer.engine import TorchEngine, World, calibrate, check_buffers, deepspeed_settings, parameter_groups
 
 pytestmark = pytest.mark.torch
 
@@ -62,3 +63,12 @@ def test_the_users_deepspeed_settings_lie_over_ours() -> None:
     assert settings["zero_optimization"] == {"stage": 3, "offload_optimizer": {"device": "cpu"}}
     assert (settings["gradient_accumulation_steps"], settings["steps_per_print"]) == (4, 5)
     assert settings["optimizer"]["params"]["torch_adam"] is False
+
+
+def test_an_engine_that_rounds_the_rotary_frequencies_is_refused_with_their_name() -> None:
+    model = tiny_llama("sdpa", torch.bfloat16)
+    name = "model.rotary_emb.inv_freq"
+    model.get_submodule("model.rotary_emb").float()
+    check_buffers(model, [name])
+    with pytest.raises(UserError, match=rf"DeepSpeed rounded {name} to torch\.bfloat16"):
+        check_buffers(model.bfloat16(), [name])

@@ -91,26 +91,34 @@ class RunsOutOfMemory(TorchEngine):
         return super().accumulate(batch, scale, **options)
 
 
-def one_step(build: Path, kind: type[TorchEngine]) -> TorchEngine:
+def take_steps(build: Path, kind: type[TorchEngine], number: int = 1, **changes: Any) -> Guard:
     _, registered = attention.install("auto", CPU, torch.float32)
-    config = TrainConfig(engine="torch", dtype="fp32", peak_tflops=1)
+    config = TrainConfig(engine="torch", dtype="fp32", peak_tflops=1, **changes)
     objective, reader = Objective(tiny_llama(registered), chunk_rows=7), open_packs(build)
     engine = kind(objective, config, ALONE)
     meter = Meter(objective, reader, ALONE, config)
-    train_step(engine, reader, ALONE, Guard(config), meter, step=0, rate=0.1, seed=0, vocabulary=VOCABULARY)
-    return engine
+    guard = Guard(config)
+    for step in range(number):
+        train_step(engine, reader, ALONE, guard, meter, step=step, rate=0.1, seed=0, vocabulary=VOCABULARY)
+    return guard
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(alike: Path) -> None:
     with pytest.raises(
         LongAlignError, match="step 0: the norm of the gradient is inf, so training stops; the weights are still"
     ):
-        one_step(alike, FindsAnInfiniteGradient)
+        take_steps(alike, FindsAnInfiniteGradient)
+
+
+def test_gradients_that_are_never_finite_end_a_run_that_skips_though_its_losses_are(alike: Path) -> None:
+    assert not take_steps(alike, FindsAnInfiniteGradient, 5, on_bad_step="skip").recent
+    with pytest.raises(LongAlignError, match=r"step 5: the norm of the gradient is inf.* after 5 skipped steps"):
+        take_steps(alike, FindsAnInfiniteGradient, 6, on_bad_step="skip")
 
 
 def test_out_of_memory_names_the_pack_its_lengths_and_what_helps(alike: Path) -> None:
     with pytest.raises(LongAlignError) as told:
-        one_step(alike, RunsOutOfMemory)
+        take_steps(alike, RunsOutOfMemory)
     message = str(told.value)
     assert "out of memory in step 0 on rank 0: pack pack-3 of 64 tokens, sequences of 64." in message
     assert "offload_activations: true" in message

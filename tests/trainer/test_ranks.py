@@ -1,5 +1,6 @@
 """Whole runs on two ranks: shared packs, ZeRO-3, kills, other numbers of ranks."""
 
+import json
 import random
 import shutil
 import time
@@ -11,13 +12,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.exactness.ranks import SHARDED
 from tests.trainer import runs
-from tests.trainer.processes import finish, start_training, train
+from tests.trainer.processes import finish, free_port, start, start_training, train, train_rank
 from tests.trainer.runs import NUM_STEPS, losses, metrics
 
 pytestmark = pytest.mark.torch
 
-ZERO_3 = {"engine": "deepspeed", "zero_stage": 3, "activation_checkpointing": True, "checkpoint_every": 2}
+ZERO_3 = {
+    "engine": "deepspeed",
+    "zero_stage": 3,
+    "activation_checkpointing": True,
+    "checkpoint_every": 2,
+    "deepspeed": "sharded.json",
+}
 
 
 def arguments(place: Path, output: Path, *extra: str, **changes: Any) -> list[str]:
@@ -32,6 +40,7 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def whole(place: Path) -> Path:
     """An uninterrupted run of two ranks under ZeRO-3."""
+    (place / "sharded.json").write_text(json.dumps({"zero_optimization": SHARDED}))
     output = place / "zero-3"
     train(2, arguments(place, output, **ZERO_3), output)
     return output
@@ -103,6 +112,37 @@ def test_a_sharded_run_goes_on_with_more_ranks(place: Path, reference: Path) -> 
     train(1, arguments(place, output, "--max-steps", "6", **one), output)
     train(2, arguments(place, output, "--resume", **one, sequence_parallel=2), output)
     assert losses(output) == pytest.approx(losses(reference), rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_bf16_trains_at_every_stage_nearly_as_fp32(place: Path, reference: Path, stage: int) -> None:
+    output = place / f"bf16-{stage}"
+    train(1, arguments(place, output, "--max-steps", "2", engine="deepspeed", dtype="bf16", zero_stage=stage), output)
+    assert losses(output) == pytest.approx(losses(reference)[:2], rel=2e-2)
+    assert {tensor.dtype for tensor in weights(output).values()} == {torch.bfloat16}
+
+
+def _where_leaving_waits(*arguments: Any) -> None:
+    """A rank whose process group is left as NCCL's is: not before the other ranks leave it too."""
+    torch.distributed.destroy_process_group = lambda: time.sleep(1000)
+    train_rank(*arguments)
+
+
+def test_a_rank_that_fails_alone_says_why_and_ends_without_the_others(place: Path) -> None:
+    shutil.copytree(place / "build", place / "changed-for-one")
+    shard = next((place / "changed-for-one" / "packs").iterdir())
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    output = place / "failed-alone"
+    options = arguments(place, output)
+    options[1] = str(place / "changed-for-one")
+    # Packs are compared by rank 0, the plan by rank 1, which waits for the first.
+    port = str(free_port())
+    ranks = start(_where_leaving_waits, [(rank, 2, port, options, output.with_suffix(f".{rank}")) for rank in range(2)])
+    codes = finish(ranks, timeout=30)
+    assert codes[0] == 2
+    assert f"error: {shard}: is not the file that the build wrote" in output.with_suffix(".0").read_text()
+    assert codes[1] not in (0, None)
 
 
 @pytest.mark.parametrize("stage", [1, 3])

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from tests.trainer import runs
 from tests.trainer.builds import VOCABULARY, write_build, write_model_config
 from tests.trainer.processes import free_port
-from tests.trainer.runs import NUM_STEPS, losses, metrics
+from tests.trainer.runs import NUM_STEPS, STEP, losses, metrics
 from trainer.__main__ import main
 
 pytestmark = pytest.mark.torch
@@ -185,10 +185,31 @@ def test_a_second_run_into_the_same_folder_is_refused(
 def test_a_checkpoint_of_another_plan_is_not_resumed(
     place: Path, reference: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_build(place / "other", [[[(8, 2)], [(9, 2)], [(8, 3)], [(8, 1)]]] * NUM_STEPS, packs_per_step=4)
+    # Other packs of the same sizes and normalizers.
+    write_build(place / "other", [*[STEP] * (NUM_STEPS - 1), STEP[:3]], packs_per_step=4, first=100)
     options = arguments(place, reference, "--resume")
     options[1] = str(place / "other")
     assert "was written with plan" in refused(capsys, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "value"),
+    [("rope_base_factor", 1.0, 2.0), ("max_positions", None, 512), ("dtype", "fp32", "bf16")],
+)
+def test_a_checkpoint_of_another_model_is_not_resumed(
+    place: Path, reference: Path, capsys: pytest.CaptureFixture[str], name: str, before: object, value: object
+) -> None:
+    message = refused(capsys, arguments(place, reference, "--resume", **{name: value}))
+    assert f"was written with {name} {before!r}, this run has {value!r}" in message
+
+
+def test_a_checkpoint_of_a_model_from_elsewhere_is_not_resumed(
+    place: Path, reference: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = arguments(place, reference, "--resume")
+    options[3] = str(write_model_config(place / "other-model"))
+    message = refused(capsys, options)
+    assert f"was written with model '{place / 'model'}', this run has '{place / 'other-model'}'" in message
 
 
 def test_packs_longer_than_the_models_positions_or_of_another_vocabulary_are_refused(
