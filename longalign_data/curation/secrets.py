@@ -48,6 +48,7 @@ _NAME = re.compile(r"(?i)(?:key|secret|token|passwd|password|passphrase|pwd|cred
 
 
 _END = r"(?![A-Za-z0-9_-])"
+_BARE_VALUE = r"[ \t]{0,3}([A-Za-z0-9+/_!@#-]{16,256}+={0,2}+)[ \t\r]{0,4}$"
 # A pattern begins with literal characters and looks back over them: the engine then skips to the places where they stand.
 _RULES = (
     _Rule(
@@ -95,12 +96,8 @@ _RULES = (
         _JUDGED,
     ),
     _Rule("assignment", ('"', "'"), re.compile(r"[=:>]\s{0,3}[\"']([^\"'\s]{16,256})[\"']"), _ASSIGNED),
-    _Rule(
-        "assignment",
-        ("=", ":"),
-        re.compile(r"[=:][ \t]{0,3}([A-Za-z0-9+/_!@#-]{16,256}+={0,2}+)[ \t\r]{0,4}$", re.MULTILINE),
-        _BARE,
-    ),
+    _Rule("assignment", ("=",), re.compile("=" + _BARE_VALUE, re.MULTILINE), _BARE),
+    _Rule("assignment", (":",), re.compile(":" + _BARE_VALUE, re.MULTILINE), _BARE),
 )
 _NO_SECRET = re.compile(
     r"(?i)example|sample|dummy|placeholder|changeme|xxxx|your[_-]|test|\.\.\.|://|^[a-z_.:/-]+$|^[^0-9]+$"
