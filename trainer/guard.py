@@ -22,6 +22,10 @@ SKIPPED_AT_MOST = 5
 """Steps skipped in a row before the run ends: then it is not the data."""
 
 
+class BadStepError(LongAlignError):
+    """A step that ends the run. Every rank raises it, and the weights are those before the step."""
+
+
 class Guard:
     """Judges steps. `recent` are the losses of the last sound steps, newest last; a checkpoint keeps them, so that a resumed
     run judges as the uninterrupted one."""
@@ -34,7 +38,7 @@ class Guard:
 
     def judge(self, step: int, loss: float, pack_ids: Sequence[str], of_packs: Tensor) -> str | None:
         """None for a sound loss; else why the step is to be skipped. `of_packs` [K] are the sums of its packs. Raises
-        LongAlignError where the run is to stop."""
+        BadStepError where the run is to stop."""
         reason = self._fault(loss)
         if reason is None:
             return None
@@ -47,13 +51,13 @@ class Guard:
         self.recent.append(loss)
 
     def reject(self, step: int, reason: str, pack_ids: Sequence[str]) -> str:
-        """The reason with the step's packs, where the step is to be skipped. Raises LongAlignError where the run is to stop."""
+        """The reason with the step's packs, where the step is to be skipped. Raises BadStepError where the run is to stop."""
         named = f"packs of the step: {', '.join(pack_ids)}"
         self._skipped += 1
         if self._skip and self._skipped <= SKIPPED_AT_MOST:
             return f"{reason}; {named}"
         after = f" after {SKIPPED_AT_MOST} skipped steps" if self._skip else ""
-        raise LongAlignError(
+        raise BadStepError(
             f"step {step}: {reason}, so training stops{after}; the weights are still those before this step; {named}. "
             "Look at these packs; then go on with --resume, with a lower learning_rate, with on_bad_step: skip, or with "
             "another spike_factor"

@@ -32,7 +32,7 @@ from trainer.batch import micro_batch
 from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json
 from trainer.config import TrainConfig, learning_rate
 from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, World
-from trainer.guard import Guard, out_of_memory
+from trainer.guard import BadStepError, Guard, out_of_memory
 from trainer.loss import Objective
 from trainer.metrics import Meter
 from trainer.probe import probe
@@ -119,24 +119,36 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     vocabulary = objective.model.config.get_text_config().vocab_size
     meter = Meter(objective, reader, world, config)
     described = _described(asked, world, reader, facts, attention_name) | {"peak_flops": meter.peak}
+    kept = start.step
+
+    def keep(done: int) -> None:
+        noted = facts | {"step": done, "recent_losses": list(guard.recent)}
+        save_checkpoint(worker, asked.output, world, noted, keep=config.keep_checkpoints)
+
     with _reporting(asked, world, described, start.step, stop) as report:
         for step in range(start.step, stop):
-            metrics = train_step(
-                worker,
-                reader,
-                world,
-                guard,
-                meter,
-                step=step,
-                rate=learning_rate(config, step, num_steps),
-                seed=config.seed,
-                vocabulary=vocabulary,
-            )
+            try:
+                metrics = train_step(
+                    worker,
+                    reader,
+                    world,
+                    guard,
+                    meter,
+                    step=step,
+                    rate=learning_rate(config, step, num_steps),
+                    seed=config.seed,
+                    vocabulary=vocabulary,
+                )
+            except BadStepError:
+                # Without ZeRO, DeepSpeed has taken a step whose gradient is found bad.
+                if step != kept and not (config.engine == "deepspeed" and config.zero_stage == 0):
+                    keep(step)
+                raise
             report(metrics)
             done = step + 1
             if done == stop or (config.checkpoint_every and done % config.checkpoint_every == 0):
-                noted = facts | {"step": done, "recent_losses": list(guard.recent)}
-                save_checkpoint(worker, asked.output, world, noted, keep=config.keep_checkpoints)
+                keep(done)
+                kept = done
     weights = worker.weights(objective.model)
     if world.rank == 0:
         model.export(asked.model, objective.model, weights, asked.output / "model", config.lora)

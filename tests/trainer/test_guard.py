@@ -39,13 +39,14 @@ def test_a_step_that_is_not_finite_stops_the_run_with_its_packs_and_leaves_the_w
     place: Path, spoiled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = place / "stopped-at-nan"
-    assert main(runs.options(spoiled, place / "model", output, checkpoint_every=1), {}) == 1
+    assert main(runs.options(spoiled, place / "model", output), {}) == 1
     message = capsys.readouterr().err
     assert "step 3: the loss is nan because of pack pack-13, so training stops" in message
     assert "packs of the step: pack-12, pack-13, pack-14, pack-15" in message
     assert "Traceback" not in message
     assert len(losses(output)) == 3
-    # The checkpoint before it can go on without it.
+    # It left a checkpoint from which the run can go on without it.
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-00000003"]
     assert (
         main(runs.options(spoiled, place / "model", output, "--resume", "--max-steps", "5", on_bad_step="skip"), {})
         == 0

@@ -146,12 +146,17 @@ def test_a_rank_that_fails_alone_says_why_and_ends_without_the_others(place: Pat
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_a_bad_step_is_skipped_on_sharded_ranks(place: Path, alike: Path, spoiled: Path, stage: int) -> None:
+def test_a_bad_step_stops_sharded_ranks_with_a_checkpoint_and_is_skipped_from_there(
+    place: Path, alike: Path, spoiled: Path, stage: int
+) -> None:
     """All steps hold the same packs and the rate is constant, so a step left out is a loss that comes twice."""
     sound, output = (place / f"{name}-{stage}" for name in ("sound", "skipped"))
     asked = {"engine": "deepspeed", "zero_stage": stage, "schedule": "constant", "on_bad_step": "skip", "max_steps": 6}
-    for build, folder in ((alike, sound), (spoiled, output)):
-        train(2, runs.options(build, place / "model", folder, **asked), folder)
+    train(2, runs.options(alike, place / "model", sound, **asked), sound)
+    stopping = runs.options(spoiled, place / "model", output, **asked | {"on_bad_step": "stop"})
+    assert finish(start_training(2, stopping, output)) == [1, 1]
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-00000003"]
+    train(2, runs.options(spoiled, place / "model", output, "--resume", **asked), output)
     lines = metrics(output)
     assert [line["step"] for line in lines if "skipped" in line] == [3]
     assert "because of pack pack-13; packs of the step: pack-12, pack-13, pack-14, pack-15" in lines[3]["skipped"]
