@@ -47,6 +47,12 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--teacher-url", help="Base URL of the teacher's server, when it is not the provider's own."),
 ]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout", min=1.0, help="Seconds that one live request may take before it is given up and sent again."
+    ),
+]
 PricesOption = Annotated[
     Path | None,
     typer.Option("--prices", help="A price file of your own, over the one in the package.", show_default=False),

@@ -20,6 +20,7 @@ from longalign_data.cli.arguments import (
     RecipeArg,
     Schedule,
     ScheduleOption,
+    TimeoutOption,
     UrlOption,
     WorkersOption,
 )
@@ -55,6 +56,7 @@ def build(
     concurrency: ConcurrencyOption = 64,
     schedule: ScheduleOption = Schedule.live,
     teacher_url: UrlOption = None,
+    timeout: TimeoutOption = 600.0,
     max_usd: MaxUsdOption = None,
     prices: PricesOption = None,
     limit: LimitOption = None,
@@ -67,7 +69,9 @@ def build(
     the data.
     """
     ray_address = address if engine is EngineName.ray else None
-    _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, None, ray_address, limit)
+    _run(
+        recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, None, ray_address, limit, timeout
+    )
 
 
 def _stage_command(stage: str, summary: str) -> Callable[..., None]:
@@ -91,10 +95,11 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         concurrency: ConcurrencyOption = 64,
         schedule: ScheduleOption = Schedule.live,
         teacher_url: UrlOption = None,
+        timeout: TimeoutOption = 600.0,
         max_usd: MaxUsdOption = None,
         prices: PricesOption = None,
     ) -> None:
-        _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, stage, None)
+        _run(recipe, output, workers, concurrency, schedule, teacher_url, max_usd, prices, stage, None, None, timeout)
 
     chosen: Callable[..., None] = paid_command if stage == "generate" else command
     chosen.__doc__ = summary
@@ -113,6 +118,7 @@ def _run(
     only: str | None,
     ray_address: str | None,
     limit: int | None = None,
+    timeout_s: float = 600.0,
 ) -> None:
     import os
 
@@ -145,7 +151,7 @@ def _run(
             run=run,
             progress=progress,
             teacher=lambda: _teacher(
-                loaded.recipe.generate, teacher_url, concurrency, build_folder(loaded, output).ledger
+                loaded.recipe.generate, teacher_url, concurrency, timeout_s, build_folder(loaded, output).ledger
             ),
             only=only,
             spending=spending,
@@ -186,7 +192,7 @@ def _as_typed(tool: str) -> str:
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
-def _teacher(generate: "Generate", url: str | None, concurrency: int, ledger: Path) -> "Teacher":
+def _teacher(generate: "Generate", url: str | None, concurrency: int, timeout_s: float, ledger: Path) -> "Teacher":
     from longalign_data.teachers.table import PROVIDERS, load_teacher
 
     known = connection_of(generate.teacher, url)
@@ -198,6 +204,7 @@ def _teacher(generate: "Generate", url: str | None, concurrency: int, ledger: Pa
         generate.teacher,
         api_key=known.api_key,
         base_url=known.base_url,
+        timeout_s=timeout_s,
         concurrency=concurrency,
         calls_per_document=1 + generate.answers_per_document * (2 if generate.paid_checks.judge else 1),
     )

@@ -173,6 +173,16 @@ def test_what_is_out_in_a_batch_is_not_bought_again_in_another_way(
     asked.build(server.url, tmp_path / "out")
 
 
+def test_a_request_that_takes_longer_than_it_may_is_sent_again(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, server = corpus("openai", count=4), serve(faults=[{"kind": "timeout", "attempts": 1, "seconds": 100.0}])
+    began = time.monotonic()
+    asked.build(address(server, "openai"), tmp_path / "out", "--timeout", "1")
+    assert time.monotonic() - began < 100
+    assert len(texts(tmp_path / "out")) == 4
+
+
 def test_a_document_that_was_cut_is_asked_again_once_that_is_taken_back(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
 ) -> None:
