@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from longalign_data.catalog import Card, builtin_cards, load_card
@@ -727,7 +727,11 @@ def test_many_broken_objects_take_time_by_their_number_alone(tmp_path: Path) -> 
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.binary(max_size=400), where=st.integers(0, 300))
+@given(
+    data=st.binary(max_size=400) | st.text(alphabet='[]{}",:a\\ ', max_size=40).map(str.encode),
+    where=st.integers(0, 300),
+)
+@example(data=b"} ", where=38)
 def test_no_bytes_inside_a_json_array_stop_the_reader(tmp_path: Path, data: bytes, where: int) -> None:
     whole = b'[{"content": "one [x] \\" {", "title": "a"}, {"content": "two"}]'
     path = tmp_path / "a.json"

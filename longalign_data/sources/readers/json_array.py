@@ -143,7 +143,8 @@ class _Brackets:
             sign = match[0]
             if self.depth == 1 and sign != b'"' and self._stray is not None:
                 begin, self._stray = self._stray, None
-                return match.start(), (begin, b"")
+                # A closing brace here is part of what is no element; left where it stands, it would be met for ever.
+                return match.end() if sign == b"}" else match.start(), (begin, b"")
             at = match.end()
             if sign == b'"':
                 self._quoted = True
