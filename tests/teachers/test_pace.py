@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -58,15 +59,19 @@ def test_the_level_follows_a_server_that_takes_less_and_then_more() -> None:
     assert 19 < sum(more) / len(more) <= 26
 
 
-PHASE_S, WARM_UP_S, LATENCY_S = 60.0, 15.0, 0.8
+PHASE_S, WARM_UP_S, LATENCY_S = 30.0, 10.0, 0.8
+WAY_S = 0.005
+"""From us to the server, and back, on average."""
 
 
 class Throttling:
-    """A server that takes `places[n]` requests at once in the n-th minute, or so many a second, and notes what it said
-    when. `tells` puts the limit into the headers."""
+    """A server that takes `places[n]` requests at once in the n-th phase, or so many a second, and notes what it said
+    when. Limits a minute stand in its headers; where places are the limit, it asks to wait `wait_s`."""
 
-    def __init__(self, *, at_once: tuple[int, ...] = (), per_minute: tuple[int, ...] = ()) -> None:
-        self.at_once, self.per_minute = at_once, per_minute
+    def __init__(
+        self, *, at_once: tuple[int, ...] = (), per_minute: tuple[int, ...] = (), wait_s: float = LATENCY_S / 2
+    ) -> None:
+        self.at_once, self.per_minute, self.wait_s = at_once, per_minute, wait_s
         self.said: list[tuple[float, int]] = []
         self._busy = 0
         self._bucket = (0.0, 0.0)
@@ -86,7 +91,7 @@ class Throttling:
     async def ask(self) -> tuple[int, dict[str, str]]:
         if self.at_once and self._busy >= self._limit(self.at_once):
             self.said.append((self.now(), 429))
-            return 429, {"retry-after": str(LATENCY_S / 2)}
+            return 429, {"retry-after": str(self.wait_s)}
         if self.per_minute:
             limit = self._limit(self.per_minute)
             if self._left(limit) < 1:
@@ -109,10 +114,13 @@ class Throttling:
 
 async def ask_for(server: Throttling, seconds: float, ceiling: int) -> None:
     pace = Pace(ceiling)
+    chance = Random(7)
 
     async def attempt() -> dict[str, Any] | Fault:
         ticket = await pace.enter(num_tokens=100, is_begun=False)
+        await asyncio.sleep(chance.expovariate(1 / WAY_S))
         status, headers = await server.ask()
+        await asyncio.sleep(chance.expovariate(1 / WAY_S))
         fault = None if status == 200 else fault_of_status(status, "slow down", headers)
         wait_s = fault.wait_s if fault else None
         pace.leave(ticket, succeeded=fault is None, is_load=fault is not None, wait_s=wait_s, headers=headers)
@@ -137,6 +145,15 @@ def test_a_server_that_throttles_and_changes_its_mind_is_used_to_the_full_and_ra
         ideal = server.at_once[phase] / LATENCY_S if server.at_once else server.per_minute[phase] / 60
         assert said[200] / (stop - start) > 0.95 * ideal
         assert said[429] < 0.02 * said.total()
+
+
+def test_a_try_at_more_that_is_refused_makes_nobody_else_wait() -> None:
+    server = Throttling(at_once=(16,), wait_s=20.0)
+    run_in_virtual_time(ask_for(server, 200.0, ceiling=64))
+    # Until the level is found, everybody waits.
+    said = Counter(status for when, status in server.said if 120 <= when < 200)
+    assert said[429] > 0
+    assert said[200] / 80 > 0.95 * 16 / LATENCY_S
 
 
 def test_without_refusals_the_level_rises_to_its_ceiling() -> None:
