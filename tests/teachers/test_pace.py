@@ -251,6 +251,32 @@ def test_marking_stops_where_it_does_not_pay_and_never_starts_for_one_call_or_sh
     assert not mark.should_mark("a new " + long)
 
 
+def test_the_time_until_a_lost_reply_is_booked_is_not_counted_against_the_deadline() -> None:
+    line = Line(Connection(retry_s=60.0))
+    request = TeacherRequest(model="m", document="d", instruction="i", max_tokens=5)
+    heard: list[str] = []
+
+    class Watching:
+        async def sending(self) -> None:
+            heard.append("sending")
+
+        async def lost(self) -> None:
+            heard.append("lost")
+            await asyncio.sleep(3600)  # as for money that other requests have set aside
+
+    async def send() -> tuple[Raw, dict[str, str]]:
+        if heard.count("sending") < 3:
+            raise ConnectionError("away for a moment")
+        return {"text": "ok"}, {}
+
+    def fault_of(error: Exception) -> Fault:
+        return Fault(reason="unavailable", message=str(error), retryable=True, may_be_billed=True)
+
+    ask = line.ask(request, send, fault_of=fault_of, is_begun=lambda: False, watch=Watching())
+    assert run_in_virtual_time(ask) == {"text": "ok"}
+    assert heard == ["sending", "lost", "sending", "lost", "sending"]
+
+
 def test_the_time_in_the_queue_is_not_counted_against_the_deadline() -> None:
     line = Line(Connection(concurrency=1, retry_s=60.0))
     request = TeacherRequest(model="m", document="d", instruction="i", max_tokens=5)
