@@ -85,9 +85,9 @@ def sql(
     """
     from longalign_data.errors import UserError
     from longalign_data.explore import named as questions
+    from longalign_data.explore.prompt import prompt
     from longalign_data.explore.results import TABLE_ROWS, render
     from longalign_data.explore.sql import connect, run_query
-    from longalign_data.explore.prompt import prompt
 
     if list_:
         known = questions.questions().values()
