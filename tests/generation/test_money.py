@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from longalign_data.errors import BudgetError, BuildError
 from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, unheard
+from longalign_data.generation.estimate import calibrate
 from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
 from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.fake import FakeServer
 from longalign_data.teachers.prices import Rate, Tier, load_prices
-from tests.asked import PRICES, address, longalign
+from tests.asked import PRICES, RECIPE, address, longalign
 
 
 @pytest.fixture
@@ -225,6 +228,16 @@ def test_the_estimate_from_a_pilot_is_near_the_meter(
     after = longalign("estimate", *common)
     assert "replies in this build's ledger" in after
     assert likely(after, way) == pytest.approx(bill, rel=0.05)
+
+
+def test_no_reply_is_estimated_longer_than_the_recipe_allows() -> None:
+    recipe = Recipe.model_validate(
+        yaml.safe_load(RECIPE.replace("COUNT", "4").replace("PROVIDER", "openai, model: m, max_answer_tokens: 50"))
+    )
+    known = calibrate(recipe, ["en"], observations=[], outputs={}, origin="")
+    assert {kind: found.likely for kind, found in known.outputs.items()} == {
+        "question": 250, "answer": 50, "closed-book": 50, "judge": 150
+    }  # fmt: skip
 
 
 def test_a_trial_tells_the_estimate_how_long_replies_are(
