@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from longalign_data.engine import Progress
 from longalign_data.errors import BudgetError, TeacherError
 from longalign_data.generation.budget import Booking
-from longalign_data.generation.exchange import Plan, follow
+from longalign_data.generation.exchange import Finished, Plan, Rejected, follow
 from longalign_data.generation.ledger import Call, Ledger, Named
 from longalign_data.generation.telling import telling
 from longalign_data.records import Document
@@ -92,6 +92,7 @@ class _Asker:
     held: list[tuple[Call, TeacherError, Document]] = field(default_factory=list)
     has_answers: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     read: deque[Document] = field(default_factory=deque)
 
     async def work(self, documents: Iterator[Document]) -> None:
@@ -108,12 +109,17 @@ class _Asker:
             return self.read.popleft() if self.read else None
 
     async def _document(self, document: Document) -> None:
-        # A teacher on this machine never waits; without this an interruption would only be seen at the end.
-        await asyncio.sleep(0)
-        while isinstance(step := follow(document, self.plan, self.ledger), Call):
+        while isinstance(step := await self._step(document), Call):
             if self.abort or not await self._ask(step, document):
                 return
         self._done(document)
+
+    async def _step(self, document: Document) -> Call | Finished | Rejected:
+        # One at a time, with a breath before each: replies come in bursts, and a long document takes milliseconds. A teacher on
+        # this machine never waits; without the breath an interruption would only be seen at the end.
+        async with self.turn:
+            await asyncio.sleep(0)
+            return follow(document, self.plan, self.ledger)
 
     def _done(self, document: Document) -> None:
         self.num_done += 1
