@@ -39,14 +39,15 @@ class Ticket:
 
 @dataclass(slots=True)
 class _Budget:
-    """A limit per minute that fills continuously."""
+    """A limit per minute that fills continuously, to `holds` at most."""
 
     limit: float
     level: float
     at: float
+    holds: float
 
     def now(self, now: float) -> float:
-        return min(self.limit, self.level + (now - self.at) * self.limit / 60)
+        return min(self.holds, self.level + (now - self.at) * self.limit / 60)
 
     def wait(self, cost: float, now: float) -> float:
         """Seconds until `cost` is there; a cost beyond the limit waits for a nearly full one."""
@@ -197,11 +198,12 @@ class Pace:
                 known = self._budgets.get(name)
                 if known is None:
                     under_way = sum(ticket.cost if name == "tokens" else 1 for ticket in self._inside)
-                    self._budgets[name] = _Budget(limit, left - under_way, now)
+                    self._budgets[name] = _Budget(limit, left - under_way, now, _holds(name, limit, left))
                     continue
                 reckoned = min(known.now(now), limit)
                 level = left if left < reckoned else reckoned + _TRUST * (left - reckoned)
-                self._budgets[name] = _Budget(limit, level, now)
+                seen = known.holds if known.limit == limit else 0.0
+                self._budgets[name] = _Budget(limit, level, now, max(seen, _holds(name, limit, left)))
         return told
 
     def _admit(self) -> None:
@@ -229,6 +231,12 @@ class Pace:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(max(seconds, _TICK_S), self._admit)
+
+
+def _holds(name: str, limit: float, left: float) -> float:
+    """How much a budget holds, by what a header says is left. Servers hold less than a minute's requests, some a few seconds';
+    after a moment in which nothing was sent no more is there than has ever been left. Of tokens one request may need more."""
+    return max(1.0, left) if name == "requests" else limit
 
 
 _HEADERS = {

@@ -194,6 +194,25 @@ def test_no_request_is_sent_beyond_the_input_tokens_that_the_headers_leave() -> 
     assert asyncio.run(spend()) == (3, True)
 
 
+def test_after_a_pause_no_more_is_sent_at_once_than_has_ever_been_left() -> None:
+    async def burst() -> int:
+        pace = Pace(64, level=64.0)
+        names = ("anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining")
+        for left in ("12", "20", "7"):
+            headers = dict(zip(names, ("6000", left), strict=True))
+            pace.leave(await pace.enter(num_tokens=1, is_begun=False), succeeded=True, headers=headers)
+        await asyncio.sleep(30)
+        waiting = [asyncio.create_task(pace.enter(num_tokens=1, is_begun=False)) for _ in range(60)]
+        await asyncio.sleep(0.001)
+        num_sent = sum(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return num_sent
+
+    assert run_in_virtual_time(burst()) == 20
+
+
 def test_requests_about_a_document_that_was_just_seen_go_first() -> None:
     async def order() -> list[str]:
         pace = Pace(1)
