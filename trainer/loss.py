@@ -1,10 +1,10 @@
 """The exact loss: sum(w * CE) over target rows, without ever holding the logits of a pack.
 
-In: a stock causal LM and a `MicroBatch`. Out: one scalar, the *sum* over the pack; whoever calls divides by Z of the step.
-A 64k pack with 2% targets reaches the head with 1,300 rows instead of 65,536, and no more than `chunk_rows` of them at once.
+In: hidden states of the rows that predict a target, their labels and weights. Out: one scalar, the *sum* over the pack; whoever
+calls divides by Z of the step. A 64k pack with 2% targets has 1,300 such rows out of 65,536, and the logits of no more than
+`chunk_rows` of them exist at once.
 """
 
-import contextlib
 from typing import Any
 
 import torch
@@ -12,9 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from transformers import PreTrainedModel
-
-from trainer.batch import MicroBatch
 
 VOCABULARY_BLOCK = 16384
 """Tokens of the vocabulary whose gradient exists in the head's own dtype at once: 0.13 GB at a width of 4,096 in bf16."""
@@ -39,14 +36,19 @@ class WeightedCrossEntropy(nn.Module):
 
     def forward(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """`hidden` [R, H], `labels` and `weights` (fp64) [R] -> the weighted sum, a scalar in fp32 (fp64 for an fp64 model)."""
+        losses = self.row_by_row(hidden, labels, weights)
+        self.row_losses = losses.detach()
+        return losses.sum()
+
+    def row_by_row(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """w * CE of every row, [R]."""
         device = hidden.device.type
         # A function of our own is not reached by autocast.
         compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         losses: Tensor = _ChunkedLosses.apply(  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
             hidden, self.weight, self.bias, labels, weights, self.chunk_rows, compute
         )
-        self.row_losses = losses.detach()
-        return losses.sum()
+        return losses
 
 
 class _ChunkedLosses(Function):
@@ -125,39 +127,3 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         return
     for some, into in zip(left.split(VOCABULARY_BLOCK, dim=1), total.split(VOCABULARY_BLOCK), strict=True):
         into += some.t() @ right
-
-
-class Objective(nn.Module):
-    """Model and loss as the one module that engines wrap: `forward(batch)` is l = sum(w * CE) of a pack."""
-
-    def __init__(self, model: PreTrainedModel, *, chunk_rows: int, offload: bool = False) -> None:
-        super().__init__()
-        self.model = model
-        self._offload = offload
-        self.loss = WeightedCrossEntropy(model.get_output_embeddings(), chunk_rows=chunk_rows)
-
-    def forward(self, batch: MicroBatch) -> Tensor:
-        # With checkpointed layers, all that is saved outside of them is their inputs.
-        keep = (
-            torch.autograd.graph.save_on_cpu(pin_memory=batch.input_ids.is_cuda)
-            if self._offload
-            else contextlib.nullcontext()
-        )
-        with keep:
-            hidden = self.model.get_decoder()(**model_inputs(batch)).last_hidden_state
-        loss: Tensor = self.loss(hidden[0].index_select(0, batch.target_rows), batch.labels, batch.weights)
-        return loss
-
-
-def model_inputs(batch: MicroBatch) -> dict[str, object]:
-    """What a stock model gets: no mask, and the borders under the names that Transformers hands on to attention."""
-    return {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "attention_mask": None,
-        "use_cache": False,
-        "cu_seq_lens_q": batch.cu_seqlens,
-        "cu_seq_lens_k": batch.cu_seqlens,
-        "max_length_q": batch.max_seqlen,
-        "max_length_k": batch.max_seqlen,
-    }

@@ -17,8 +17,9 @@ from tests.trainer.processes import finish, start
 from trainer import attention
 from trainer.batch import micro_batch
 from trainer.config import TrainConfig
-from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, World, deepspeed_settings, prepare_deepspeed
-from trainer.loss import Objective
+from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings
+from trainer.objective import Objective
+from trainer.world import World, prepare_deepspeed
 
 CPU = torch.device("cpu")
 OFFLOADS: dict[str, dict[str, Any]] = {

@@ -14,9 +14,10 @@ from tests.trainer.builds import VOCABULARY, tiny_llama, write_build
 from trainer import attention
 from trainer.batch import micro_batch
 from trainer.config import TrainConfig
-from trainer.engine import TorchEngine, World
-from trainer.loss import Objective
+from trainer.engine import TorchEngine
 from trainer.model import checkpoint_activations
+from trainer.objective import Objective
+from trainer.world import World
 
 pytestmark = pytest.mark.torch
 

@@ -9,7 +9,7 @@ import pytest
 from longalign_data.packing.again import pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
 from tests.trainer.builds import write_build, write_model_config
-from trainer.compare import METHODS, deal, main, replan, replay, split, summary, works
+from trainer.tools.compare import METHODS, deal, main, replan, replay, split, summary, works
 
 pytestmark = pytest.mark.torch
 

@@ -17,11 +17,12 @@ from longalign_data.packing.again import pack_again
 from longalign_data.packing.reader import open_packs
 from trainer import attention
 from trainer.__main__ import main
-from trainer.compare import METHODS, held_out_loss, replan, split
 from trainer.config import load_config
-from trainer.engine import TorchEngine, World
-from trainer.loss import Objective
+from trainer.engine import TorchEngine
+from trainer.objective import Objective
 from trainer.probe import probe
+from trainer.tools.compare import METHODS, held_out_loss, replan, split
+from trainer.world import World
 
 pytestmark = [
     pytest.mark.torch,
