@@ -22,6 +22,11 @@ from trainer.config import TrainConfig
 from trainer.world import World
 
 
+def loss_scale(world: World, normalizer: float) -> float:
+    """What the sum of a pack is multiplied with before its backward, in a step of this Z."""
+    return world.ranks / normalizer
+
+
 def _always(loss: Tensor) -> bool:
     return True
 

@@ -31,7 +31,7 @@ from trainer import model
 from trainer.batch import micro_batch
 from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json
 from trainer.config import TrainConfig, learning_rate
-from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings
+from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings, loss_scale
 from trainer.guard import BadStepError, Guard, memory
 from trainer.measure import logs
 from trainer.measure.metrics import Meter
@@ -193,7 +193,7 @@ def train_step(
         batch = micro_batch(pack, world.device, vocabulary, part=world.part, parts=world.parts)
         of_packs[1, micro * ranks + rank] = 0 if pack is None else pack.num_tokens / world.parts
         with memory("pack", world.rank, step, pack), meter.under(micro):
-            worker.accumulate(batch, world.ranks / info.normalizer, last=micro == accumulation - 1, sound=sound)
+            worker.accumulate(batch, loss_scale(world, info.normalizer), last=micro == accumulation - 1, sound=sound)
         meter.add(pack, batch)
     with memory("update", world.rank, step):
         norm = worker.step(rate)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.reader import PackBatch
 from trainer.batch import MicroBatch, micro_batch
-from trainer.engine import Engine
+from trainer.engine import Engine, loss_scale
 from trainer.model import mixing
 from trainer.objective import Objective, model_inputs
 from trainer.world import World
@@ -156,7 +156,7 @@ def calibrate(make: Callable[[nn.Module], Engine], world: World, accumulation: i
     packs = world.ranks * accumulation
     for micro in range(accumulation):
         gradient = torch.tensor(float(micro * world.ranks + world.rank + 1), device=world.device)
-        engine.accumulate(gradient, world.ranks / packs, last=micro == accumulation - 1)
+        engine.accumulate(gradient, loss_scale(world, packs), last=micro == accumulation - 1)
     found = float(engine.gradient(dummy.parameter).float().mean())
     engine.close()
     wanted = (packs + 1) / 2
