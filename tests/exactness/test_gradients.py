@@ -169,7 +169,7 @@ def test_the_loss_never_makes_logits_for_rows_without_a_target(tmp_path: Path) -
 
     class Watch(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's signature
-            if function is F.cross_entropy:
+            if function is F.linear and args[1].shape[0] == VOCABULARY:
                 seen.append(args[0].shape[0])
             return function(*args, **(kwargs or {}))
 

@@ -59,7 +59,7 @@ GRID = whole_grid() if os.environ.get("LONGALIGN_EXACTNESS") else some_of_the_gr
 FAULTY = [
     Case(stage=-1, readers=2, parts=1, accumulation=2, alpha=1.0, fault="mean of means"),
     Case(stage=-1, readers=2, parts=1, accumulation=2, alpha=1.0, fault="M of the micro-batch"),
-    Case(stage=-1, readers=2, parts=1, accumulation=2, alpha=1.0, fault="device_count"),
+    Case(stage=-1, readers=4, parts=1, accumulation=1, alpha=1.0, fault="device_count"),
     Case(stage=3, readers=2, parts=1, accumulation=2, alpha=1.0, fault="divided by accumulation"),
     Case(stage=3, readers=1, parts=2, accumulation=4, alpha=1.0, fault="the P factor"),
     Case(stage=1, readers=1, parts=2, accumulation=4, alpha=1.0, fault="the P factor"),

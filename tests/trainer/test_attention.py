@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
@@ -29,11 +30,13 @@ from transformers import (
 from longalign_data.errors import UserError
 from tests.trainer.builds import VOCABULARY, tiny_llama
 from trainer import attention
+from trainer.batch import micro_batch
 from trainer.config import TrainConfig
 from trainer.engine import TorchEngine
 from trainer.model import load_config, load_model, mixing
 from trainer.objective import Objective
 from trainer.probe import probe
+from trainer.tools.fit_work_model import random_pack
 from trainer.world import World
 
 pytestmark = pytest.mark.torch
@@ -108,6 +111,34 @@ def test_a_stock_model_on_a_pack_gives_what_each_sequence_alone_gives() -> None:
     logits = packed(input_ids=ids[None], position_ids=positions[None], cu_seq_lens_q=BORDERS, max_length_q=13).logits[0]
     for start, end in zip(BORDERS[:-1].tolist(), BORDERS[1:].tolist(), strict=True):
         torch.testing.assert_close(logits[start:end], alone(input_ids=ids[None, start:end]).logits[0])
+
+
+def test_whether_a_batch_is_a_whole_pack_is_known_without_asking_the_device() -> None:
+    """Borders that hold no values stand for a device that would have to be waited for."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        spread = attention.across(dist.group.WORLD, lambda module, query, *rest, **options: (query, None))
+    finally:
+        dist.destroy_process_group()
+    query = torch.randn(1, 4, 26, 8)
+    options = {"cu_seq_lens_q": BORDERS.to("meta"), "max_length_q": 13, "pack_tokens": 26}
+    assert spread(nn.Module(), query, query, query, None, **options)[0] is query
+    del options["pack_tokens"]
+    with pytest.raises(RuntimeError, match="meta"):
+        spread(nn.Module(), query, query, query, None, **options)
+
+
+def test_a_stock_model_hands_the_size_of_the_pack_on() -> None:
+    seen: list[object] = []
+
+    def noting(*given: Any, **options: Any) -> tuple[Tensor, None]:
+        seen.append(options.get("pack_tokens"))
+        return attention.sdpa_by_sequence(*given, **options)
+
+    AttentionInterface.register("noting", noting)
+    objective = Objective(tiny_llama("noting"), chunk_rows=64)
+    objective(micro_batch(random_pack((30, 20), VOCABULARY, target_share=0.5), CPU, VOCABULARY))
+    assert seen == [50, 50]
 
 
 def test_a_backend_that_cannot_run_here_is_refused_with_those_that_can() -> None:
