@@ -67,7 +67,7 @@ class TrainConfig(yamlfile.Strict):
     loss: Literal["chunked", "liger"] = "chunked"
     """Our own in plain PyTorch, or Liger's fused kernels (the extra `liger`, a GPU); both give the same."""
     loss_chunk_rows: Annotated[int, Field(ge=1)] = 512
-    """Target rows whose logits exist at once; 512 rows of a 152k vocabulary are 0.3 GB in fp32, and about four copies live."""
+    """Target rows whose logits exist at once; 512 rows of a 152k vocabulary are 0.3 GB in fp32, and two such tensors live."""
 
     learning_rate: Annotated[Number, Field(gt=0)] = 2e-5
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
