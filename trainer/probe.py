@@ -27,9 +27,9 @@ LENGTHS = (24, 40, 16)
 
 
 def probe(objective: Objective, engine: Engine, world: World) -> None:
-    """Raises UserError when the model cannot take a pack, when another sequence of a pack moves a token's logits, when our loss
-    is not the one that the model's own logits give (a model that scales or caps its logits), or when ranks that share a pack
-    do not compute what one of them alone does. All ranks call it."""
+    """Raises UserError when the model cannot take a pack, when another sequence of a pack moves what any module gives for a
+    token, when our loss is not the one that the model's own logits give (a model that scales or caps its logits), or when
+    ranks that share a pack do not compute what one of them alone does. All ranks call it."""
     name = type(objective.model).__name__
     causes = mixing(objective.model.config)
     because = f"; it has {', '.join(causes)}" if causes else ""
