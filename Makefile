@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume bill live
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test browser shots kills exactness real-model schema cluster frameworks check fix bench clean
+.PHONY: help quickstart test browser shots kills exactness real-model liger schema cluster frameworks check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ exactness: $(VENV)/.dev ## the gradient of a step on every layout of ranks, engi
 
 real-model: $(VENV)/.dev ## train a real model of 135 million parameters on a CPU (minutes)
 	LONGALIGN_REAL_MODEL=1 $(RUN) pytest -m real_model
+
+liger: $(VENV)/.dev ## test the loss through Liger's kernels, in Triton's interpreter where there is no GPU
+	$(RUN) pip install --quiet --disable-pip-version-check -e '.[liger]'
+	TRITON_INTERPRET=1 $(RUN) pytest tests/trainer/test_fused.py
 
 schema: $(VENV)/.dev ## write recipes/schema.json anew, after a change of the recipe or the catalog's models
 	$(BIN)/python -c "from longalign_data.recipe import schema_json; print(schema_json(), end='')" > recipes/schema.json
