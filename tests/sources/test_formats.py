@@ -12,6 +12,7 @@ import tarfile
 import time
 import tracemalloc
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,17 @@ from longalign_data.catalog import Card, builtin_cards, load_card
 from longalign_data.errors import RecipeError, SourceError
 from longalign_data.recipe import PlacedSource, load_recipe
 from longalign_data.sources import reading
-from longalign_data.sources.readers import READERS, blocks, json_array, jsonl, parquet, partitions, read, wikipedia
+from longalign_data.sources.readers import (
+    READERS,
+    blocks,
+    json_array,
+    jsonl,
+    parquet,
+    partitions,
+    read,
+    stackexchange,
+    wikipedia,
+)
 from longalign_data.sources.readers.licences import detect_licence, is_allowed
 from longalign_data.sources.readers.tex import TexError, source_text
 from longalign_data.sources.readers.wikitext import choose_variant, plain_text
@@ -637,6 +648,87 @@ def test_bombs_are_rejects(tmp_path: Path) -> None:
     papers = corpora.tar_bytes([("2301/2301.00001.gz", gzip.compress(b"\0" * (80 << 20)))])
     (tmp_path / "x.tar").write_bytes(papers)
     assert reasons(everything(placed(tmp_path / "x.tar", "arxiv"))) == ["unpacks-too-large"]
+
+
+def with_docx_body(body: bytes) -> bytes:
+    whole, made = io.BytesIO(corpora.docx_bytes("T", "x")), io.BytesIO()
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "word/document.xml":
+                data = data.partition(b"<w:body>")[0] + b"<w:body>" + body + b"</w:body></w:document>"
+            new.writestr(name, data)
+    return made.getvalue()
+
+
+def test_a_docx_whose_tags_would_fill_memory_is_a_reject_before_they_are_parsed(tmp_path: Path) -> None:
+    (tmp_path / "a.docx").write_bytes(with_docx_body(b'<w:p w:a="" w:b="" w:c=""/>' * 800_000))
+    assert reasons(everything(placed(tmp_path, "files"))) == ["unpacks-too-large"]
+
+
+def test_a_cell_that_claims_many_columns_or_rows_stands_once(tmp_path: Path) -> None:
+    def cell(properties: str, words: str) -> str:
+        return f"<w:tc><w:tcPr>{properties}</w:tcPr><w:p><w:r><w:t>{words}</w:t></w:r></w:p></w:tc>"
+
+    wide = cell('<w:gridSpan w:val="2000000000"/>', "wide") + cell("", "b")
+    rows = [wide, cell('<w:vMerge w:val="restart"/>', "tall") + cell("", "0")]
+    rows += [cell("<w:vMerge/>", "") + cell("", str(number)) for number in range(1, 2000)]
+    table = "".join(f"<w:tr>{row}</w:tr>" for row in rows)
+    (tmp_path / "a.docx").write_bytes(with_docx_body(f"<w:tbl>{table}</w:tbl>".encode()))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text.splitlines()[:4] == ["wide | b", "tall | 0", " | 1", " | 2"]
+    assert len(found.text.splitlines()) == 2001
+
+
+def test_headings_and_lists_of_a_docx_keep_their_marks(tmp_path: Path) -> None:
+    import docx
+
+    document = docx.Document()
+    document.add_heading("Part", level=2)
+    document.add_paragraph("plain")
+    document.add_paragraph("item", style="List Bullet")
+    document.save(str(tmp_path / "a.docx"))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "## Part\n\nplain\n\n- item"
+
+
+@pytest.mark.parametrize("method", ["FILTER_DEFLATE", "FILTER_LZMA2"])
+def test_a_7z_that_unpacks_without_end_is_a_reject_and_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    import py7zr
+
+    preset = {"preset": 0} if method == "FILTER_LZMA2" else {}
+    with py7zr.SevenZipFile(tmp_path / "a.7z", "w", filters=[{"id": getattr(py7zr, method), **preset}]) as archive:
+        archive.writestr(b"x" * (64 << 20), "Posts.xml")
+    monkeypatch.setattr(stackexchange, "FREE_BYTES", 8 << 20)
+    (partition,) = partitions(placed(tmp_path, "stackexchange"))
+    tracemalloc.start()
+    found = list(read(partition))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reasons(found) == ["unpacks-too-large"]
+    assert peak < 32 << 20
+
+
+@pytest.mark.parametrize(("window", "expected"), [(b"\x1c", []), (b"\x24", ["unpacks-too-large"])])
+def test_a_7z_that_asks_for_a_window_of_a_gigabyte_is_a_reject(
+    tmp_path: Path, window: bytes, expected: list[str]
+) -> None:
+    """Made with 64 MiB and changed in the header alone: to pack with a gigabyte would take eleven."""
+    import py7zr
+
+    packed = io.BytesIO()
+    filters = [{"id": py7zr.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
+    with py7zr.SevenZipFile(packed, "w", filters=filters) as archive:
+        archive.set_encoded_header_mode(False)
+        archive.writestr(corpora.posts_xml(corpora.thread_rows([("T", "x")])), "Posts.xml")
+    data = packed.getvalue()
+    at = 32 + int.from_bytes(data[12:20], "little")
+    header = data[at:].replace(b"\x21\x21\x01\x1c", b"\x21\x21\x01" + window)
+    start = data[12:28] + zlib.crc32(header).to_bytes(4, "little")
+    (tmp_path / "a.7z").write_bytes(data[:8] + zlib.crc32(start).to_bytes(4, "little") + start + data[32:at] + header)
+    assert reasons(everything(placed(tmp_path, "stackexchange"))) == expected
 
 
 def test_gated_books_need_the_acknowledgement(tmp_path: Path) -> None:
