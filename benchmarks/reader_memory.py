@@ -15,7 +15,6 @@ import gzip
 import io
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -169,11 +168,22 @@ def write_pptx(path: Path, size: int) -> None:
 
 
 def write_epub(path: Path, size: int) -> None:
-    """A book of one chapter with `size` bytes of paragraphs."""
-    name = "OEBPS/c0.xhtml"
-    piece = b"<p>" + b"word " * 20 + b"</p>"
-    head, tail = b"<html><body>", b"</body></html>"
-    rewritten(path, corpora.epub_bytes("T", ["x"]), name, head, piece, size // len(piece), tail)
+    """A book in chapters of a megabyte."""
+    chapter = "\n\n".join(["word " * 200] * 1000)
+    path.write_bytes(corpora.epub_bytes("T", [chapter] * (size // len(chapter))))
+
+
+def write_parquet(path: Path, size: int) -> None:
+    """Books of 50 MB, two in three of them the same, which its dictionary holds once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema({"text": pa.string()})
+    with pq.ParquetWriter(path, schema, compression="zstd", dictionary_pagesize_limit=1 << 30) as writer:
+        for number in range(size // 300_000_000):
+            draw = random.Random(number)
+            other = [draw.randbytes(20_000).hex() + "word " * 10_000_000 for _ in range(2)]
+            writer.write_table(pa.table({"text": [*other, *["same " * 10_000_000] * 4]}, schema=schema))
 
 
 FORMATS: dict[str, tuple[str, str, Callable[[Path, int], None], float]] = {
@@ -188,6 +198,7 @@ FORMATS: dict[str, tuple[str, str, Callable[[Path, int], None], float]] = {
     "text blocks": ("blocks", "a.txt", write_blocks, 1.0),
     "one line of 1 GB, JSON": ("json", "a.json", write_one_line, 0.1),
     "one line of 1 GB, JSON lines": ("jsonl", "a.jsonl", write_one_line, 0.1),
+    "Parquet of books of 50 MB": ("parquet", "a.parquet", write_parquet, 0.3),
     "one book of 200 MB": ("books", "a.txt", write_book, 0.02),
     "one EPUB of 60 MB": ("books", "a.epub", write_epub, 0.006),
     "one EPUB of 200 MB": ("books", "a.epub", write_epub, 0.02),
@@ -197,6 +208,13 @@ FORMATS: dict[str, tuple[str, str, Callable[[Path, int], None], float]] = {
     "one PPTX of 250 MB of XML": ("files", "a.pptx", write_pptx, 0.025),
 }
 """What is read: reader, file, how it is written, share of the gigabytes asked for."""
+
+
+def peak_rss_mib() -> int:
+    """The most that was resident of this process. What the system adds up as `ru_maxrss` begins with what the process had
+    resident that started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 
 
 def measure(kind: str, path: Path) -> dict[str, Any]:
@@ -215,7 +233,7 @@ def measure(kind: str, path: Path) -> dict[str, Any]:
         "gb_of_text": round(size / 1e9, 2),
         "rejects": rejects,
         "seconds": round(time.perf_counter() - begin, 1),
-        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_rss_mib": peak_rss_mib(),
     }
 
 
@@ -231,7 +249,11 @@ def main() -> None:
             write(path, int(gigabytes * share * 1e9))
             command = [sys.executable, __file__, "--measure", kind, str(path)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = {"format": name, "gigabytes": gigabytes * share, "file_mb": round(path.stat().st_size / 1e6)}
+            row = {
+                "format": name,
+                "gigabytes": round(gigabytes * share, 4),
+                "file_mb": round(path.stat().st_size / 1e6),
+            }
         rows = [*(old for old in rows if old["format"] != name), row | json.loads(done.stdout)]
         store(
             "reader_memory",

@@ -148,6 +148,8 @@ def settled(raw: RawDocument | RawReject) -> RawDocument | RawReject:
     """The document with its text in order (see RawDocument), or the reject that it deserves."""
     if isinstance(raw, RawReject):
         return raw
+    if len(raw.text) > MAX_RECORD_BYTES:
+        return _reject(raw, "too-large", f"{len(raw.text)} characters; expected at most {MAX_RECORD_BYTES}")
     text = raw.text.removeprefix("\ufeff")
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")

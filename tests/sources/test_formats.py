@@ -35,6 +35,7 @@ from longalign_data.sources.readers import (
     parquet,
     partitions,
     read,
+    row_batches,
     stackexchange,
     wikipedia,
 )
@@ -729,6 +730,39 @@ def test_a_7z_that_asks_for_a_window_of_a_gigabyte_is_a_reject(
     start = data[12:28] + zlib.crc32(header).to_bytes(4, "little")
     (tmp_path / "a.7z").write_bytes(data[:8] + zlib.crc32(start).to_bytes(4, "little") + start + data[32:at] + header)
     assert reasons(everything(placed(tmp_path, "stackexchange"))) == expected
+
+
+def test_rows_that_share_a_large_text_are_not_all_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text stands once in the dictionary of a Parquet file, however many rows name it."""
+    texts = [f"{number % 3} " + "word " * 20_000 for number in range(300)]
+    columns = {"text": texts, "repo_name": ["o/r"] * 300, "path": [f"{number}.py" for number in range(300)]}
+    pq.write_table(pa.table(columns | {"content": texts}), tmp_path / "a.parquet", row_group_size=100)
+    expected = everything(placed(tmp_path, "parquet", title=None))
+    assert len(docs(expected)) == 300
+    with pq.ParquetFile(tmp_path / "a.parquet") as file:
+        assert row_batches.rows_at_once(tmp_path / "a.parquet", file, 0, ["text"]) == row_batches.BATCH_ROWS
+        monkeypatch.setattr(row_batches, "BATCH_BYTES", 1 << 20)
+        assert row_batches.rows_at_once(tmp_path / "a.parquet", file, 0, ["text"]) == 3
+        sizes = [len(batch) for batch in row_batches.row_batches(tmp_path / "a.parquet", file, [0, 2], ["text"])]
+    assert sum(sizes) == 200
+    assert max(sizes) == 3
+    assert everything(placed(tmp_path, "parquet", title=None)) == expected
+    (repository,) = docs(everything(placed(tmp_path, "github", license=None)))
+    assert repository.text.count("==> ") == 300
+
+
+def test_texts_beyond_all_sizes_in_parquet_are_rejects(tmp_path: Path) -> None:
+    columns = {"title": ["a", "b"], "text": ["x" * (reading.MAX_RECORD_BYTES + 1), "fits"]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", compression="none")
+    found = everything(placed(tmp_path, "parquet"))
+    assert reasons(found) == ["too-large"]
+    assert [raw.text for raw in docs(found)] == ["fits"]
+    columns["text"] = ["x" * (200 << 20), "y" * (200 << 20)]
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    (bomb,) = everything(placed(tmp_path, "parquet"))
+    assert isinstance(bomb, RawReject)
+    assert bomb.reason == "damaged-file"
+    assert "expected text" in bomb.detail
 
 
 def test_gated_books_need_the_acknowledgement(tmp_path: Path) -> None:
