@@ -1,8 +1,10 @@
 """Every source in the format in which it is distributed: what is read, what is left out, and what no fault can do."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import pickle
 import random
 import shutil
@@ -20,15 +22,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from longalign_data.catalog import Card, builtin_cards, load_card
 from longalign_data.errors import RecipeError, SourceError
 from longalign_data.recipe import PlacedSource, load_recipe
-from longalign_data.sources import reading
+from longalign_data.sources import reading, unpacking
 from longalign_data.sources.readers import (
     READERS,
+    archives,
     blocks,
     json_array,
     jsonl,
@@ -651,6 +655,54 @@ def test_bombs_are_rejects(tmp_path: Path) -> None:
     assert reasons(everything(placed(tmp_path / "x.tar", "arxiv"))) == ["unpacks-too-large"]
 
 
+def bomb(name: str, size: int) -> bytes:
+    """A file of few bytes that unpacks to `size` and more, behind what its format begins with."""
+    zeros = b"\0" * size
+    if name.endswith(".zip"):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("repo/a.py", zeros)
+        return buffer.getvalue()
+    if ".tar" in name:
+        whole = corpora.tar_bytes([("repo/a.py", zeros), ("repo/b.txt", zeros)])
+    else:
+        heads = {
+            "warc": b"WARC/1.0\r\nWARC-Type: request\r\nContent-Length: 999999999\r\n\r\n",
+            "xml": b"",
+            "json": b'[{"content": "',
+        }
+        heads["xml"] = corpora.MEDIAWIKI_HEAD.encode() if name.startswith("w") else b"<posts>\n<row "
+        whole = next((head for part, head in heads.items() if part in name.split(".")), b"") + zeros
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+    return pack[Path(name).suffix](whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("jsonl", "a.jsonl.gz"), ("jsonl", "a.jsonl.zst"), ("json", "a.json.gz"), ("blocks", "a.txt.gz"), ("warc", "a.warc.gz"),
+        ("wikipedia", "w-pages-articles.xml.bz2"), ("stackexchange", "Posts.xml.bz2"), ("stackexchange", "Posts.xml.xz"),
+        ("books", "a.tar.gz"), ("books", "a.jsonl.gz"), ("github", "a.tar.bz2"), ("github", "a.zip"), ("arxiv", "a.tar.gz"),
+    ],
+)  # fmt: skip
+def test_a_bomb_in_any_packed_format_is_a_reject_and_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    monkeypatch.setattr(unpacking, "FREE_BYTES", 4 << 20)
+    monkeypatch.setattr(archives, "FREE_BYTES", 4 << 20)
+    (tmp_path / name).write_bytes(bomb(name, 68 << 20))
+    assert (tmp_path / name).stat().st_size < 150_000
+    found = partitions(placed(tmp_path / name, kind))
+    tracemalloc.start()
+    rejects = [raw for partition in found for raw in read(partition)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "unpacks-too-large" in reasons(rejects)
+    assert docs(rejects) == []
+    # What was meant to be a single document is given up at its bound, whatever the rest would be.
+    assert peak < reading.MAX_RECORD_BYTES * 3 // 2
+
+
 def with_docx_body(body: bytes) -> bytes:
     whole, made = io.BytesIO(corpora.docx_bytes("T", "x")), io.BytesIO()
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
@@ -793,6 +845,16 @@ def test_every_block_is_read_once_however_the_file_is_cut(
     monkeypatch.undo()
     kept = "".join(line.strip() for line in lines)
     assert "".join("".join(raw.text.split()) for raw in docs(whole)) == kept
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_packed_blocks_are_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
+    data = "一\n行\n\n二\n\n\n三".encode()
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}[suffix]
+    (tmp_path / f"a.txt{suffix}").write_bytes(pack(data))
+    (tmp_path / "b.txt").write_bytes(data)
+    packed, plain = (docs(everything(placed(tmp_path / name, "blocks"))) for name in (f"a.txt{suffix}", "b.txt"))
+    assert [raw.text for raw in packed] == [raw.text for raw in plain] == ["一\n行", "二", "三"]
 
 
 @pytest.mark.parametrize("blank", [b"\n", b" ", b" \n", b"\r\n"])
