@@ -1,5 +1,6 @@
 """Every source in the format in which it is distributed: what is read, what is left out, and what no fault can do."""
 
+import bz2
 import gzip
 import io
 import json
@@ -12,6 +13,7 @@ import tarfile
 import time
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ def placed(path: Path, kind: str, lang: str = "en", **reader: Any) -> PlacedSour
 def everything(source: PlacedSource) -> list[RawDocument | RawReject]:
     found = [raw for partition in partitions(source) for raw in read(partition)]
     assert {raw.reason for raw in found if isinstance(raw, RawReject)} <= set(REASONS)
+    assert all(raw.num_bytes == len(raw.text.encode()) for raw in found if isinstance(raw, RawDocument))
     return found
 
 
@@ -159,19 +162,27 @@ def test_links_that_lead_nowhere_in_a_circle_or_outside_stop_no_reader(corpus: P
     folder = tmp_path / "corpus"
     shutil.copytree(corpus / kind, folder)
     place = folder / "repo0" if kind == "github" else folder
-    suffix = next(path.suffix for path in sorted(place.rglob("*")) if path.is_file())
+    suffix = next("".join(path.suffixes) for path in sorted(place.rglob("*")) if path.is_file())
     before = everything(placed(folder, kind))
     (tmp_path / f"secret{suffix}").write_bytes(b"secret")
     (place / f"zz-nowhere{suffix}").symlink_to(tmp_path / "nothing")
     (place / f"zz-self{suffix}").symlink_to(place / f"zz-self{suffix}")
     (place / "zz-circle").symlink_to(folder, target_is_directory=True)
-    assert everything(placed(folder, kind)) == before
+    found = everything(placed(folder, kind))
+    assert [raw for raw in found if isinstance(raw, RawDocument)] == before
+    # Links inside source trees, and beside the one file of topics, are none of the source's files.
+    told = [] if kind in ("code", "github", "pydoc-topics") else [f"zz-nowhere{suffix}", f"zz-self{suffix}"]
+    if kind == "stackexchange":
+        told = [name for name in told if name.endswith(".7z")]
+    assert [(raw.source_ref, raw.reason) for raw in found if isinstance(raw, RawReject)] == [
+        (name, "link-broken") for name in told
+    ]
     if kind in ("text", "code", "files", "books", "github"):
         # Where a file is (part of) a document by its name alone, what it links to must not get into a data set.
         (place / f"zz-outside{suffix}").symlink_to(tmp_path / f"secret{suffix}")
         found = everything(placed(folder, kind))
         assert docs(found) == docs(before)
-        assert set(reasons(found)) <= {"link-outside"}
+        assert set(reasons(found)) <= {"link-outside", "link-broken"}
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)
@@ -267,6 +278,37 @@ def test_a_dump_cut_into_ranges_gives_each_page_once(
         monkeypatch.setattr(wikipedia, "RANGE_BYTES", size)
         assert len(partitions(placed(path, "wikipedia"))) > 2 or size > path.stat().st_size / 2
         assert everything(placed(path, "wikipedia")) == whole
+
+
+@pytest.mark.parametrize("range_bytes", [37, 500, 64 << 20])
+@pytest.mark.parametrize(("name", "multistream"), [("w.xml", 0), ("w.xml.bz2", 0), ("w.xml.bz2", 3), ("w.xml.gz", 0)])
+def test_a_dump_that_is_cut_between_two_pages_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, multistream: int, range_bytes: int
+) -> None:
+    monkeypatch.setattr(wikipedia, "RANGE_BYTES", range_bytes)
+    pages = [corpora.mediawiki_page(n, f"Page {n}", f"Text of {n}. " * 9) for n in range(9)]
+    path = corpora.write_mediawiki(tmp_path / name, pages, multistream=multistream)
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    whole = everything(placed(path, "wikipedia"))
+    assert reasons(whole) == []
+    data = path.read_bytes()
+    if multistream:
+        ends = data.rindex(b"BZh9")
+        cuts = [data[:ends], data[: data.rindex(b"BZh9", 0, ends)]]
+    else:
+        packs: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress}
+        pack = packs.get(path.suffix, bytes)
+        xml = corpora.MEDIAWIKI_HEAD + "".join(pages)
+        cuts = [pack(xml.encode()), pack(xml[: xml.rindex("  <page>")].encode()), pack(xml.encode() + b"\n\n</mediawi")]
+    for cut in cuts:
+        path.write_bytes(cut)
+        found = everything(placed(path, "wikipedia"))
+        assert docs(found) == docs(whole)[: len(docs(found))]
+        assert len(docs(found)) >= 6
+        assert reasons(found) == ["truncated-archive"]
+        (reject,) = (raw for raw in found if isinstance(raw, RawReject))
+        assert "the file ends before </mediawiki>" in reject.detail
 
 
 def test_entities_are_not_expanded_and_a_bad_page_leaves_its_neighbours(tmp_path: Path) -> None:
