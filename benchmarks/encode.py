@@ -1,6 +1,6 @@
 """The encode stage against its tokenizer alone, on the same conversations, in turns in one run.
 
-    python benchmarks/encode.py [--chats 16000] [--long 120] [--rounds 3]
+    python benchmarks/encode.py [--chats 16000] [--long 1000] [--rounds 3]
     python benchmarks/encode.py --large     a million short chats and ten thousand long samples: time and memory
 
 Texts are the sources of the standard library, cut up. `raw` tokenises all message contents by the tokenizer's own batch
@@ -172,7 +172,7 @@ def measure(kind: str, count: int, rounds: int, folder: Path) -> dict[str, objec
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     arguments.add_argument("--chats", type=int, default=16_000)
-    arguments.add_argument("--long", type=int, default=120)
+    arguments.add_argument("--long", type=int, default=1_000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--large", action="store_true", help="a million chats: time and memory")
     given = arguments.parse_args()

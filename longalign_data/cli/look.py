@@ -85,7 +85,9 @@ def sql(
     """
     from longalign_data.errors import UserError
     from longalign_data.explore import named as questions
-    from longalign_data.explore import sql as explore
+    from longalign_data.explore.prompt import prompt
+    from longalign_data.explore.results import TABLE_ROWS, render
+    from longalign_data.explore.sql import connect, run_query
 
     if list_:
         known = questions.questions().values()
@@ -97,21 +99,19 @@ def sql(
     if out is not None and query is None and named is None:
         raise UserError(f"--out {out} is for one result; give a QUERY or --named")
     several = list(builds) if isinstance(builds, dict) else ()
-    connection = explore.connect(builds)
+    connection = connect(builds)
     if named is not None:
         if query is not None:
             raise UserError("a QUERY and --named are two questions; give one of them")
         result = questions.answer(connection, named, several)
     elif query is None:
-        failed = explore.prompt(connection, source=sys.stdin, out=sys.stdout, errors=sys.stderr, format=format_name)
+        failed = prompt(connection, source=sys.stdin, out=sys.stdout, errors=sys.stderr, format=format_name)
         if failed and not sys.stdin.isatty():
             raise SystemExit(2)
         return
     else:
-        result = explore.run_query(connection, query)
-    rows = explore.render(
-        result, format=format_name, out=out or sys.stdout, full=full, max_rows=None if full else explore.TABLE_ROWS
-    )
+        result = run_query(connection, query)
+    rows = render(result, format=format_name, out=out or sys.stdout, full=full, max_rows=None if full else TABLE_ROWS)
     if out is not None:
         typer.echo(f"{out}: {rows:,} rows")
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from longalign_data.errors import BuildError, UserError
-from longalign_data.explore import sql
+from longalign_data.explore import prompt, results, sql
 from longalign_data.explore.figures import collect
 from longalign_data.records import TABLES
 from longalign_data.shards.folder import BuildFolder
@@ -25,7 +25,7 @@ def answer(build: BuildFolder, query: str) -> list[tuple[object, ...]]:
 
 def printed(build: BuildFolder, query: str, *, width: int = 80, **options: object) -> str:
     out = io.StringIO()
-    sql.render(sql.run_query(sql.connect(build), query), format="table", out=out, width=width, **options)  # type: ignore[arg-type] # options of render
+    results.render(sql.run_query(sql.connect(build), query), format="table", out=out, width=width, **options)  # type: ignore[arg-type] # options of render
     return out.getvalue()
 
 
@@ -50,10 +50,10 @@ def test_a_table_that_does_not_stand_is_empty_and_has_the_types_of_one_that_does
 def test_a_question_imports_no_table_library(tmp_path: Path) -> None:
     """DuckDB imports pandas for some of its calls, which takes longer than most answers."""
     program = (
-        "import io, sys; from pathlib import Path; from longalign_data.explore import sql;"
+        "import io, sys; from pathlib import Path; from longalign_data.explore import prompt, results, sql;"
         "from longalign_data.shards.folder import BuildFolder;"
         "asked = sql.run_query(sql.connect(BuildFolder(Path(sys.argv[1]))), 'select count(*) from samples');"
-        "sql.render(asked, format='table', out=io.StringIO());"
+        "results.render(asked, format='table', out=io.StringIO());"
         "print(*sorted({'duckdb', 'pandas', 'polars', 'datasets'}.intersection(sys.modules)))"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
@@ -266,13 +266,13 @@ def test_csv_json_and_parquet_hold_the_same_whole_values(build: BuildFolder, tmp
     )
     connection = sql.connect(build)
     text = io.StringIO()
-    assert sql.render(sql.run_query(connection, query), format="csv", out=text) == 18
+    assert results.render(sql.run_query(connection, query), format="csv", out=text) == 18
     rows = list(csv.DictReader(io.StringIO(text.getvalue(), newline="")))
     text = io.StringIO()
-    assert sql.render(sql.run_query(connection, query), format="json", out=text) == 18
+    assert results.render(sql.run_query(connection, query), format="json", out=text) == 18
     objects = json.loads(text.getvalue())
     path = tmp_path / "out" / "result.parquet"
-    assert sql.render(sql.run_query(connection, query), format="parquet", out=path) == 18
+    assert results.render(sql.run_query(connection, query), format="parquet", out=path) == 18
     stored = pq.read_table(path).to_pylist()
     assert [row["sample_id"] for row in rows] == [o["sample_id"] for o in objects] == [r["sample_id"] for r in stored]
     assert objects[0]["questions"] == stored[0]["questions"] == json.loads(rows[0]["questions"])
@@ -284,9 +284,9 @@ def test_csv_json_and_parquet_hold_the_same_whole_values(build: BuildFolder, tmp
 def test_two_columns_of_one_name_stay_two(build: BuildFolder, tmp_path: Path) -> None:
     connection, query = sql.connect(build), "select 1 as x, 2 as x, 3 as x_1"
     text = io.StringIO()
-    sql.render(sql.run_query(connection, query), format="json", out=text)
+    results.render(sql.run_query(connection, query), format="json", out=text)
     assert sorted(json.loads(text.getvalue())[0].values()) == [1, 2, 3]
-    sql.render(sql.run_query(connection, query), format="parquet", out=tmp_path / "r.parquet")
+    results.render(sql.run_query(connection, query), format="parquet", out=tmp_path / "r.parquet")
     assert sorted(pq.read_table(tmp_path / "r.parquet").to_pylist()[0].values()) == [1, 2, 3]
 
 
@@ -294,13 +294,13 @@ def test_a_result_that_fails_half_way_leaves_no_file(build: BuildFolder, tmp_pat
     query = "select case when i = 5000 then error('boom') else i end as i from range(9000) as t(i)"
     for format_ in ("csv", "json", "parquet"):
         with pytest.raises(UserError, match="boom"):
-            sql.render(sql.run_query(sql.connect(build), query), format=format_, out=tmp_path / "out")
+            results.render(sql.run_query(sql.connect(build), query), format=format_, out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
 
 
 def test_parquet_needs_a_file(build: BuildFolder) -> None:
     with pytest.raises(UserError, match="--out FILE"):
-        sql.render(sql.run_query(sql.connect(build), "select 1"), format="parquet", out=io.StringIO())
+        results.render(sql.run_query(sql.connect(build), "select 1"), format="parquet", out=io.StringIO())
 
 
 def test_the_prompt_reads_piped_statements_and_counts_what_failed(build: BuildFolder) -> None:
@@ -309,7 +309,7 @@ def test_the_prompt_reads_piped_statements_and_counts_what_failed(build: BuildFo
         "select 41 + 1 as last"
     )
     out, errors = io.StringIO(), io.StringIO()
-    failed = sql.prompt(sql.connect(build), source=source, out=out, errors=errors)
+    failed = prompt.prompt(sql.connect(build), source=source, out=out, errors=errors)
     said = out.getvalue()
     assert failed == 2
     assert said.startswith("documents\nselection\n")
@@ -322,16 +322,16 @@ def test_the_prompt_reads_piped_statements_and_counts_what_failed(build: BuildFo
 
 def test_the_prompt_stops_at_quit(build: BuildFolder) -> None:
     out = io.StringIO()
-    assert sql.prompt(sql.connect(build), source=io.StringIO("select 1;\n.quit\nselect 99;\n"), out=out) == 0
+    assert prompt.prompt(sql.connect(build), source=io.StringIO("select 1;\n.quit\nselect 99;\n"), out=out) == 0
     assert "99" not in out.getvalue()
 
 
 def test_the_prompt_answers_a_person_at_a_terminal(build: BuildFolder) -> None:
     """A real terminal: what is typed over two lines is one statement, and .quit ends the process."""
     program = (
-        "import sys; from pathlib import Path; from longalign_data.explore import sql;"
+        "import sys; from pathlib import Path; from longalign_data.explore import prompt, results, sql;"
         "from longalign_data.shards.folder import BuildFolder;"
-        "sys.exit(sql.prompt(sql.connect(BuildFolder(Path(sys.argv[1]))), source=sys.stdin, out=sys.stdout))"
+        "sys.exit(prompt.prompt(sql.connect(BuildFolder(Path(sys.argv[1]))), source=sys.stdin, out=sys.stdout))"
     )
     ours, theirs = pty.openpty()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "dumb"}

@@ -14,7 +14,8 @@ import pytest
 
 from longalign_data.tasks.questions import parse_questions
 from longalign_data.tasks.templates import load_templates
-from longalign_data.teachers.extractive.kinds import KINDS, LANGUAGES, Candidate, View, ask, recognise
+from longalign_data.teachers.extractive.kind import Candidate, View
+from longalign_data.teachers.extractive.kinds import KINDS, LANGUAGES, ask, recognise
 from longalign_data.teachers.extractive.prose import Prose, flat
 from longalign_data.teachers.extractive.teacher import CODE_KINDS, PROSE_KINDS, read, respond, task_of
 

@@ -13,7 +13,8 @@ from longalign_data.identity import draw_index
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers.base import Connection, Lost, Raw, TeacherReply, TeacherRequest, unheard
-from longalign_data.teachers.extractive.kinds import KINDS, Candidate, Saying, View, ask, recognise
+from longalign_data.teachers.extractive.kind import Candidate, Saying, View
+from longalign_data.teachers.extractive.kinds import KINDS, ask, recognise
 
 MODEL = "extractive-1"
 """The version of this teacher: raised when the same request would get another reply, so that ledgers keep apart."""
