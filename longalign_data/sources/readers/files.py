@@ -7,17 +7,25 @@ Scanned pages hold no text; a file without any is a reject, never an empty docum
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.markup import MarkupError, html_library, html_text
-from longalign_data.sources.places import leads_outside, listed, storable
+from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
+from longalign_data.sources.reading import (
+    MAX_RECORD_BYTES,
+    Partition,
+    RawDocument,
+    RawReject,
+    Unit,
+    decoded_in_order,
+    grouped,
+)
 from longalign_data.sources.unpacking import UnpackError, beginning
 
 MAX_PAGES = 20_000
@@ -29,11 +37,10 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Groups of files. Raises MissingExtraError when a file there needs a package that is absent."""
     options = placed.card.reader
     assert isinstance(options, FilesReader)
-    root, files = listed(placed, options.extensions)
-    for suffix in sorted({PurePosixPath(file).suffix.lower() for file in files}):
+    root, units = listed(placed, options.extensions)
+    for suffix in sorted({PurePosixPath(unit.name).suffix.lower() for unit in units}):
         library_for(suffix, "files")
-    units = (Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size) for file in files)
-    return grouped(placed.card, str(root), units)
+    return grouped(placed.card, root, units)
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -46,16 +53,20 @@ def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDo
     """One file as a document, by its suffix."""
     (file,) = unit.files
     name = unit.name
-    if leads_outside(Path(partition.root), file):
+    if leads_outside(partition.root, file):
         detail = f"{name}: a link that leads out of the folder; put the file itself there"
         return RawReject(source_ref=name, reason="link-outside", detail=detail)
-    data = beginning(Path(partition.root, file), MAX_RECORD_BYTES + 1)
+    data = beginning(partition.path_of(file), MAX_RECORD_BYTES + 1)
     if len(data) > MAX_RECORD_BYTES:
         detail = f"{name}: more than {MAX_RECORD_BYTES} bytes; expected a file of the size of a document"
         return RawReject(source_ref=name, reason="too-large", detail=detail)
     suffix = PurePosixPath(name).suffix.lower()
+    title, num_bytes = "", -1
     try:
-        title, text = TEXT_OF.get(suffix, _plain)(data, library_for(suffix, extra_name))
+        if suffix in TEXT_OF:
+            title, text = TEXT_OF[suffix](data, library_for(suffix, extra_name))
+        else:
+            text, num_bytes = _plain(data)
     except UnpackError as error:
         return RawReject(source_ref=name, reason=error.reason, detail=f"{name}: {error}")
     return RawDocument(
@@ -64,6 +75,7 @@ def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDo
         lang=partition.card.lang,
         license=partition.card.license,
         source_ref=name,
+        num_bytes=num_bytes,
     )
 
 
@@ -80,10 +92,9 @@ def library_for(suffix: str, extra_name: str) -> Any:
     return None
 
 
-def _plain(data: bytes, library: Any) -> tuple[str, str]:
-    del library
+def _plain(data: bytes) -> tuple[str, int]:
     try:
-        return "", data.decode("utf-8")
+        return decoded_in_order(data)
     except UnicodeDecodeError as error:
         raise UnpackError("bad-utf8", f"not UTF-8 at byte {error.start}; save the file as UTF-8") from None
 

@@ -19,9 +19,9 @@ from longalign_data.catalog import StackExchangeReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.markup import MarkupError, html_library, html_text
-from longalign_data.sources.places import failed, locate, sorted_paths, storable, walk
+from longalign_data.sources.places import chosen, failed
 from longalign_data.sources.readers.spill import Spill
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
 from longalign_data.sources.unpacking import FREE_BYTES, MAX_RATIO, MAX_WINDOW, PACKED, UnpackError, opened
 
 MAX_ROW_BYTES = 4 << 20
@@ -30,9 +30,8 @@ MAX_ROW_BYTES = 4 << 20
 HELD_REJECT_BYTES = 1 << 20
 """Rejects are given before documents, and go to disk from here on: a foreign file can have one for each of its lines."""
 
-SEVEN_ZIP_BLOCK = 4096
-"""Packed bytes that are unpacked at once: of bzip2 and deflate py7zr takes all that they come to, up to 20,000 times as
-much."""
+PIECE_BYTES = 1 << 20
+"""Of an archive that packs well, py7zr hands over as much as 128 MB at once; it is taken in pieces."""
 
 PURPOSE = "reading Stack Exchange dumps"
 
@@ -40,17 +39,12 @@ PURPOSE = "reading Stack Exchange dumps"
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Each `Posts.xml` and each archive by itself. Raises SourceError when there is none."""
     html_library("stackexchange")
-    place = locate(placed)
-    named = place.files
-    if named is None:
-        below = walk(place.root, lambda name: name.startswith("."))
-        named = sorted_paths(file for file in below if _wanted(file))
-    if not named:
-        raise failed(placed, f"{place.root}: no Posts.xml and no .7z", "unpack the dump there, or name its files")
-    if any(file.lower().endswith(".7z") for file in named):
+    root, units = chosen(placed, _wanted)
+    if not units:
+        raise failed(placed, f"{root}: no Posts.xml and no .7z", "unpack the dump there, or name its files")
+    if any(unit.name.lower().endswith(".7z") for unit in units):
         _seven_zip()
-    units = [Unit(name=storable(file), files=(file,), size=(place.root / file).stat().st_size) for file in named]
-    return [Partition(card=placed.card, root=str(place.root), key=unit.name, units=(unit,)) for unit in units]
+    return one_by_one(placed.card, root, units)
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -232,7 +226,8 @@ def _unpack(path: Path, feed: Callable[[bytes], None]) -> None:
             self.taken += len(s)
             if self.taken > limit:
                 raise UnpackError("unpacks-too-large", f"more than {limit} bytes; expected text")
-            feed(bytes(s))
+            for at in range(0, len(s), PIECE_BYTES):
+                feed(bytes(s[at : at + PIECE_BYTES]))
             return len(s)
 
         def read(self, size: int | None = None) -> bytes:
@@ -255,7 +250,7 @@ def _unpack(path: Path, feed: Callable[[bytes], None]) -> None:
             return Sink()
 
     try:
-        with py7zr.SevenZipFile(path, "r", blocksize=SEVEN_ZIP_BLOCK) as archive:
+        with py7zr.SevenZipFile(path, "r") as archive:
             _check_window(archive)
             names = [name for name in archive.getnames() if PurePosixPath(name).name == "Posts.xml"]
             if not names:
