@@ -538,6 +538,45 @@ def test_archives_cannot_reach_outside(tmp_path: Path) -> None:
     assert [raw.title for raw in docs(found)] == ["a.tar.gz", "repo"]
 
 
+def test_names_in_a_zip_reach_nothing_outside(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        for name in ("../climb.py", "/etc/absolute.py", "repo/../../b.py", "C:\\windows.py", "repo/good.py"):
+            archive.writestr(name, "x = 1\n")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    found = everything(placed(folder, "github", license=None))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert set(reasons(found)) == {"bad-archive"}
+    (repository,) = docs(found)
+    assert "good.py" in repository.text
+    assert repository.text.count("x = 1") == 1
+
+
+def test_entities_of_a_docx_are_not_expanded(tmp_path: Path) -> None:
+    lol = (
+        '<!DOCTYPE d [<!ENTITY a "'
+        + "a" * 100
+        + '">'
+        + "".join(f'<!ENTITY {chr(98 + n)} "{f"&{chr(97 + n)};" * 100}">' for n in range(6))
+        + f'<!ENTITY file SYSTEM "file://{tmp_path}/secret.txt">]>'
+    )
+    (tmp_path / "secret.txt").write_text("secret")
+    whole, made = io.BytesIO(corpora.docx_bytes("T", "words")), io.BytesIO()
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "word/document.xml":
+                head, mark, rest = data.partition(b"<w:document")
+                data = head + lol.encode() + mark + rest.replace(b"<w:t>words<", b"<w:t>words &g;&file;<")
+            new.writestr(name, data)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.docx").write_bytes(made.getvalue())
+    found = everything(placed(tmp_path / "corpus", "files"))
+    assert len(found) == 1
+    assert all(len(raw.text) < 1000 and "secret" not in raw.text for raw in docs(found))
+
+
 APACHE = "Apache License\n Version 2.0, January 2004"
 GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
 
