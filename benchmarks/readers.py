@@ -62,8 +62,8 @@ from longalign_data.sources.readers import READERS, partitions, read
 from longalign_data.sources.reading import RawDocument
 from tests.fixtures import corpora
 
-ROUNDS = 5
-SECONDS = 4.0
+ROUNDS = 25
+SECONDS = 3.5
 """No further round begins after so many seconds of processor time."""
 
 Texts = Iterable[str]
@@ -372,7 +372,7 @@ def pairs(root: Path) -> list[tuple[str, str, Path, dict[str, Any], Callable[[Pa
 
 
 def peer(script: str, python: str, root: Path, kind: str, name: str) -> tuple[float, int, int, str]:
-    command = [python, "-c", script + PEER_LOOP, kind, str(root), name, str(ROUNDS), str(SECONDS)]
+    command = [python, "-c", script + PEER_LOOP, kind, str(root), name, str(ROUNDS), str(SECONDS / 2)]
     seconds, count, size, version = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return seconds, count, size, version
 
