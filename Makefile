@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume bill live
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test browser shots kills exactness real-model schema cluster check fix bench clean
+.PHONY: help quickstart test browser shots kills exactness real-model liger schema cluster frameworks check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,12 +45,25 @@ exactness: $(VENV)/.dev ## the gradient of a step on every layout of ranks, engi
 real-model: $(VENV)/.dev ## train a real model of 135 million parameters on a CPU (minutes)
 	LONGALIGN_REAL_MODEL=1 $(RUN) pytest -m real_model
 
+liger: $(VENV)/.dev ## test the loss through Liger's kernels, in Triton's interpreter where there is no GPU
+	$(RUN) pip install --quiet --disable-pip-version-check -e '.[liger]'
+	TRITON_INTERPRET=1 $(RUN) pytest tests/trainer/test_fused.py
+
 schema: $(VENV)/.dev ## write recipes/schema.json anew, after a change of the recipe or the catalog's models
 	$(BIN)/python -c "from longalign_data.recipe import schema_json; print(schema_json(), end='')" > recipes/schema.json
 
 cluster: $(VENV)/.dev ## test ingest on a Ray cluster of two nodes on this machine
 	$(RUN) pip install --quiet --disable-pip-version-check -e '.[ray]'
 	$(RUN) pytest -m cluster
+
+frameworks: $(VENV)/.dev ## run the pages for axolotl and LLaMA-Factory, in environments of their own (gigabytes)
+	$(PYTHON) -m venv .venv-frameworks/axolotl
+	.venv-frameworks/axolotl/bin/pip install --quiet --disable-pip-version-check axolotl
+	$(PYTHON) -m venv .venv-frameworks/llamafactory
+	# Left alone, pip takes a torch and a torchaudio that were built for different CUDA versions.
+	.venv-frameworks/llamafactory/bin/pip install --quiet --disable-pip-version-check llamafactory \
+	  torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
+	$(RUN) pytest -m frameworks
 
 bench: $(VENV)/.dev ## run the benchmarks; results go to benchmarks/results/
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done

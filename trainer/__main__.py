@@ -6,12 +6,13 @@ Exit codes: 0 trained, 2 something a person can mend (one message, no traceback)
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from longalign_data.errors import LongAlignError, MissingExtraError, UserError
-from trainer.logs import TRACKERS
+from longalign_data.errors import MissingExtraError
+from trainer.measure.logs import TRACKERS
+from trainer.options import Parser, exit_code, positive
 
 EXAMPLES = """\
 examples:
@@ -22,31 +23,17 @@ examples:
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """One line for a wrong option, no usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The options; their help is the reference."""
     found = Parser(
-        prog="python -m trainer",
-        description="Trains a stock Hugging Face causal language model on the packs of a build, with the plan's exact loss.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "trainer",
+        "Trains a stock Hugging Face causal language model on the packs of a build, with the plan's exact loss.",
+        EXAMPLES,
     )
+    found.add_build()
+    found.add_model()
+    found.add_config()
     add = found.add_argument
-    add(
-        "--build",
-        required=True,
-        metavar="FOLDER",
-        help="a build, here or published (hf://datasets/ORG/NAME@VERSION): its tables packs/ and plan/ are read",
-    )
-    add("--model", required=True, help="a Hugging Face model folder, or a hub id, with @revision if wanted")
-    add("--config", type=Path, required=True, metavar="YAML", help="how to train; see recipes/train/")
     add("--output", type=Path, metavar="FOLDER", help="where the run goes (default: runs/<name of the configuration>)")
     add("--max-steps", type=positive, metavar="N", help="stop after step N; the schedule stays that of the whole run")
     add("--resume", action="store_true", help="go on from the last checkpoint in the output folder, if there is one")
@@ -55,7 +42,6 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train no step: write the model of the last checkpoint, on one rank or more",
     )
-    add("--random-init", action="store_true", help="random weights; the model folder needs no more than a config.json")
     add("--log", action="append", default=[], choices=TRACKERS, help="a tracker beside metrics.jsonl; may be repeated")
     # The deepspeed launcher adds this one; LOCAL_RANK says the same.
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
@@ -77,19 +63,6 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     if code and _has_peers():
         _leave(code)
     return code
-
-
-def exit_code(work: Callable[[], None], *, rank: int = 0) -> int:
-    """Does the work; 0, or what its error stands for, which is told on standard error."""
-    try:
-        work()
-    except LongAlignError as error:
-        where = f" (rank {rank})" if rank else ""
-        sys.stderr.write(f"error{where}: {error}\n")
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
 
 
 def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Mapping[str, str]) -> None:
@@ -144,20 +117,6 @@ def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def positive(text: str) -> int:
-    """The type of an option that counts."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """The type of an option that counts from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

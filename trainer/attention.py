@@ -168,7 +168,9 @@ def across(group: Any, attend: AttentionFunction) -> AttentionFunction:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, None]:
         borders, _ = _borders(module, query, attention_mask, kwargs)
-        if int(borders[-1]) == query.shape[2]:
+        # Asked of the borders, the device would have to answer in every layer.
+        tokens = kwargs["pack_tokens"] if "pack_tokens" in kwargs else int(borders[-1])
+        if tokens == query.shape[2]:
             return attend(module, query, key, value, attention_mask, **kwargs)
         copies = max(1, size // key.shape[1])
         key, value = (t.repeat_interleave(copies, dim=1) for t in (key, value))

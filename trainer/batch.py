@@ -20,13 +20,14 @@ class MicroBatch:
     """`input_ids`, `position_ids`: int64 [1, T], positions restart in every sequence. `target_rows`, `labels`: int64 [R],
     `weights`: float64 [R]: hidden row `target_rows[j]` predicts token `labels[j]`, which counts `weights[j]` in the loss;
     `sequences`, int64 [R]: its place among the pack's sequences. R is at least 1: without targets there is one row of weight
-    0, so that every parameter takes part on every rank and collectives stay in step. `cu_seqlens`, int32 [n + 1], and
-    `max_seqlen` are of the whole pack, also where the rest is a part of it."""
+    0, so that every parameter takes part on every rank and collectives stay in step. `cu_seqlens`, int32 [n + 1], `max_seqlen`
+    and `pack_tokens` are of the whole pack, also where the rest is a part of it."""
 
     input_ids: Tensor
     position_ids: Tensor
     cu_seqlens: Tensor
     max_seqlen: int
+    pack_tokens: int
     target_rows: Tensor
     labels: Tensor
     weights: Tensor
@@ -72,6 +73,7 @@ def micro_batch(
         position_ids=put(positions[None, start:end], np.int64),
         cu_seqlens=put(borders, np.int32),
         max_seqlen=longest,
+        pack_tokens=len(ids),
         target_rows=put(np.maximum(targets - 1 - start, 0), np.int64),
         labels=put(ids[targets], np.int64),
         weights=put(weights[targets], np.float64),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from longalign_data.errors import LongAlignError, UserError
-from trainer.engine import Engine, World
+from trainer.engine import Engine
+from trainer.world import World
 
 MAY_DIFFER = ("ranks", "sequence_parallel")
 """Facts that may change between runs; the plan's K is in `plan`."""

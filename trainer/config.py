@@ -64,8 +64,10 @@ class TrainConfig(yamlfile.Strict):
     activation_checkpointing: bool = True
     offload_activations: bool = False
     """Keeps what activation checkpointing saves (the input of every layer) in the CPU's memory."""
+    loss: Literal["chunked", "liger"] = "chunked"
+    """Our own in plain PyTorch, or Liger's fused kernels (the extra `liger`, a GPU); both give the same."""
     loss_chunk_rows: Annotated[int, Field(ge=1)] = 512
-    """Target rows whose logits exist at once; 512 rows of a 152k vocabulary are 0.3 GB in fp32, and about four copies live."""
+    """Target rows whose logits exist at once; 512 rows of a 152k vocabulary are 0.3 GB in fp32, and two such tensors live."""
 
     learning_rate: Annotated[Number, Field(gt=0)] = 2e-5
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -144,13 +146,6 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     if "stage" in settings.get("zero_optimization", {}):
         raise RecipeError(f"{file}: zero_optimization.stage: not to be set here: write zero_stage in {path}")
     return config, settings
-
-
-def default_config() -> TrainConfig:
-    """Where none is given: what runs on this machine without DeepSpeed."""
-    import torch
-
-    return TrainConfig(engine="torch", dtype="bf16" if torch.cuda.is_available() else "fp32")
 
 
 def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:

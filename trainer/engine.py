@@ -2,71 +2,29 @@
 
 An engine averages gradients over ranks, and some divide by the accumulation too. We want the gradient of
 sum(l over all packs of the step) / Z, so every l is scaled by ranks / Z before its backward; that is right exactly if
-the engine divides by `ranks` and by nothing else. `calibrate` measures that at start-up on a parameter of its own, with
-the same engine, stage and accumulation, instead of trusting this sentence.
+the engine divides by `ranks` and by nothing else. `probe.calibrate` measures that at start-up instead of trusting this
+sentence.
 """
 
 import contextlib
 import copy
-import logging
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore
 from torch.nn.parallel import DistributedDataParallel
 
 from longalign_data.errors import LongAlignError, UserError
 from trainer.config import TrainConfig
-
-PATIENCE = timedelta(hours=2)
-"""How long ranks wait for one another: rank 0 alone converts checkpoints and writes models, which takes long for large ones."""
+from trainer.world import World
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """Who we are among the ranks, and where our tensors live. Of several `parts`, neighbouring ranks make one `group` and
-    share each pack; engines know nothing of it and see every rank as one that has data of its own."""
-
-    rank: int
-    ranks: int
-    device: torch.device
-    parts: int = 1
-    group: Any = None
-
-    @property
-    def part(self) -> int:
-        """Which part of a pack is ours."""
-        return self.rank % self.parts
-
-    @property
-    def reader(self) -> tuple[int, int]:
-        """Rank and number of ranks in the eyes of the pack reader: those that share a pack are one."""
-        return self.rank // self.parts, self.ranks // self.parts
-
-    def sum(self, values: Tensor) -> Tensor:
-        """`values` summed over ranks, in place; the same on every rank."""
-        if self.ranks > 1:
-            dist.all_reduce(values)
-        return values
-
-    def largest(self, values: Tensor) -> Tensor:
-        """The largest of each of `values` over ranks, in place."""
-        if self.ranks > 1:
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-        return values
-
-    def wait(self) -> None:
-        """Returns once every rank is here."""
-        if self.ranks > 1:
-            dist.barrier()
+def loss_scale(world: World, normalizer: float) -> float:
+    """What the sum of a pack is multiplied with before its backward, in a step of this Z."""
+    return world.ranks / normalizer
 
 
 def _always(loss: Tensor) -> bool:
@@ -101,33 +59,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what the engine holds."""
-
-
-def join(engine: str, *, rank: int, ranks: int, local_rank: int, parts: int = 1) -> World:
-    """Joins the process group that the launcher prepared; without a launcher, DeepSpeed gets a group of one. `parts`
-    divides `ranks`."""
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    backend = "nccl" if cuda else "gloo"
-    bound = device if cuda else None
-    if ranks > 1:
-        dist.init_process_group(backend, timeout=PATIENCE, device_id=bound)
-    elif engine == "deepspeed":
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=PATIENCE, device_id=bound)
-    group = None
-    if engine == "deepspeed" or parts > 1:
-        prepare_deepspeed(device)
-    if parts > 1:
-        import deepspeed
-
-        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
-        groups = [
-            dist.new_group(list(range(first, first + parts)), timeout=PATIENCE) for first in range(0, ranks, parts)
-        ]
-        group = groups[rank // parts]
-    return World(rank=rank, ranks=ranks, device=device, parts=parts, group=group)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -308,50 +239,6 @@ def check_buffers(module: nn.Module, fine: Sequence[str]) -> None:
         raise UserError(
             f"DeepSpeed rounded {', '.join(spoiled)} to {module.get_buffer(spoiled[0]).dtype}, which training in bf16 needs in "
             "fp32; install deepspeed 0.19.8 or later, or take engine: torch"
-        )
-
-
-def prepare_deepspeed(device: torch.device) -> None:
-    """Quietens DeepSpeed, and keeps it from compiling on a CPU what training never calls."""
-    import deepspeed
-
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed calls collectives by names that torch renamed; one line a collective otherwise.
-    warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
-    if device.type == "cpu":
-        # Its shared-memory all-reduce serves inference alone; compiling it takes a minute and a C++ compiler.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-class _Dummy(nn.Module):
-    """One parameter; its gradient is whatever it is called with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parameter = nn.Parameter(torch.zeros(8))
-
-    def forward(self, gradient: Tensor) -> Tensor:
-        return (self.parameter * gradient).sum()
-
-
-def calibrate(make: Callable[[nn.Module], Engine], world: World, accumulation: int, *, tolerance: float) -> None:
-    """Runs one step of a dummy parameter through a fresh engine, as the loop would, and compares the gradient with the
-    one wanted. Every micro-batch of every rank has its own gradient, 1 ... K, and Z is K; wanted is (K + 1) / 2.
-    Raises LongAlignError when the engine divides by anything else than the number of ranks."""
-    dummy = _Dummy()
-    engine = make(dummy)
-    packs = world.ranks * accumulation
-    for micro in range(accumulation):
-        gradient = torch.tensor(float(micro * world.ranks + world.rank + 1), device=world.device)
-        engine.accumulate(gradient, world.ranks / packs, last=micro == accumulation - 1)
-    found = float(engine.gradient(dummy.parameter).float().mean())
-    engine.close()
-    wanted = (packs + 1) / 2
-    if not math.isclose(found, wanted, rel_tol=tolerance):
-        raise LongAlignError(
-            f"{type(engine).__name__} gives a gradient of {found:.6g} where {wanted:.6g} was wanted: with {world.ranks} ranks "
-            f"and accumulation {accumulation} it divides by {world.ranks * wanted / found if found else math.inf:.6g}, "
-            f"not by {world.ranks}; training would be scaled wrongly, so it does not start"
         )
 
 

@@ -7,8 +7,10 @@ is not sound is stopped at or skipped, as configured; either way the weights sta
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from longalign_data.errors import LongAlignError
@@ -72,14 +74,39 @@ class Guard:
         return None
 
 
-def out_of_memory(step: int, rank: int, pack: PackBatch | None, error: Exception) -> LongAlignError:
-    """What was too large, and what can be done."""
-    lengths = (pack.cu_seqlens[1:] - pack.cu_seqlens[:-1]).tolist() if pack else [2]
-    longest = sorted(lengths, reverse=True)
+WHAT_HELPS = {
+    "set-up": "zero_stage: 3, offload_optimizer and offload_param in the DeepSpeed file, more ranks, lora",
+    "pack": "activation_checkpointing: true, offload_activations: true, a smaller loss_chunk_rows, zero_stage: 3, "
+    "offload_optimizer in the DeepSpeed file, sequence_parallel: 2 or more, packs of smaller capacity",
+    "update": "engine: deepspeed with zero_stage: 1 or more, offload_optimizer in the DeepSpeed file, more ranks, lora",
+}
+"""Where memory ran out -> the knobs, the cheapest first."""
+
+
+@contextmanager
+def memory(place: str, rank: int, step: int | None = None, pack: PackBatch | None = None) -> Iterator[None]:
+    """Raises LongAlignError in place of an error that says no more than that memory ran out, on a device or the CPU: where
+    (a key of `WHAT_HELPS`), with which pack, what can be done."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = str(error).strip() or "no more is said"
+        # The last is what torch says where the CPU's memory ends.
+        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in told):
+            raise
+        when = {
+            "set-up": "while the model and its optimizer were set up, before the first pack",
+            "pack": f"in step {step}, forward and backward: {_described(pack)}",
+            "update": f"in step {step}, where the optimizer updates the weights, for which no pack is needed",
+        }[place]
+        raise LongAlignError(
+            f"out of memory on rank {rank} {when}. What helps, the cheapest first: {WHAT_HELPS[place]} ({told.splitlines()[0]})"
+        ) from None
+
+
+def _described(pack: PackBatch | None) -> str:
+    if pack is None:
+        return "no pack, two tokens in its place"
+    longest = sorted((pack.cu_seqlens[1:] - pack.cu_seqlens[:-1]).tolist(), reverse=True)
     shown = ", ".join(map(str, longest[:8])) + (f" and {len(longest) - 8} shorter" if len(longest) > 8 else "")
-    return LongAlignError(
-        f"out of memory in step {step} on rank {rank}: pack {pack.pack_id if pack else 'none'} of {sum(lengths)} tokens, "
-        f"sequences of {shown}. What helps, the cheapest first: activation_checkpointing: true, offload_activations: true, a "
-        "smaller loss_chunk_rows, zero_stage: 3, offload_optimizer in the DeepSpeed file, sequence_parallel: 2 or more, packs of "
-        f"smaller capacity ({str(error).splitlines()[0]})"
-    )
+    return f"pack {pack.pack_id} of {pack.num_tokens} tokens, sequences of {shown}"

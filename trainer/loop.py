@@ -27,15 +27,17 @@ from transformers import PretrainedConfig
 
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackReader, open_packs
-from trainer import attention, engine, logs, model
+from trainer import model
 from trainer.batch import micro_batch
 from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json
 from trainer.config import TrainConfig, learning_rate
-from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, World
-from trainer.guard import BadStepError, Guard, out_of_memory
-from trainer.loss import Objective
-from trainer.metrics import Meter
-from trainer.probe import probe
+from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings, loss_scale
+from trainer.guard import BadStepError, Guard, memory
+from trainer.measure import logs
+from trainer.measure.metrics import Meter
+from trainer.objective import Objective, compute_dtype, load_objective, load_shape
+from trainer.probe import calibrate, probe
+from trainer.world import World, join
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,32 +90,28 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     if asked.export_only and start.checkpoint is None:
         raise UserError(f"{asked.output}: no checkpoint to export; --export writes the model of the last one")
     universal = start.other_ranks and config.engine == "deepspeed" and config.zero_stage > 0
-    shape = model.load_config(
-        asked.model,
-        weights=not asked.random_init,
-        rope_base_factor=config.rope_base_factor,
-        positions=config.max_positions,
-    )
+    shape = load_shape(asked.model, config, weights=not asked.random_init)
     model.check_fits(shape, capacity=reader.capacity, parts=parts)
-    world = engine.join(config.engine, rank=rank, ranks=ranks, local_rank=local_rank, parts=parts)
+    world = join(config.engine, rank=rank, ranks=ranks, local_rank=local_rank, parts=parts)
     reader.check_files(rank, ranks)
     world.wait()  # nobody writes before everybody has looked
 
-    settings = engine.deepspeed_settings(config, asked.deepspeed, accumulation, universal=universal)
-    objective, attention_name = _objective(asked, shape, world, settings)
+    with memory("set-up", rank):
+        settings = deepspeed_settings(config, asked.deepspeed, accumulation, universal=universal)
+        objective, attention_name = _objective(asked, shape, world, settings)
 
-    def make(module: nn.Module) -> Engine:
-        if config.engine == "torch":
-            return TorchEngine(module, config, world)
-        return DeepSpeedEngine(module, config, world, settings)
+        def make(module: nn.Module) -> Engine:
+            if config.engine == "torch":
+                return TorchEngine(module, config, world)
+            return DeepSpeedEngine(module, config, world, settings)
 
-    engine.calibrate(make, world, accumulation, tolerance=2e-2 if config.dtype == "bf16" else 1e-4)
-    worker = make(objective)
-    probe(objective, worker, world)
-    if start.checkpoint is not None:
-        if universal:
-            make_universal(start.checkpoint, world)
-        worker.load(start.checkpoint, universal=universal)
+        calibrate(make, world, accumulation, tolerance=2e-2 if config.dtype == "bf16" else 1e-4)
+        worker = make(objective)
+        probe(objective, worker, world)
+        if start.checkpoint is not None:
+            if universal:
+                make_universal(start.checkpoint, world)
+            worker.load(start.checkpoint, universal=universal)
     guard = Guard(config, start.recent_losses)
     stop = start.step if asked.export_only else min(num_steps, asked.stop_after or num_steps)
     vocabulary = objective.model.config.get_text_config().vocab_size
@@ -194,13 +192,11 @@ def train_step(
         pack = reader.batch(plan_step, rank, ranks, micro, accumulation)
         batch = micro_batch(pack, world.device, vocabulary, part=world.part, parts=world.parts)
         of_packs[1, micro * ranks + rank] = 0 if pack is None else pack.num_tokens / world.parts
-        try:
-            with meter.under(micro):
-                worker.accumulate(batch, world.ranks / info.normalizer, last=micro == accumulation - 1, sound=sound)
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory(step, world.rank, pack, error) from None
+        with memory("pack", world.rank, step, pack), meter.under(micro):
+            worker.accumulate(batch, loss_scale(world, info.normalizer), last=micro == accumulation - 1, sound=sound)
         meter.add(pack, batch)
-    norm = worker.step(rate)
+    with memory("update", world.rank, step):
+        norm = worker.step(rate)
     if skipped is None and norm is not None and not math.isfinite(norm):
         skipped = guard.reject(step, f"the norm of the gradient is {norm}", pack_ids)
     seconds = time.perf_counter() - began
@@ -242,7 +238,7 @@ def keep_metrics(path: Path, start: int) -> None:
 
 
 def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict[str, Any]) -> tuple[Objective, str]:
-    """Model and loss, with packed attention; under ZeRO-3 pretrained weights are sharded while they are read."""
+    """Model and loss; under ZeRO-3 pretrained weights are sharded while they are read."""
     config = asked.config
     sharded = None
     if config.engine == "deepspeed" and config.zero_stage == 3 and not asked.random_init:
@@ -250,20 +246,11 @@ def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict
 
         # Transformers shards for as long as this object lives.
         sharded = HfDeepSpeedConfig(settings)
-    compute = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-    name, registered = attention.install(config.attention, world.device, compute, world.group)
     # Under torch autocast the weights themselves stay fp32; DeepSpeed keeps its own fp32 copy beside bf16 weights.
-    stored = torch.float32 if config.engine == "torch" else compute
-    causal_lm = model.load_model(
-        asked.model, shape, random_init=asked.random_init, dtype=stored, attention=registered, seed=config.seed
-    )
+    stored = torch.float32 if config.engine == "torch" else compute_dtype(config)
+    found = load_objective(asked.model, shape, config, world, dtype=stored, random_init=asked.random_init)
     del sharded
-    if config.lora is not None:
-        model.add_lora(causal_lm, config.lora, seed=config.seed)
-    if config.activation_checkpointing:
-        model.checkpoint_activations(causal_lm)
-    objective = Objective(causal_lm, chunk_rows=config.loss_chunk_rows, offload=config.offload_activations)
-    return objective, name
+    return found
 
 
 @contextmanager

@@ -23,6 +23,20 @@ TOKENIZER_FILES = [
     "added_tokens.json",
     "chat_template*",
 ]
+MIXING_LAYERS = {
+    "linear_attention": "state-space or linear-attention layers",
+    "hybrid": "layers that join attention with a state space",
+    "hybrid_sliding": "layers that join attention with a state space",
+    "conv": "short convolutions",
+}
+"""Kinds of layer (Transformers' `layer_types`) that reach over the borders of a pack, unless a kernel of theirs knows borders."""
+MIXING_MODELS = {
+    "rwkv": "a recurrent state",
+    "xlstm": "a recurrent state",
+    "bloom": "attention of its own with ALiBi positions",
+    "mpt": "attention of its own with ALiBi positions",
+}
+"""Models without `layer_types` that do the same."""
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 
@@ -57,6 +71,19 @@ def load_config(
     return config
 
 
+def mixing(config: PretrainedConfig) -> list[str]:
+    """What in a model's configuration is known to mix the sequences of a pack, or to need other positions than a pack has."""
+    text = config.get_text_config()
+    layers = getattr(text, "layer_types", None) or []
+    found = [f"{what} ({kind})" for kind, what in MIXING_LAYERS.items() if kind in layers]
+    if text.model_type in MIXING_MODELS:
+        found.append(MIXING_MODELS[text.model_type])
+    ropes = [getattr(text, name, None) or {} for name in ("rope_parameters", "rope_scaling")]
+    if any("mrope_section" in rope for rope in ropes):
+        found.append("rotary positions in three dimensions (mrope_section)")
+    return found
+
+
 def load_model(
     spec: str, config: PretrainedConfig, *, random_init: bool, dtype: torch.dtype, attention: str, seed: int
 ) -> PreTrainedModel:
@@ -74,7 +101,7 @@ def load_model(
                 name, revision=revision, config=config, dtype=dtype, attn_implementation=attention
             )
     except (OSError, ValueError, KeyError) as error:
-        raise _unloadable(spec, error) from error
+        raise _unloadable(spec, error, config) from error
     if model.get_output_embeddings() is None:
         raise UserError(
             f"--model {spec}: {type(model).__name__} has no output head; a causal language model was expected"
@@ -174,5 +201,13 @@ def _name_and_revision(spec: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
-def _unloadable(spec: str, error: Exception) -> UserError:
-    return UserError(f"--model {spec}: cannot be loaded: {str(error).strip().splitlines()[0]}")
+def _unloadable(spec: str, error: Exception, config: PretrainedConfig | None = None) -> UserError:
+    told = str(error).strip().splitlines()[0]
+    if config is not None and isinstance(error, KeyError):
+        told = (
+            f"{config.model_type} has attention of its own, which cannot be replaced by one that knows packs ({told})"
+        )
+    elif config is not None and "Unrecognized configuration class" in told:
+        told = f"{type(config).__name__} is no causal language model of Transformers"
+    reasons = "; it has " + ", ".join(mixing(config)) if config is not None and mixing(config) else ""
+    return UserError(f"--model {spec}: cannot be loaded: {told}{reasons}")

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.gpu.common import Place, run
 from longalign_data.errors import UserError
 from trainer.attention import BACKENDS, install, sdpa_by_sequence
-from trainer.flops import measure_peak
+from trainer.measure.flops import measure_peak
 
 HEADS = [(32, 8), (8, 8)]
 """Heads of queries, and of keys and values."""

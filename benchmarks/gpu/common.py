@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from benchmarks.record import store
 from trainer import attention, model
 from trainer.config import TrainConfig
-from trainer.flops import synchronize
-from trainer.loss import Objective
+from trainer.measure.flops import synchronize
+from trainer.objective import Objective
 
 VOCABULARY = 151_936
 """Entries of Qwen's, the largest in wide use."""

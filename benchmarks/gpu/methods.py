@@ -16,9 +16,9 @@ from benchmarks.gpu.common import Place, paper_mix, run
 from benchmarks.gpu.work import packs_of
 from longalign_data.packing.plan import make_plan
 from longalign_data.packing.steps import Shape
-from trainer.compare import deal
-from trainer.fit_work_model import Measured, fit, measure, pack_seconds
-from trainer.metrics import idle
+from trainer.measure.metrics import idle
+from trainer.tools.compare import deal
+from trainer.tools.fit_work_model import Measured, fit, measure, pack_seconds
 
 RANKS = 8
 

@@ -13,12 +13,13 @@ import psutil
 import torch
 
 from benchmarks.gpu.common import CannotRunError, Place, installed, run
-from trainer import engine
 from trainer.batch import micro_batch
 from trainer.config import TrainConfig
-from trainer.fit_work_model import random_pack
-from trainer.flops import measure_peak, model_flops, synchronize
-from trainer.metrics import device_memory_peak
+from trainer.engine import DeepSpeedEngine, deepspeed_settings
+from trainer.measure.flops import measure_peak, model_flops, synchronize
+from trainer.measure.metrics import device_memory_peak
+from trainer.tools.fit_work_model import random_pack
+from trainer.world import join
 
 BYTES_A_PARAMETER = 16
 """On the CPU: fp32 weights, two moments and gradients."""
@@ -44,10 +45,10 @@ def benchmark(place: Place) -> list[dict[str, Any]]:
     train = TrainConfig(engine="deepspeed", zero_stage=2, dtype="bf16" if place.device.type == "cuda" else "fp32")
     # Off a GPU DeepSpeed's own Adam would be compiled for a minute and prove nothing.
     offload = {"offload_optimizer": {"device": "cpu", "pin_memory": True}} if place.device.type == "cuda" else {}
-    world = engine.join("deepspeed", rank=0, ranks=1, local_rank=0)
+    world = join("deepspeed", rank=0, ranks=1, local_rank=0)
     try:
-        settings = engine.deepspeed_settings(train, {"zero_optimization": offload}, 2)
-        worker = engine.DeepSpeedEngine(objective, train, world, settings)
+        settings = deepspeed_settings(train, {"zero_optimization": offload}, 2)
+        worker = DeepSpeedEngine(objective, train, world, settings)
         pack = random_pack([tokens // 4] * 4, config.vocab_size, target_share=0.02)
         batch = micro_batch(pack, place.device, config.vocab_size)
         for _ in range(2):

@@ -12,11 +12,12 @@ import torch
 
 from benchmarks.gpu.common import Place, run
 from trainer.batch import MicroBatch, micro_batch
-from trainer.engine import TorchEngine, World
-from trainer.fit_work_model import random_pack
-from trainer.flops import measure_peak, model_flops
+from trainer.engine import TorchEngine
 from trainer.loss import WeightedCrossEntropy
-from trainer.metrics import device_memory_peak
+from trainer.measure.flops import measure_peak, model_flops
+from trainer.measure.metrics import device_memory_peak
+from trainer.tools.fit_work_model import random_pack
+from trainer.world import World
 
 MOST_LOSS_MEMORY = 1.5
 """GiB that the loss may add at 64k tokens and 152k entries."""

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.gpu.common import Place, paper_mix, run
 from longalign_data.packing.plan import make_plan
 from longalign_data.packing.steps import Plan, Shape
-from trainer.fit_work_model import Measured, fit, measure, pack_seconds
+from trainer.tools.fit_work_model import Measured, fit, measure, pack_seconds
 
 FARTHEST = 0.10
 """Relative error of a step that the model may have."""

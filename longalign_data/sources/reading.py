@@ -200,6 +200,8 @@ def settled(raw: RawDocument | RawReject) -> RawDocument | RawReject:
     """The document with its text in order (see RawDocument), or the reject that it deserves."""
     if isinstance(raw, RawReject):
         return raw
+    if len(raw.text) > MAX_RECORD_BYTES:
+        return _reject(raw, "too-large", f"{len(raw.text)} characters; expected at most {MAX_RECORD_BYTES}")
     text, num_bytes = (raw.text, raw.num_bytes) if raw.num_bytes >= 0 else in_order(raw.text)
     title = " ".join(raw.title.split())
     labels = f"{title}{raw.lang}{raw.license}"

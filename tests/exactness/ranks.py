@@ -1,29 +1,37 @@
 """Gloo ranks that run the trainer's own engines on many layouts, one after the other, and say how far each is from Eq. 2."""
 
+import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from longalign_data.packing.reader import PackReader, open_packs
 from tests.exactness.reference import distance
 from tests.trainer.builds import VOCABULARY, tiny_llama
 from tests.trainer.processes import finish, start
-from trainer import attention
-from trainer.batch import micro_batch
+from trainer import attention, loop
 from trainer.config import TrainConfig
-from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, World, deepspeed_settings, prepare_deepspeed
-from trainer.loss import Objective
+from trainer.engine import DeepSpeedEngine, TorchEngine, deepspeed_settings, loss_scale
+from trainer.guard import Guard
+from trainer.loop import train_step
+from trainer.measure.metrics import Meter
+from trainer.objective import Objective
+from trainer.world import World, prepare_deepspeed
 
 CPU = torch.device("cpu")
 OFFLOADS: dict[str, dict[str, Any]] = {
     "": {},
     "optimizer": {"offload_optimizer": {"device": "cpu"}},
+    "deepspeed's adam": {"offload_optimizer": {"device": "cpu"}},
     "parameters": {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}},
 }
 SHARDED = {
@@ -58,10 +66,6 @@ class Case:
     @property
     def build(self) -> str:
         return f"{self.readers * self.accumulation}-{self.alpha}"
-
-
-FAULTS = ("mean of means", "M of the micro-batch", "device_count", "divided by accumulation", "the P factor")
-"""What other trainers get wrong; `_scale` puts them in."""
 
 
 def run(cases: Sequence[Case], folder: Path) -> list[dict[str, float]]:
@@ -110,17 +114,26 @@ def _measure(case: Case, world: World, folder: Path) -> dict[str, float]:
     _, registered = attention.install("sdpa-by-sequence", CPU, case.dtype, world.group)
     objective = Objective(tiny_llama(registered, case.dtype), chunk_rows=7)
     names = {name.removeprefix("model."): p for name, p in objective.named_parameters() if name.startswith("model.")}
-    engine = _engine(case, objective, world)
+    config = _config(case)
+    engine = _engine(case, config, objective, world)
+    guard, meter = Guard(config), Meter(objective, reader, world, config)
+    gradients: dict[str, Tensor] = {}
+
+    def look_and_update(rate: float) -> float | None:
+        gradients.update({name: engine.gradient(parameter) for name, parameter in names.items()})
+        return update(rate)
+
+    update, engine.step = engine.step, look_and_update  # between the last backward and the update
     found = {}
-    for step in range(1 if case.fault else reader.num_steps):
-        _accumulate(case, engine, reader, world, step)
-        gradients = {name: engine.gradient(parameter) for name, parameter in names.items()}
-        if world.rank == 0:
-            found[f"step {step}"] = distance(gradients, wanted[step])
-        engine.step(0.0)  # nothing moves, so both steps are measured at the same weights
+    with _fault(case, engine, reader, world):
+        # At a rate of 0 nothing moves, so both steps are measured at the same weights; then one that moves.
+        for step, rate in ((0, 0.0), (1, 0.0), (2, 1e-2)):
+            if case.fault and step:
+                break
+            train_step(engine, reader, world, guard, meter, step=step, rate=rate, seed=0, vocabulary=VOCABULARY)
+            if world.rank == 0 and not rate:
+                found[f"step {step}"] = distance(gradients, wanted[step])
     if not case.fault:
-        _accumulate(case, engine, reader, world, 0)
-        engine.step(1e-2)
         weights = engine.weights(objective.model)
         if world.rank == 0:
             weights.pop("lm_head.weight", None)  # tied to the embedding; not every engine names it twice
@@ -129,50 +142,62 @@ def _measure(case: Case, world: World, folder: Path) -> dict[str, float]:
     return found
 
 
-def _engine(case: Case, objective: Objective, world: World) -> Engine:
+def _config(case: Case) -> TrainConfig:
     # A large epsilon keeps Adam from making signs of rounding errors.
-    config = TrainConfig(
+    return TrainConfig(
         engine="torch" if case.stage < 0 else "deepspeed",
         zero_stage=max(case.stage, 0),
         dtype="fp32",
         adam_epsilon=1e-2,
         grad_clip=0,
+        time_every=0,
+        peak_tflops=1,
     )
+
+
+def _engine(case: Case, config: TrainConfig, objective: Objective, world: World) -> TorchEngine | DeepSpeedEngine:
     if case.stage < 0:
         return TorchEngine(objective, config, world)
     extra: dict[str, Any] = {"zero_optimization": OFFLOADS[case.offload] | (SHARDED if case.stage == 3 else {})}
-    if case.offload:
-        # DeepSpeed's own Adam for the CPU would be compiled first, for over a minute.
+    if case.offload and case.offload != "deepspeed's adam":
+        # DeepSpeed's own Adam for the CPU would be compiled first, for a minute.
         extra |= {"optimizer": {"params": {"torch_adam": True}}, "zero_force_ds_cpu_optimizer": False}
     return DeepSpeedEngine(objective, config, world, deepspeed_settings(config, extra, case.accumulation))
 
 
-def _accumulate(case: Case, engine: Engine, reader: PackReader, world: World, step: int) -> None:
+@contextmanager
+def _fault(case: Case, engine: TorchEngine | DeepSpeedEngine, reader: PackReader, world: World) -> Iterator[None]:
+    """Puts into the trainer what other trainers get wrong: in place of `loss_scale`, or of DeepSpeed's settings."""
     rank, readers = world.reader
-    for micro in range(case.accumulation):
-        pack = reader.batch(step, rank, readers, micro, case.accumulation)
-        batch = micro_batch(pack, CPU, VOCABULARY, part=world.part, parts=world.parts)
-        scale = _scale(case, reader, step, micro, rank)
-        engine.accumulate(batch, scale, last=micro == case.accumulation - 1)
+    micros = itertools.count()
 
-
-def _scale(case: Case, reader: PackReader, step: int, micro: int, rank: int) -> float:
-    """What the loss of a pack is multiplied with: ranks / Z, or what a trainer with the fault of `case` has instead."""
-
-    def sequences(ranks: range) -> int:
-        packs = [reader.batch(step, other, case.readers, micro, case.accumulation) for other in ranks]
+    def sequences(ranks: Sequence[int]) -> int:
+        micro = next(micros)
+        packs = [reader.batch(0, other, readers, micro, case.accumulation) for other in ranks]
         return max(1, sum(pack.num_sequences for pack in packs if pack))
 
-    right = case.ranks / reader.step(step).normalizer
-    if case.fault == "mean of means":
-        return case.ranks / reader.packs_per_step / sequences(range(rank, rank + 1))
-    if case.fault == "M of the micro-batch":
-        return case.ranks / case.accumulation / sequences(range(case.readers))
-    if case.fault == "device_count":  # two nodes, each of which counts its own packs
-        node = range(case.readers // 2) if rank < case.readers // 2 else range(case.readers // 2, case.readers)
-        return case.ranks / 2 / case.accumulation / sequences(node)
+    def mean_of_means(world: World, normalizer: float) -> float:
+        return world.ranks / reader.packs_per_step / sequences([rank])
+
+    def micro_batch_m(world: World, normalizer: float) -> float:
+        return world.ranks / case.accumulation / sequences(range(readers))
+
+    def device_count(world: World, normalizer: float) -> float:
+        """Two nodes, each of which counts its own packs."""
+        node = range(readers // 2) if rank < readers // 2 else range(readers // 2, readers)
+        return world.ranks / 2 / case.accumulation / sequences(node)
+
+    def p_factor(world: World, normalizer: float) -> float:
+        return loss_scale(world, normalizer) * world.parts
+
+    faulty = {
+        "mean of means": mean_of_means,
+        "M of the micro-batch": micro_batch_m,
+        "device_count": device_count,
+        "the P factor": p_factor,
+    }
     if case.fault == "divided by accumulation":
-        return right / case.accumulation
-    if case.fault == "the P factor":
-        return right * case.parts
-    return right
+        backward = engine._engine.backward
+        engine._engine.backward = lambda loss, **options: backward(loss)  # as it divides by default
+    with mock.patch.object(loop, "loss_scale", faulty.get(case.fault, loss_scale)):
+        yield

@@ -1,5 +1,6 @@
 """The gradient of a packed, accumulated, dealt-out step against LongAlign's Eq. 2, sequence by sequence."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,21 @@ from torch import nn
 from longalign_data.packing.reader import PackReader, open_packs
 from tests.exactness.reference import distance, unpacked_gradient
 from tests.trainer.builds import VOCABULARY, tiny_llama, write_build
-from trainer import attention
+from trainer import attention, loop
 from trainer.batch import micro_batch
 from trainer.config import TrainConfig
-from trainer.engine import TorchEngine, World
-from trainer.loss import Objective
+from trainer.engine import TorchEngine
+from trainer.guard import Guard
+from trainer.measure.metrics import Meter
 from trainer.model import checkpoint_activations
+from trainer.objective import Objective
+from trainer.world import World
 
 pytestmark = pytest.mark.torch
 
 CPU = torch.device("cpu")
-FP64 = TrainConfig(engine="torch", dtype="fp32")
+FP64 = TrainConfig(engine="torch", dtype="fp32", peak_tflops=1)
+ALONE = World(rank=0, ranks=1, device=CPU)
 STEP = [
     [(30, 8), (20, 4)],
     [(50, 16)],
@@ -75,27 +80,43 @@ def test_chunks_and_recomputed_activations_change_nothing(tmp_path: Path) -> Non
     assert distance(packed_gradient(reader, ranks=2, chunk_rows=1, checkpointing=True), whole) <= 1e-12
 
 
-@pytest.mark.parametrize("fault", ["mean of packs", "M of the micro-batch", "M of one rank", "divided by accumulation"])
-def test_the_comparison_notices_the_faults_that_other_trainers_have(tmp_path: Path, fault: str) -> None:
-    reader = open_packs(write_build(tmp_path, [STEP], packs_per_step=6))
-    ranks, accumulation = 2, 3
-    info = reader.step(0)
+class Accumulates(TorchEngine):
+    """Keeps the gradient of the step, and changes nothing."""
+
+    def step(self, learning_rate: float) -> float | None:
+        return None
+
+
+def step_gradient(reader: PackReader) -> dict[str, torch.Tensor]:
+    """That of the loop's own step, in one process."""
     _, registered = attention.install("sdpa-by-sequence", CPU, torch.float32)
     objective = Objective(tiny_llama(registered, torch.float64), chunk_rows=100)
-    engine = TorchEngine(objective, FP64, World(rank=0, ranks=1, device=CPU))
-    for micro in range(accumulation):
-        packs = [reader.batch(0, rank, ranks, micro, accumulation) for rank in range(ranks)]
-        for pack in packs:
-            batch = micro_batch(pack, CPU, VOCABULARY)
-            scale = {
-                "mean of packs": 1 / reader.packs_per_step / pack.num_sequences,
-                "M of the micro-batch": 1 / sum(p.num_sequences for p in packs) / accumulation,
-                "M of one rank": 1 / (info.normalizer / ranks),
-                "divided by accumulation": 1 / info.normalizer / accumulation,
-            }[fault]
-            engine.accumulate(batch, scale, last=False)
-    faulty = {name: p.grad for name, p in objective.model.named_parameters()}
-    assert distance(faulty, unpacked_gradient(reader)) > 1e-2
+    engine, world = Accumulates(objective, FP64, ALONE), ALONE
+    meter = Meter(objective, reader, world, FP64)
+    loop.train_step(engine, reader, world, Guard(FP64), meter, step=0, rate=0.0, seed=0, vocabulary=VOCABULARY)
+    return {name: p.grad for name, p in objective.model.named_parameters() if p.grad is not None}
+
+
+def test_the_loop_takes_a_step_of_the_mean_over_unpacked_sequences(tmp_path: Path) -> None:
+    reader = open_packs(write_build(tmp_path, [STEP], packs_per_step=6))
+    assert distance(step_gradient(reader), unpacked_gradient(reader)) <= 1e-10
+
+
+@pytest.mark.parametrize("fault", ["mean of packs", "M over ranks", "divided by accumulation"])
+def test_a_faulty_scale_put_into_the_loop_is_far_from_it(
+    tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults of other trainers; those that need ranks are in test_ranks."""
+    reader = open_packs(write_build(tmp_path, [STEP], packs_per_step=6))
+    micros = itertools.count()
+
+    def faulty(world: World, normalizer: float) -> float:
+        if fault == "mean of packs":
+            return 1 / 6 / len(STEP[next(micros)])
+        return 2 / normalizer if fault == "M over ranks" else 1 / normalizer / 6
+
+    monkeypatch.setattr(loop, "loss_scale", faulty)
+    assert distance(step_gradient(reader), unpacked_gradient(reader)) > 1e-2
 
 
 def test_a_micro_batch_without_targets_reaches_every_parameter_with_zero() -> None:
@@ -148,7 +169,7 @@ def test_the_loss_never_makes_logits_for_rows_without_a_target(tmp_path: Path) -
 
     class Watch(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's signature
-            if function is F.cross_entropy:
+            if function is F.linear and args[1].shape[0] == VOCABULARY:
                 seen.append(args[0].shape[0])
             return function(*args, **(kwargs or {}))
 

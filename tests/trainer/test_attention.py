@@ -2,19 +2,21 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GlmConfig,
     GlmForCausalLM,
-    Lfm2Config,
-    Lfm2ForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PretrainedConfig,
@@ -28,11 +30,14 @@ from transformers import (
 from longalign_data.errors import UserError
 from tests.trainer.builds import VOCABULARY, tiny_llama
 from trainer import attention
+from trainer.batch import micro_batch
 from trainer.config import TrainConfig
-from trainer.engine import TorchEngine, World
-from trainer.loss import Objective
-from trainer.model import load_config
+from trainer.engine import TorchEngine
+from trainer.model import load_config, load_model, mixing
+from trainer.objective import Objective
 from trainer.probe import probe
+from trainer.tools.fit_work_model import random_pack
+from trainer.world import World
 
 pytestmark = pytest.mark.torch
 
@@ -108,6 +113,34 @@ def test_a_stock_model_on_a_pack_gives_what_each_sequence_alone_gives() -> None:
         torch.testing.assert_close(logits[start:end], alone(input_ids=ids[None, start:end]).logits[0])
 
 
+def test_whether_a_batch_is_a_whole_pack_is_known_without_asking_the_device() -> None:
+    """Borders that hold no values stand for a device that would have to be waited for."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        spread = attention.across(dist.group.WORLD, lambda module, query, *rest, **options: (query, None))
+    finally:
+        dist.destroy_process_group()
+    query = torch.randn(1, 4, 26, 8)
+    options = {"cu_seq_lens_q": BORDERS.to("meta"), "max_length_q": 13, "pack_tokens": 26}
+    assert spread(nn.Module(), query, query, query, None, **options)[0] is query
+    del options["pack_tokens"]
+    with pytest.raises(RuntimeError, match="meta"):
+        spread(nn.Module(), query, query, query, None, **options)
+
+
+def test_a_stock_model_hands_the_size_of_the_pack_on() -> None:
+    seen: list[object] = []
+
+    def noting(*given: Any, **options: Any) -> tuple[Tensor, None]:
+        seen.append(options.get("pack_tokens"))
+        return attention.sdpa_by_sequence(*given, **options)
+
+    AttentionInterface.register("noting", noting)
+    objective = Objective(tiny_llama("noting"), chunk_rows=64)
+    objective(micro_batch(random_pack((30, 20), VOCABULARY, target_share=0.5), CPU, VOCABULARY))
+    assert seen == [50, 50]
+
+
 def test_a_backend_that_cannot_run_here_is_refused_with_those_that_can() -> None:
     assert attention.install("auto", CPU, torch.bfloat16)[0] == "sdpa-by-sequence"
     with pytest.raises(UserError, match=r"torch-varlen cannot run on cpu.*here: sdpa-by-sequence, or auto"):
@@ -158,18 +191,94 @@ def causal_over_the_pack(
     return output.transpose(1, 2), None
 
 
-def test_the_probe_refuses_attention_that_ignores_the_borders() -> None:
+def test_the_probe_refuses_attention_that_ignores_the_borders_and_says_where() -> None:
     AttentionInterface.register("causal_over_the_pack", causal_over_the_pack)
-    with pytest.raises(UserError, match="LlamaForCausalLM: sequences of one pack see each other"):
+    with pytest.raises(
+        UserError,
+        match=r"LlamaForCausalLM: sequences of one pack see each other, first in model\.layers\.0\.self_attn\.o_proj, .*"
+        "ignores cu_seqlens",
+    ):
         run_probe(tiny_llama("causal_over_the_pack"))
 
 
-def test_the_probe_refuses_a_stock_model_whose_convolutions_cross_the_borders() -> None:
+MAMBA = {
+    "mamba_n_heads": 4,
+    "mamba_d_head": 16,
+    "mamba_d_state": 8,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 16,
+    "mamba_expand": 2,
+}
+GATED_DELTA = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+LEAKING = [
+    ("bamba", MAMBA | {"attn_layer_indices": [1]}, r"layers\.0\.mamba.*state-space or linear-attention layers"),
+    ("falcon_h1", MAMBA | {"mamba_d_ssm": 64}, r"layers\.0\.mamba.*layers that join attention with a state space"),
+    ("mamba2", {"num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1, "chunk_size": 16}, "state-space"),
+    ("lfm2", {"block_auto_adjust_ff_dim": False, "full_attn_idxs": [1]}, r"layers\.0\.conv.*short convolutions"),
+    (
+        "minimax",
+        GATED_DELTA | {"num_local_experts": 2, "num_experts_per_tok": 1},
+        r"layers\.0\.self_attn.*linear-attention",
+    ),
+    ("rwkv", {}, "time_shift.*a recurrent state"),
+    ("bloom", {}, r"self_attention.*attention of its own with ALiBi positions"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("model_type", "changes", "told"), LEAKING, ids=[kind for kind, *_ in LEAKING])
+def test_stock_models_that_mix_sequences_are_refused_with_the_place_and_the_cause(
+    model_type: str, changes: dict[str, Any], told: str, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    config = Lfm2Config(**SMALL, block_auto_adjust_ff_dim=False, full_attn_idxs=[1])
+    config = AutoConfig.for_model(model_type, **SMALL | changes)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ours(), dtype=dtype)
+    with pytest.raises(UserError, match=rf"sequences of one pack see each other, first in .*{told}"):
+        run_probe(model)
+
+
+def test_a_model_whose_kernel_for_packs_is_absent_is_refused_with_its_layers() -> None:
+    config = AutoConfig.for_model("qwen3_5_text", **SMALL | GATED_DELTA)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ours())
+    with pytest.raises(
+        UserError, match=r"Qwen3_5ForCausalLM cannot take a pack: .*; it has state-space or linear-attention"
+    ):
+        run_probe(model)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "told"),
+    [
+        (
+            "qwen2_vl_text",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
+            r"Qwen2VLTextConfig is no causal language model.*it has rotary positions in three dimensions \(mrope_section\)",
+        ),
+        ("falcon", {}, "falcon has attention of its own, which cannot be replaced"),
+    ],
+)
+def test_models_that_cannot_be_built_for_packs_are_refused_with_the_cause(
+    model_type: str, changes: dict[str, Any], told: str
+) -> None:
+    config = AutoConfig.for_model(model_type, **SMALL | changes)
+    with pytest.raises(UserError, match=rf"--model folder: cannot be loaded: {told}"):
+        load_model("folder", config, random_init=True, dtype=torch.float32, attention=ours(), seed=0)
+
+
+def test_rotary_sections_are_refused_only_where_they_matter() -> None:
+    """A text model to which every dimension of the positions is the same gives what a plain one does, and passes."""
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    config = Qwen2Config(**SMALL, rope_parameters=rope)
     config._attn_implementation = ours()
-    with pytest.raises(UserError, match="Lfm2ForCausalLM: sequences of one pack see each other"):
-        run_probe(Lfm2ForCausalLM(config))
+    assert mixing(config) == ["rotary positions in three dimensions (mrope_section)"]
+    run_probe(Qwen2ForCausalLM(config))
 
 
 def gemma(**changes: object) -> PreTrainedModel:

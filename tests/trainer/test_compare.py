@@ -1,6 +1,8 @@
 """The comparison of batch methods: the same sequences, packed again, trained and put beside each other."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,11 @@ import pytest
 from longalign_data.packing.again import pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
 from tests.trainer.builds import write_build, write_model_config
-from trainer.compare import METHODS, deal, main, replan, replay, split, summary, works
+from trainer.tools.compare import METHODS, deal, main, replan, replay, split, summary, works
 
 pytestmark = pytest.mark.torch
 
+ROOT = Path(__file__).parents[2]
 LONG, SHORT = (60, 5), (12, 6)
 
 
@@ -140,3 +143,16 @@ def test_what_cannot_be_compared_is_refused(place: Path, tmp_path: Path, capsys:
     (tmp_path / "out").mkdir()
     assert main(options) == 2
     assert "exists already; give another --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["trainer.compare", "trainer.fit_work_model", "trainer.tools.gradients"])
+def test_every_command_tells_what_it_does_under_its_name(command: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.startswith(f"usage: python -m {command} ")
+    assert "--model" in told.stdout
+    wrong = subprocess.run(
+        [sys.executable, "-m", command, "--nonsense"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

@@ -7,7 +7,7 @@ import pytest
 from longalign_data import yamlfile
 from longalign_data.recipe import MeasuredWork, WorkModel
 from tests.trainer.builds import write_model_config
-from trainer.fit_work_model import Measured, as_yaml, fit, grid, main, random_pack
+from trainer.tools.fit_work_model import Measured, as_yaml, fit, grid, main, random_pack
 
 pytestmark = pytest.mark.torch
 

@@ -10,8 +10,8 @@ from longalign_data.packing.reader import open_packs
 from tests.trainer.builds import tiny_llama, write_build, write_model_config
 from trainer import attention
 from trainer.batch import micro_batch
-from trainer.gradients import main, shares
-from trainer.loss import Objective
+from trainer.objective import Objective
+from trainer.tools.gradients import main, shares
 
 pytestmark = pytest.mark.torch
 

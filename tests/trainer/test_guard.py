@@ -13,14 +13,15 @@ from longalign_data.packing.reader import open_packs
 from tests.trainer import runs
 from tests.trainer.builds import VOCABULARY, tiny_llama
 from tests.trainer.runs import losses, metrics
-from trainer import attention
+from trainer import attention, loop
 from trainer.__main__ import main
 from trainer.config import TrainConfig
-from trainer.engine import TorchEngine, World
-from trainer.guard import Guard
+from trainer.engine import TorchEngine
+from trainer.guard import Guard, memory
 from trainer.loop import train_step
-from trainer.loss import Objective
-from trainer.metrics import Meter
+from trainer.measure.metrics import Meter
+from trainer.objective import Objective
+from trainer.world import World
 
 pytestmark = pytest.mark.torch
 
@@ -117,11 +118,46 @@ def test_gradients_that_are_never_finite_end_a_run_that_skips_though_its_losses_
         take_steps(alike, FindsAnInfiniteGradient, 6, on_bad_step="skip")
 
 
+class RunsOutOfMemoryInTheUpdate(TorchEngine):
+    def step(self, learning_rate: float) -> float | None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB.")
+
+
+class RunsOutOfMemoryAtTheStart(TorchEngine):
+    def __init__(self, *given: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+
 def test_out_of_memory_names_the_pack_its_lengths_and_what_helps(alike: Path) -> None:
     with pytest.raises(LongAlignError) as told:
         take_steps(alike, RunsOutOfMemory)
     message = str(told.value)
-    assert "out of memory in step 0 on rank 0: pack pack-3 of 64 tokens, sequences of 64." in message
+    assert "on rank 0 in step 0, forward and backward: pack pack-3 of 64 tokens, sequences of 64." in message
     assert "offload_activations: true" in message
     assert "sequence_parallel: 2" in message
-    assert message.endswith("Tried to allocate 2 GiB.)")
+    assert message.endswith("(CUDA out of memory. Tried to allocate 2 GiB.)")
+
+
+def test_out_of_memory_in_the_update_names_the_step_and_no_pack(alike: Path) -> None:
+    with pytest.raises(LongAlignError) as told:
+        take_steps(alike, RunsOutOfMemoryInTheUpdate)
+    message = str(told.value)
+    assert "out of memory on rank 0 in step 0, where the optimizer updates the weights" in message
+    assert "offload_optimizer in the DeepSpeed file" in message
+    assert "pack-" not in message
+
+
+def test_out_of_memory_before_the_first_step_is_one_message(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "TorchEngine", RunsOutOfMemoryAtTheStart)
+    assert main(runs.options(place / "build", place / "model", place / "no-room"), {}) == 1
+    message = capsys.readouterr().err
+    assert "error: out of memory on rank 0 while the model and its optimizer were set up" in message
+    assert "zero_stage: 3, offload_optimizer and offload_param" in message
+    assert "Traceback" not in message
+
+
+def test_other_errors_than_those_of_memory_are_left_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match=r"^size mismatch$"), memory("pack", 0, 1):
+        raise RuntimeError("size mismatch")

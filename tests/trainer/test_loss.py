@@ -1,10 +1,17 @@
 """The gradients of the chunked loss, against those that autograd finds from whole logits."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
+import trainer.loss as loss_module
+from trainer.config import TrainConfig
 from trainer.loss import VOCABULARY_BLOCK, WeightedCrossEntropy
 
 pytestmark = pytest.mark.torch
@@ -84,3 +91,48 @@ def test_the_losses_of_rows_are_kept_and_no_row_is_no_loss() -> None:
     assert float(nothing.detach()) == 0
     assert layer.weight.grad is not None
     assert not layer.weight.grad.any()
+
+
+class Peak(TorchDispatchMode):
+    """`peak`: the most bytes that were in memory at once of the tensors made in it, the `given` ones left out."""
+
+    def __init__(self, *given: Tensor) -> None:
+        super().__init__()
+        self.known = WeakIdKeyDictionary(dict.fromkeys((tensor.untyped_storage() for tensor in given), True))
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's signature
+        found = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+            if storage is not None and storage not in self.known:
+                self.known[storage] = True
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.freed, storage.nbytes())
+        return found
+
+    def freed(self, size: int) -> None:
+        self.now -= size
+
+
+SHRUNK = 32
+"""By what each size of the test below is divided; bytes are products of two sizes."""
+
+
+@pytest.mark.parametrize("num_rows", [65_536 // 50, 65_536])
+def test_the_loss_takes_no_more_than_one_and_a_half_gib_at_152k_tokens_and_64k_rows(
+    num_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What head and loss allocate in forward and backward beyond their inputs, in bf16 at a width of 2,048 with the default
+    chunks: counted tensor by tensor with every size divided by 32, the gradients of head and rows included."""
+    monkeypatch.setattr(loss_module, "VOCABULARY_BLOCK", VOCABULARY_BLOCK // SHRUNK)
+    vocabulary, width = 151_936 // SHRUNK, 2048 // SHRUNK
+    hidden, labels, weights = inputs(num_rows // SHRUNK, width, vocabulary)
+    start = hidden.bfloat16().requires_grad_()
+    layer = head(width, vocabulary).bfloat16()
+    loss = WeightedCrossEntropy(layer, chunk_rows=TrainConfig().loss_chunk_rows // SHRUNK)
+    with Peak(start, layer.weight, labels, weights) as counted:
+        gradients = torch.autograd.grad(loss(start, labels, weights), [start, layer.weight])
+    peak = counted.peak * SHRUNK**2
+    assert sum(gradient.nbytes for gradient in gradients) * SHRUNK**2 < peak < 1.5 * 2**30

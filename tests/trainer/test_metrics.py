@@ -18,12 +18,13 @@ from longalign_data.errors import UserError
 from longalign_data.packing.reader import open_packs
 from longalign_data.records import SEQUENCES
 from tests.trainer.builds import tiny_llama, write_build, write_model_config
-from trainer import attention, logs
+from trainer import attention
 from trainer.__main__ import main
 from trainer.batch import micro_batch
-from trainer.flops import model_flops
-from trainer.loss import Objective
-from trainer.metrics import LENGTHS, busy, idle, idle_by_rank, length_buckets
+from trainer.measure import logs
+from trainer.measure.flops import model_flops
+from trainer.measure.metrics import LENGTHS, busy, idle, idle_by_rank, length_buckets
+from trainer.objective import Objective
 
 pytestmark = pytest.mark.torch
 

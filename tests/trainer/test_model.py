@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,8 +14,12 @@ from tests.trainer.builds import VOCABULARY, tiny_llama, write_model_config
 from tests.trainer.processes import train
 from tests.trainer.runs import losses
 from trainer.__main__ import main
-from trainer.config import Lora
+from trainer.batch import micro_batch
+from trainer.config import Lora, TrainConfig
 from trainer.model import add_lora, load_config
+from trainer.objective import load_objective, load_shape
+from trainer.tools.fit_work_model import random_pack
+from trainer.world import World
 
 pytestmark = pytest.mark.torch
 
@@ -114,6 +118,49 @@ def test_activations_that_wait_on_the_cpu_change_nothing(place: Path, pretrained
     kept = trained(place, pretrained, "kept", activation_checkpointing=True)
     moved = trained(place, pretrained, "moved", activation_checkpointing=True, offload_activations=True)
     assert losses(moved) == losses(kept) == losses(trained(place, pretrained, "whole"))
+
+
+class Counting(torch.autograd.graph.save_on_cpu):
+    """Torch's own hooks, which note the shape of every tensor that they take to the CPU and of every one that comes back."""
+
+    kept: ClassVar[list[torch.Size]] = []
+    returned: ClassVar[list[torch.Size]] = []
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        pack, unpack = self.pack_hook, self.unpack_hook
+
+        def keep(tensor: torch.Tensor) -> Any:
+            self.kept.append(tensor.shape)
+            return pack(tensor)
+
+        def give_back(packed: Any) -> torch.Tensor:
+            tensor: torch.Tensor = unpack(packed)
+            self.returned.append(tensor.shape)
+            return tensor
+
+        self.pack_hook, self.unpack_hook = keep, give_back
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_inputs_of_all_layers_wait_on_the_cpu_if_asked(
+    pretrained: Path, monkeypatch: pytest.MonkeyPatch, *, asked: bool
+) -> None:
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Counting)
+    Counting.kept.clear()
+    Counting.returned.clear()
+    config = TrainConfig(engine="torch", dtype="fp32", activation_checkpointing=True, offload_activations=asked)
+    world = World(rank=0, ranks=1, device=torch.device("cpu"))
+    shape = load_shape(str(pretrained), config, weights=True)
+    objective, _ = load_objective(str(pretrained), shape, config, world, dtype=torch.float32, random_init=False)
+    pack = random_pack((30, 20), VOCABULARY, target_share=0.5)
+    torch.autograd.backward(objective(micro_batch(pack, world.device, VOCABULARY)))
+    inputs = (1, 50, shape.hidden_size)
+    layers = shape.num_hidden_layers if asked else 0
+    # With checkpointing nothing else of that size is kept but what the last norm needs.
+    assert layers <= Counting.kept.count(inputs) <= layers + 3 * bool(layers)
+    assert Counting.returned.count(inputs) >= layers
+    assert bool(Counting.kept) == asked
 
 
 def test_a_longer_context_multiplies_the_rotary_base_and_is_exported(place: Path, pretrained: Path) -> None:

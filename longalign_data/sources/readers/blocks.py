@@ -67,8 +67,8 @@ def _blocks(partition: Partition) -> Iterator[tuple[int, bytes | None]]:
     begin = 0 if start == 0 else None
     large = False
     with opened(Path(partition.path)) as file:
-        base, buffer = _before(file, start), b""
-        file.seek(base)
+        # A packed file is one partition and cannot seek.
+        base, buffer = _before(file, start) if start else 0, b""
         if base == 0:
             # As if a line ended before the first: so blank lines at the top are between documents too.
             base, buffer = -1, b"\n"
@@ -103,12 +103,13 @@ def _blocks(partition: Partition) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _before(file: io.BufferedReader, start: int) -> int:
-    """A place at or before the line end that a blank line before `start` would follow."""
+    """A place at or before the line end that a blank line before `start` would follow; the file stands there."""
     back = 4096
     while True:
         place = max(0, start - 1 - back)
         file.seek(place)
         before = file.read(max(0, start - 1 - place))
         if place == 0 or not before.isspace() or b"\n" in before or back > MAX_RECORD_BYTES:
+            file.seek(place)
             return place
         back *= 16

@@ -15,8 +15,8 @@ from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.markup import MarkupError, html_library, html_text
 from longalign_data.sources.places import leads_outside, listed
-from longalign_data.sources.readers.archives import checked_zip
 from longalign_data.sources.readers.epub import decoded, epub_text
+from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
 from longalign_data.sources.reading import (
     MAX_RECORD_BYTES,
     Partition,
@@ -131,54 +131,13 @@ def _pdf(data: bytes, pypdf: Any) -> tuple[str, str]:
 
 
 def _docx(data: bytes, docx: Any) -> tuple[str, str]:
-    checked_zip(io.BytesIO(data)).close()
-
-    def extract() -> tuple[str, str]:
-        document = docx.Document(io.BytesIO(data))
-        parts = []
-        for block in document.iter_inner_content():
-            if hasattr(block, "rows"):
-                parts.append("\n".join(" | ".join(_one_line(c.text) for c in row.cells) for row in block.rows))
-                continue
-            style = (block.style.name or "") if block.style is not None else ""
-            level = int(style[8:]) if style.startswith("Heading ") and style[8:].isdigit() else 0
-            bullet = "- " if style.startswith("List") else ""
-            text = block.text.strip()
-            if text:
-                parts.append(f"{'#' * min(level, 6)} {text}" if level else f"{bullet}{text}")
-        return document.core_properties.title or "", "\n\n".join(parts)
-
-    return _guarded(extract, "no DOCX that can be read")
+    check_office_file(data)
+    return _guarded(lambda: docx_text(data, docx), "no DOCX that can be read")
 
 
 def _pptx(data: bytes, pptx: Any) -> tuple[str, str]:
-    checked_zip(io.BytesIO(data)).close()
-
-    def extract() -> tuple[str, str]:
-        deck = pptx.Presentation(io.BytesIO(data))
-        parts = []
-        for slide in deck.slides:
-            lines = [line for shape in slide.shapes for line in _shape(shape, 0)]
-            if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
-                lines.append(slide.notes_slide.notes_text_frame.text)
-            parts.append("\n".join(line for line in lines if line.strip()))
-        return deck.core_properties.title or "", "\n\n".join(part for part in parts if part)
-
-    return _guarded(extract, "no PPTX that can be read")
-
-
-def _shape(shape: Any, depth: int) -> list[str]:
-    if shape.has_text_frame:
-        return [shape.text_frame.text]
-    if getattr(shape, "has_table", False):
-        return [" | ".join(_one_line(cell.text) for cell in row.cells) for row in shape.table.rows]
-    if depth < 8 and hasattr(shape, "shapes"):
-        return [line for inner in shape.shapes for line in _shape(inner, depth + 1)]
-    return []
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    check_office_file(data)
+    return _guarded(lambda: pptx_text(data, pptx), "no PPTX that can be read")
 
 
 def _guarded(extract: Callable[[], tuple[str, str]], what: str) -> tuple[str, str]:

@@ -41,6 +41,7 @@ from longalign_data.sources.readers.licences import (
     is_description,
     is_licence_file,
 )
+from longalign_data.sources.readers.row_batches import row_batches
 from longalign_data.sources.readers.spill import Spill
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, one_by_one
 from longalign_data.sources.unpacking import UnpackError, beginning, opened
@@ -293,7 +294,7 @@ def _parquet(partition: Partition) -> Iterator[RawDocument | RawReject]:
                     detail = f"{unit.name}: no column {', '.join(absent)}; it has: {', '.join(file.schema_arrow.names)}"
                     yield RawReject(source_ref=unit.name, reason="missing-field", detail=detail)
                     return
-                for batch in file.iter_batches(batch_size=64, columns=columns):
+                for batch in row_batches(Path(partition.path), file, range(file.num_row_groups), columns):
                     for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                         row += 1
                         repository, path, content = values[:3]

@@ -11,12 +11,11 @@ from longalign_data.catalog import Card, RecordFields
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.places import failed, listed
 from longalign_data.sources.readers.fields import document_of
+from longalign_data.sources.readers.row_batches import row_batches
 from longalign_data.sources.reading import Partition, RawDocument, RawReject, decoded_in_order, one_by_one
 
 RANGE_BYTES = 64 << 20
 """Compressed bytes of row groups in one partition; a row group is never cut."""
-
-BATCH_ROWS = 64
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -58,7 +57,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     with pq.ParquetFile(Path(partition.path)) as file:
         row = sum(file.metadata.row_group(index).num_rows for index in range(partition.start))
         groups = list(range(partition.start, partition.end))
-        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=columns)
+        batches = row_batches(Path(partition.path), file, groups, columns)
         while True:
             try:
                 batch = next(batches)

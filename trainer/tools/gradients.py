@@ -19,13 +19,13 @@ import numpy.typing as npt
 
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackBatch, PackReader, open_packs
-from trainer.__main__ import Parser, exit_code, natural
-from trainer.config import default_config, load_config
+from trainer.options import Parser, exit_code, natural
+from trainer.tools.plain import DEFAULT, config_or_default, one_device
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.loss import Objective
+    from trainer.objective import Objective
 
 WEIGHTINGS = ("weighted", "unweighted")
 
@@ -50,31 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _look(asked: argparse.Namespace) -> None:
-    config = load_config(asked.config)[0] if asked.config else default_config()
+    config = config_or_default(asked.config)
     reader = open_packs(asked.build)
     if asked.step >= reader.num_steps:
         raise UserError(f"--step {asked.step}: the plan has steps 0 to {reader.num_steps - 1}")
-    import torch
-
-    from trainer import attention, model
-    from trainer.loss import Objective
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-    shape = model.load_config(
-        asked.model,
-        weights=not asked.random_init,
-        rope_base_factor=config.rope_base_factor,
-        positions=config.max_positions,
-    )
-    model.check_fits(shape, capacity=reader.capacity, parts=1)
-    _, registered = attention.install(config.attention, device, dtype)
-    causal_lm = model.load_model(
-        asked.model, shape, random_init=asked.random_init, dtype=dtype, attention=registered, seed=config.seed
-    )
-    if config.activation_checkpointing:
-        model.checkpoint_activations(causal_lm)
-    objective = Objective(causal_lm, chunk_rows=config.loss_chunk_rows, offload=config.offload_activations).to(device)
+    whole = config.model_copy(update={"lora": None})
+    objective, device = one_device(asked.model, whole, random_init=asked.random_init, capacity=reader.capacity)
     rows = shares(objective, reader, asked.step, device)
     if asked.output:
         asked.output.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
@@ -83,7 +64,7 @@ def _look(asked: argparse.Namespace) -> None:
 
 def shares(objective: "Objective", reader: PackReader, step: int, device: "torch.device") -> list[Share]:
     """The rows, shortest sequences first. The objective's gradients are overwritten."""
-    from trainer.metrics import LENGTHS, length_buckets
+    from trainer.measure.metrics import LENGTHS, length_buckets
 
     k, info = reader.packs_per_step, reader.step(step)
     found = [reader.batch(step, position, k, 0, 1) for position in range(info.num_packs)]
@@ -170,18 +151,12 @@ def _print(rows: Sequence[Share]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    found = Parser(
-        prog="python -m trainer.gradients",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    found = Parser("trainer.tools.gradients", __doc__)
+    found.add_build()
+    found.add_model()
+    found.add_config(DEFAULT)
     add = found.add_argument
-    add("--build", required=True, metavar="FOLDER", help="a build; its tables packs/ and plan/ are read")
-    add("--model", required=True, help="a Hugging Face model folder or hub id")
-    add("--config", type=Path, metavar="YAML", help="how to train (default: torch alone, bf16 on a GPU, else fp32)")
     add("--step", type=natural, default=0, metavar="S", help="of the plan (default: 0)")
-    add("--random-init", action="store_true", help="random weights, as for python -m trainer")
     add("--output", type=Path, metavar="JSON", help="file for the same numbers")
     return found
 

@@ -26,9 +26,9 @@ import torch
 from longalign_data.packing.reader import PackBatch, PackReader
 from trainer.batch import MicroBatch
 from trainer.config import TrainConfig
-from trainer.engine import World
-from trainer.flops import measure_peak, model_flops, synchronize
-from trainer.loss import Objective
+from trainer.measure.flops import measure_peak, model_flops, synchronize
+from trainer.objective import Objective, compute_dtype
+from trainer.world import World
 
 LENGTHS = ("0k to 1k", *(f"{2**i}k to {2 ** (i + 1)}k" for i in range(10)), "1024k or more")
 """Buckets of sequence length, in units of 1,024 tokens."""
@@ -92,8 +92,8 @@ class Meter:
         self._labels = read_labels(reader)
         self._names = [("length", name) for name in LENGTHS] + self._labels.names
         self._flops = model_flops(objective.model)
-        dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-        self.peak = config.peak_tflops * 1e12 if config.peak_tflops else measure_peak(world.device, dtype)
+        given = config.peak_tflops
+        self.peak = given * 1e12 if given else measure_peak(world.device, compute_dtype(config))
         self._timed = False
         self._begun(0)
 

@@ -1,0 +1,1 @@
+"""Commands beside training: batch methods compared, a work model fitted, gradients by length."""
