@@ -1,7 +1,7 @@
 """A real small model learns from a real build: SmolLM2-135M, out of a Python package, on packs of the quickstart.
 
 The quickstart's documents and samples as they are; its packs are for windows of 64k tokens, which a CPU cannot train on in
-minutes, so that the middle of each document is left out until question and answer fit into 512.
+minutes, so that the middle of each document is left out until it fits, with question and answer, into 192.
 
 It takes minutes of one core, so it runs when it is asked for: `make real-model`.
 """
@@ -60,11 +60,11 @@ def smollm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packs(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Quickstart packs for the model, divided into those to train on and samples that are held out."""
     place = tmp_path_factory.mktemp("quickstart")
-    window: dict[str, Any] = {"encode": {"max_tokens": 512}, "pack": {"capacity": 512, "packs_per_step": 2}}
+    window: dict[str, Any] = {"encode": {"max_tokens": 192}, "pack": {"capacity": 384, "packs_per_step": 2}}
     reader = open_packs(build_quickstart(place, smollm, **window))
-    train, held_out = split(reader, 8, held_out=6)
-    replan(METHODS["balanced"], reader, train, place / "train", num_steps=8, ranks=1)
-    pack_again(held_out, place / "held-out", strategy="naive", capacity=512, packs_per_step=len(held_out.lengths))
+    train, held_out = split(reader, 12, held_out=6)
+    replan(METHODS["balanced"], reader, train, place / "train", num_steps=12, ranks=1)
+    pack_again(held_out, place / "held-out", strategy="naive", capacity=384, packs_per_step=len(held_out.lengths))
     return place / "train", place / "held-out"
 
 
