@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume bill live
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test browser shots kills exactness real-model liger schema cluster check fix bench clean
+.PHONY: help quickstart test browser shots kills exactness real-model liger schema cluster frameworks check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,15 @@ schema: $(VENV)/.dev ## write recipes/schema.json anew, after a change of the re
 cluster: $(VENV)/.dev ## test ingest on a Ray cluster of two nodes on this machine
 	$(RUN) pip install --quiet --disable-pip-version-check -e '.[ray]'
 	$(RUN) pytest -m cluster
+
+frameworks: $(VENV)/.dev ## run the pages for axolotl and LLaMA-Factory, in environments of their own (gigabytes)
+	$(PYTHON) -m venv .venv-frameworks/axolotl
+	.venv-frameworks/axolotl/bin/pip install --quiet --disable-pip-version-check axolotl
+	$(PYTHON) -m venv .venv-frameworks/llamafactory
+	# Left alone, pip takes a torch and a torchaudio that were built for different CUDA versions.
+	.venv-frameworks/llamafactory/bin/pip install --quiet --disable-pip-version-check llamafactory \
+	  torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
+	$(RUN) pytest -m frameworks
 
 bench: $(VENV)/.dev ## run the benchmarks; results go to benchmarks/results/
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -22,7 +22,7 @@ from record import store
 from longalign_data.build.pipeline import build, prepare
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.recipe import load_recipe
-from longalign_data.teachers.base import Raw, Teacher, TeacherRequest
+from longalign_data.teachers.base import UNWATCHED, Raw, Teacher, TeacherRequest, Watch
 from longalign_data.teachers.table import load_teacher
 
 NUM, TOKENS = 64, 64_000
@@ -48,12 +48,12 @@ class Watched:
             self.late_s.append(max(0.0, time.monotonic() - due))
             self.busy_s.append(time.thread_time() - used)
 
-    async def ask(self, request: TeacherRequest) -> Raw:
+    async def ask(self, request: TeacherRequest, *, watch: Watch = UNWATCHED) -> Raw:
         self._beat = self._beat or asyncio.create_task(self._watch())
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         try:
-            return await self._teacher.ask(request)
+            return await self._teacher.ask(request, watch=watch)
         finally:
             self.inside -= 1
 

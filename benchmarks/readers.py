@@ -1,26 +1,42 @@
 """Every reader against a bare loop over the same libraries, in one run: what our layer (bounds, rejects, references) costs.
 
-    python benchmarks/readers.py [PYTHON-WITH-DATATROVE [ROW ...]]
+    python benchmarks/readers.py [--datatrove PYTHON] [--nemo PYTHON] [ROW ...]
 
 A bare loop reads the same file with the library that the reader uses, parses every record once and takes its text, as a
-script of ten lines would; it trusts the file, holds what it likes and refers to nothing. Both sides keep all texts with
-their lengths in UTF-8, by which documents are told to be long or short. Of Wikipedia and arXiv the bare loops turn markup
-into text by one call of the library, ours by rules of its own. Texts are this Python's documentation in each source's own
-format, 25 KB a document and 100 KB where a file is one; for Wikipedia the real dump, when it can be had. Seconds are of
-processor time, the best of several rounds in which the sides take turns.
+script of ten lines would; it trusts the file, holds what it likes and refers to nothing. Texts are this Python's
+documentation in each source's own format, 25 KB a document and 100 KB where a file is one; for Wikipedia the real dump, when
+it can be had. Seconds are of processor time, the best of several rounds in which the sides take turns.
 
-With the interpreter of an environment in which datatrove is installed, its readers of JSON lines and Parquet read the same
-files in the same run.
+What each side does:
+
+- ours: lists the files, decodes, parses, checks (UTF-8, NUL, line ends, byte order mark, empty), names the place of each
+  document, and knows its length in UTF-8, by which documents are told to be long or short. That length is the file's own
+  where the bytes of a text are at hand, the number of characters where all are ASCII, and is had by encoding elsewhere.
+- bare: decodes, parses, and takes the length of each text: the number of characters where all are ASCII, else by encoding.
+- texts alone: the bare loop without lengths. It does less than ours and is there to show what the lengths weigh.
+
+All sides keep all that they make until the round ends. Of Wikipedia and arXiv the bare loops turn markup into text by one
+call of the library, ours by rules of its own.
+
+Two peers read the same files in the same run, each with the interpreter of an environment of its own; they have no readers
+for the other formats. Their texts are taken with their lengths, as those of the bare loop.
+
+- datatrove (`datatrove[io] datasets resiliparse`): JSON lines, Parquet, a file through `datasets`, WARC and WET. Its WARC
+  reader gives HTML; resiliparse makes text of it, as in ours.
+- NeMo Curator: JSON lines (plain and gzip; `pyarrow` reads the whole file into a table) and Parquet. The package requires
+  torch with CUDA, some gigabytes that the readers never import; without it: `pip install --no-deps nemo-curator
+  cosmos-xenna==0.2.0` and `pip install pandas pyarrow loguru fsspec ray`. Its stages are called without Ray's scheduler.
 """
 
+import argparse
 import ast
 import bz2
 import functools
 import gzip
 import io
 import json
+import os
 import subprocess
-import sys
 import sysconfig
 import tarfile
 import tempfile
@@ -46,27 +62,72 @@ from longalign_data.sources.readers import READERS, partitions, read
 from longalign_data.sources.reading import RawDocument
 from tests.fixtures import corpora
 
-ROUNDS = 5
-SECONDS = 4.0
+ROUNDS = 25
+SECONDS = 3.5
 """No further round begins after so many seconds of processor time."""
 
 Texts = Iterable[str]
 Sized = Iterable[tuple[str, int]]
 
+PEER_LOOP = """
+import importlib.metadata, json, time
+best, started = float("inf"), time.process_time()
+for number in range(int(rounds)):
+    if number and time.process_time() - started > float(limit):
+        break
+    begin = time.process_time()
+    texts = [(text, len(text) if text.isascii() else len(text.encode())) for text in read()]
+    best = min(best, time.process_time() - begin)
+print(json.dumps([best, len(texts), sum(size for _, size in texts), importlib.metadata.version(package)]))
+"""
+
 DATATROVE = """
-import importlib.metadata, json, logging, sys, time
+import sys
 from loguru import logger
 logger.remove()
-from datatrove.pipeline.readers import JsonlReader, ParquetReader
-kind, folder, name, rounds = sys.argv[1:]
-best = float("inf")
-for _ in range(int(rounds)):
-    reader = {"jsonl": JsonlReader, "parquet": ParquetReader}[kind](folder, glob_pattern=name)
-    begin = time.process_time()
-    texts = [(document.text, len(document.text.encode())) for document in reader.run()]
-    best = min(best, time.process_time() - begin)
-print(json.dumps([best, len(texts), sum(size for _, size in texts), importlib.metadata.version("datatrove")]))
+from datatrove.pipeline.readers import HuggingFaceDatasetReader, JsonlReader, ParquetReader, WarcReader
+kind, folder, name, rounds, limit = sys.argv[1:]
+package = "datatrove"
+if name.endswith(".warc.gz"):
+    from resiliparse.extract.html2text import extract_plain_text
+def read():
+    if kind == "hub":
+        options = {"data_files": [folder + "/" + name], "split": "train"}
+        reader = HuggingFaceDatasetReader("json", options, streaming=True)
+    else:
+        reader = {"jsonl": JsonlReader, "parquet": ParquetReader, "warc": WarcReader}[kind](folder, glob_pattern=name)
+    for document in reader.run():
+        yield extract_plain_text(document.text, main_content=True) if name.endswith(".warc.gz") else document.text
 """
+
+NEMO = """
+import sys
+from loguru import logger
+logger.remove()
+from nemo_curator.stages.text.io.reader.jsonl import JsonlReaderStage
+from nemo_curator.stages.text.io.reader.parquet import ParquetReaderStage
+from nemo_curator.tasks import FileGroupTask
+kind, folder, name, rounds, limit = sys.argv[1:]
+package = "nemo-curator"
+def read():
+    stage = {"jsonl": JsonlReaderStage, "parquet": ParquetReaderStage}[kind](fields=["text"])
+    found = stage.process(FileGroupTask(dataset_name="s", data=[folder + "/" + name]))
+    return found.to_pyarrow().column("text").to_pylist()
+"""
+
+DATATROVE_FILES = {
+    "jsonl": "a.jsonl",
+    "jsonl, .gz": "a.jsonl.gz",
+    "jsonl, .zst": "a.jsonl.zst",
+    "parquet": "a.parquet",
+    "hub, local JSON lines": "a.jsonl",
+    "warc, HTML": "a.warc.gz",
+    "warc, WET": "a.wet.gz",
+}
+"""The rows that datatrove has a reader for, and their files."""
+
+NEMO_FILES = {"jsonl": "a.jsonl", "jsonl, .gz": "a.jsonl.gz", "parquet": "a.parquet"}
+"""The rows that NeMo Curator has a reader for, and their files."""
 
 
 def ours(kind: str, path: Path, **options: Any) -> Sized:
@@ -80,7 +141,11 @@ def ours(kind: str, path: Path, **options: Any) -> Sized:
 
 
 def sized(bare: Callable[[Path], Texts], path: Path) -> Sized:
-    return ((text, len(text.encode())) for text in bare(path))
+    return ((text, len(text) if text.isascii() else len(text.encode())) for text in bare(path))
+
+
+def alone(bare: Callable[[Path], Texts], path: Path) -> Sized:
+    return ((text, 0) for text in bare(path))
 
 
 def wikipedia(path: Path) -> Texts:
@@ -238,7 +303,8 @@ def write(root: Path) -> None:
     (root / "Posts.xml").write_bytes(corpora.posts_xml(corpora.thread_rows(some)))
     corpora.write_arxiv(root / "a.tar", [(title, text[:12_000]) for title, text in texts[:4]])
     info = corpora.warc_record("warcinfo", "", b"x\r\n")
-    pages = [corpora.warc_record("response", "https://e.org", corpora.html_response(*text)) for text in some]
+    html = {"WARC_Identified_Payload_Type": "text/html"}
+    pages = [corpora.warc_record("response", "https://e.org", corpora.html_response(*text), **html) for text in some]
     corpora.write_warc(root / "a.warc.gz", [info, *pages])
     extracted = [corpora.warc_record("conversion", "https://e.org", text.encode()) for _, text in many]
     corpora.write_warc(root / "a.wet.gz", [info, *extracted])
@@ -305,20 +371,27 @@ def pairs(root: Path) -> list[tuple[str, str, Path, dict[str, Any], Callable[[Pa
     ]
 
 
-def datatrove(python: str, root: Path, kind: str, name: str) -> tuple[float, int, int, str]:
-    command = [python, "-c", DATATROVE, kind, str(root), name, str(ROUNDS)]
+def peer(script: str, python: str, root: Path, kind: str, name: str) -> tuple[float, int, int, str]:
+    command = [python, "-c", script + PEER_LOOP, kind, str(root), name, str(ROUNDS), str(SECONDS / 2)]
     seconds, count, size, version = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return seconds, count, size, version
 
 
 def main() -> None:
     """Measures every pair, or those that are named, and stores the rows."""
-    peer = sys.argv[1] if len(sys.argv) > 1 else None
-    wanted = sys.argv[2:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datatrove", metavar="PYTHON")
+    parser.add_argument("--nemo", metavar="PYTHON")
+    parser.add_argument("rows", metavar="ROW", nargs="*")
+    chosen = parser.parse_args()
+    peers = [
+        ("datatrove", DATATROVE, DATATROVE_FILES, chosen.datatrove),
+        ("nemo_curator", NEMO, NEMO_FILES, chosen.nemo),
+    ]
+    wanted = chosen.rows
     stored = RESULTS / "readers.json"
     before = json.loads(stored.read_text(encoding="utf-8"))["rows"] if wanted and stored.is_file() else []
     rows: dict[str, dict[str, Any]] = {row["reader"]: row for row in before}
-    same = {"jsonl": "a.jsonl", "jsonl, .gz": "a.jsonl.gz", "parquet": "a.parquet"}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write(root)
@@ -327,7 +400,11 @@ def main() -> None:
         for row, kind, path, options, bare in found:
             if wanted and row not in wanted:
                 continue
-            mine, other = measured(functools.partial(ours, kind, path, **options), functools.partial(sized, bare, path))
+            sides = [
+                functools.partial(ours, kind, path, **options),
+                *(functools.partial(side, bare, path) for side in (sized, alone)),
+            ]
+            mine, other, texts = measured(*sides)
             seconds, count, size = mine
             rows[row] = {
                 "reader": row,
@@ -337,12 +414,15 @@ def main() -> None:
                 "documents_per_s": round(count / seconds, 1),
                 "bare_mb_per_s": round(other[2] / 1e6 / other[0], 2),
                 "time_against_bare": round(seconds / other[0], 2),
+                "time_against_texts_alone": round(seconds / texts[0], 2),
+                "load": round(os.getloadavg()[0], 1),
             }
-            if peer is not None and row in same:
-                seconds, count, size, version = datatrove(peer, root, kind, same[row])
-                rows[row]["datatrove"] = version
-                rows[row]["datatrove_documents"] = count
-                rows[row]["datatrove_mb_per_s"] = round(size / 1e6 / seconds, 2)
+            for package, script, files, python in peers:
+                if python is not None and row in files:
+                    seconds, count, size, version = peer(script, python, root, kind, files[row])
+                    rows[row][package] = version
+                    rows[row][f"{package}_documents"] = count
+                    rows[row][f"{package}_mb_per_s"] = round(size / 1e6 / seconds, 2)
             print(rows[row], flush=True)
     packages = ("mwparserfromhell", "pyarrow", "pylatexenc", "pypdf", "resiliparse", "zstandard")
     store("readers", list(rows.values()), packages=packages)

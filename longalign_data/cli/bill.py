@@ -425,6 +425,12 @@ def _print_progress(console: "Console", result: "Account") -> None:
             f"  batch paid for and not fetched in time: {batch.num_requests:,} requests ({batch.batch_id}) of "
             f"{_day(batch.created)}{paid}; they are asked again",
         )
+    if result.unheard.num_attempts:
+        _say(
+            console,
+            f"  perhaps billed, and no reply came: {result.unheard.num_attempts:,} attempts, at most "
+            f"{result.unheard.most_usd:,.4f} USD; --max-usd counts them",
+        )
     if result.num_asked_again:
         _say(console, f"  sent more than once: {result.num_asked_again:,}")
     if result.failures:

@@ -10,7 +10,8 @@ shorter than what takes its place, so masking never lengthens a text.
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection
+import string
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -90,65 +91,94 @@ def _always(value: str) -> bool:
     return bool(value)
 
 
-_DIGITS_BEFORE, _DIGITS_AFTER = r"(?<![0-9A-Za-z.-])", r"(?![0-9A-Za-z-])"
+_BEFORE, _AFTER = r"(?<![0-9A-Za-z.-].)", r"(?![0-9A-Za-z-])"
+# A pattern begins with the characters that it can begin with and looks back over the first: the engine then skips to the
+# places where they stand, ten times as fast as where it has to look back from every place.
 # The order decides between findings that begin at the same place: what has a checksum is surer than a telephone number.
 _RULES = (
     _Rule(
         "email",
         "@",
-        re.compile(
-            r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}"
-            r"@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9])"
-        ),
+        # Found at its sign, see _addresses: the part before it has no first character to skip to.
+        re.compile(r"@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9])"),
         _always,
     ),
     _Rule(
         "identity-number",
         "",
-        re.compile(_DIGITS_BEFORE + r"[1-9][0-9]{16}[0-9Xx]" + _DIGITS_AFTER),
+        re.compile(r"[1-9]" + _BEFORE + r"[0-9]{16}[0-9Xx]" + _AFTER),
         is_chinese_identity,
     ),
     _Rule(
         "identity-number",
         "-",
-        re.compile(_DIGITS_BEFORE + r"(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}" + _DIGITS_AFTER),
+        re.compile(r"[0-8]" + _BEFORE + r"[0-9]{2}(?<!000)(?<!666)-(?!00)[0-9]{2}-(?!0000)[0-9]{4}" + _AFTER),
         _always,
     ),
     _Rule(
         "card-number",
         "",
-        re.compile(_DIGITS_BEFORE + r"[2-6][0-9]{3}(?:[ -]?[0-9]{3,4}){2,3}[ -]?[0-9]{1,7}" + _DIGITS_AFTER),
+        re.compile(r"[2-6]" + _BEFORE + r"[0-9]{3}(?:[ -]?[0-9]{3,4}){2,3}[ -]?[0-9]{1,7}" + _AFTER),
         is_card_number,
     ),
     _Rule(
         "account-number",
         "",
-        re.compile(
-            r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])",
-        ),
+        re.compile(r"[A-Z](?<![A-Za-z0-9].)[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"),
         is_account_number,
     ),
     _Rule(
         "phone",
         "+",
-        re.compile(r"(?<![\w+])\+[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{2,5}\)?){2,5}(?!\w|[.-][0-9])"),
+        re.compile(r"\+(?<![\w+].)[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{2,5}\)?){2,5}(?!\w|[.-][0-9])"),
         is_phone_number,
     ),
     _Rule(
         "phone",
         "-",
-        re.compile(r"(?<![\w.-])(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}-[0-9]{4}" + _DIGITS_AFTER),
+        re.compile(
+            r"[(2-9](?<![\w.-].)(?:(?<=\()[2-9][0-9]{2}\) ?|(?<!\()[0-9]{2}[ .-])[2-9][0-9]{2}-[0-9]{4}" + _AFTER
+        ),
         is_phone_number,
     ),
-    _Rule("phone", "", re.compile(_DIGITS_BEFORE + r"1[3-9][0-9]{9}" + _DIGITS_AFTER), is_phone_number),
+    _Rule("phone", "", re.compile("1" + _BEFORE + r"[3-9][0-9]{9}" + _AFTER), is_phone_number),
+    _Rule("phone", "-", re.compile("0" + _BEFORE + r"[1-9][0-9]{1,2}-[1-9][0-9]{6,7}" + _AFTER), is_phone_number),
     _Rule(
-        "phone", "-", re.compile(_DIGITS_BEFORE + r"0[1-9][0-9]{1,2}-[1-9][0-9]{6,7}" + _DIGITS_AFTER), is_phone_number
+        "ip",
+        ".",
+        re.compile(r"[0-9](?<![\w.-].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![\w-]|\.[0-9])"),
+        is_public_address,
     ),
-    _Rule("ip", ".", re.compile(r"(?<![\w.-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w-]|\.[0-9])"), is_public_address),
     _Rule(
-        "ip", ":", re.compile(r"(?<![\w:.])[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{2,34}[0-9A-Fa-f](?![\w:.])"), is_public_address
+        "ip",
+        ":",
+        re.compile(r"[0-9A-Fa-f](?<![\w:.].)[0-9A-Fa-f]{0,3}:[0-9A-Fa-f:]{2,34}[0-9A-Fa-f](?![\w:.])"),
+        is_public_address,
     ),
 )
+
+_LOCAL = string.ascii_letters + string.digits + "._%+-"
+MAX_LOCAL = 64
+
+
+def _addresses(rule: _Rule, text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each e-mail address: the sign and what follows it, with the run of characters before it, which has at
+    most MAX_LOCAL (RFC 5321) and begins with a letter or digit."""
+    end = 0
+    for match in rule.pattern.finditer(text):
+        before = text[max(0, match.start() - MAX_LOCAL - 1) : match.start()]
+        size = len(before) - len(before.rstrip(_LOCAL))
+        start = match.start() - size
+        if start >= end and 0 < size <= MAX_LOCAL and before[-size] not in "._%+-":
+            end = match.end()
+            yield start, end
+
+
+def _places(rule: _Rule, text: str) -> Iterator[tuple[int, int]]:
+    if rule.kind == "email":
+        yield from _addresses(rule, text)
+    else:
+        yield from (match.span() for match in rule.pattern.finditer(text))
 
 
 def find_personal(text: str, kinds: Collection[str] = tuple(WORDS)) -> list[Found]:
@@ -158,10 +188,10 @@ def find_personal(text: str, kinds: Collection[str] = tuple(WORDS)) -> list[Foun
     for order, rule in enumerate(_RULES):
         if rule.kind not in kinds or rule.hint not in text:
             continue
-        for match in rule.pattern.finditer(text):
-            if len(match[0]) >= len(WORDS[rule.kind]) and rule.holds(match[0]):
-                found.append(Found(rule=rule.kind, start=match.start(), end=match.end()))
-                taken.append((match.start(), order))
+        for start, end in _places(rule, text):
+            if end - start >= len(WORDS[rule.kind]) and rule.holds(text[start:end]):
+                found.append(Found(rule=rule.kind, start=start, end=end))
+                taken.append((start, order))
     places = sorted(range(len(found)), key=taken.__getitem__)
     kept: list[Found] = []
     for index in places:

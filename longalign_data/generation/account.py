@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from longalign_data.generation.budget import entry_cost, gone_cost
+from longalign_data.generation.budget import Unheard, entry_cost, gone_cost, unheard
 from longalign_data.generation.exchange import REASONS
 from longalign_data.generation.ledger import Entry, Ledger
 from longalign_data.generation.submissions import Submission, Submissions
@@ -55,7 +55,7 @@ class Line:
 class Account:
     """`states` counts requests by kind and state, `failures` replies that are no whole answer by reason.
     `num_answer_hits` of `num_answers` answers read some of their prompt from the provider's cache. `batches_gone` were paid
-    for and not fetched in time, with what they cost, about, in dollars."""
+    for and not fetched in time, with what they cost, about, in dollars; `unheard` attempts may have been billed as well."""
 
     num_selected: int | None
     documents: Counter[str] = field(default_factory=Counter)
@@ -70,6 +70,7 @@ class Account:
     num_asked_again: int = 0
     batches_out: list[Submission] = field(default_factory=list)
     batches_gone: list[tuple[Submission, float | None]] = field(default_factory=list)
+    unheard: Unheard
 
 
 def account(
@@ -88,6 +89,7 @@ def account(
         num_selected=num_selected,
         batches_out=submissions.unfinished(),
         batches_gone=[(batch, gone_cost(batch, prices)) for batch in submissions.gone()],
+        unheard=unheard(ledger, prices),
     )
     asked_for: dict[str, str] = {}
     for entry in ledger.entries():

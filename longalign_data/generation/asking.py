@@ -6,18 +6,18 @@ nothing but the bill.
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from longalign_data.engine import Progress
-from longalign_data.errors import TeacherError
-from longalign_data.generation.exchange import Plan, follow
-from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.errors import BudgetError, TeacherError
+from longalign_data.generation.budget import Booking
+from longalign_data.generation.exchange import Finished, Plan, Rejected, follow
+from longalign_data.generation.ledger import Call, Ledger, Named
 from longalign_data.generation.telling import telling
 from longalign_data.records import Document
-from longalign_data.teachers.base import ABORTING_REASONS, Teacher
+from longalign_data.teachers.base import ABORTING_REASONS, Raw, Teacher
 
 REFUSALS_BEFORE_ANY_ANSWER = 3
 """So many requests refused as malformed, and none answered: the fault is in the recipe, not in the documents."""
@@ -56,6 +56,16 @@ async def ask_missing(
     asker.conclude(num_documents)
 
 
+def keep(ledger: Ledger, request: Named, raw: Raw, plan: Plan) -> None:
+    """Stores a reply before anything reads it, then what it used. One that cannot be read is made a reject by `follow`."""
+    ledger.answered(request, raw)
+    try:
+        usage = plan.read(raw).usage
+    except ValueError:
+        return
+    ledger.note_usage(request, usage)
+
+
 def _some(documents: Iterator[Document]) -> Sequence[Document]:
     """The next documents: one long one, or short ones together; none at the end."""
     found: list[Document] = []
@@ -82,6 +92,7 @@ class _Asker:
     held: list[tuple[Call, TeacherError, Document]] = field(default_factory=list)
     has_answers: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     read: deque[Document] = field(default_factory=deque)
 
     async def work(self, documents: Iterator[Document]) -> None:
@@ -98,12 +109,17 @@ class _Asker:
             return self.read.popleft() if self.read else None
 
     async def _document(self, document: Document) -> None:
-        # A teacher on this machine never waits; without this an interruption would only be seen at the end.
-        await asyncio.sleep(0)
-        while isinstance(step := follow(document, self.plan, self.ledger), Call):
+        while isinstance(step := await self._step(document), Call):
             if self.abort or not await self._ask(step, document):
                 return
         self._done(document)
+
+    async def _step(self, document: Document) -> Call | Finished | Rejected:
+        # One at a time, with a breath before each: replies come in bursts, and a long document takes milliseconds. A teacher on
+        # this machine never waits; without the breath an interruption would only be seen at the end.
+        async with self.turn:
+            await asyncio.sleep(0)
+            return follow(document, self.plan, self.ledger)
 
     def _done(self, document: Document) -> None:
         self.num_done += 1
@@ -111,18 +127,19 @@ class _Asker:
 
     async def _ask(self, call: Call, document: Document) -> bool:
         """Whether the ledger now has an end for this call."""
-        self.ledger.begin(call)
+        booking = Booking(self.ledger, call)
         try:
-            raw = await self.teacher.ask(call.request)
+            raw = await self.teacher.ask(call.request, watch=booking)
         except TeacherError as error:
+            booking.over()
             return self._failed(call, error, document)
-        self.ledger.answered(call, raw)
+        except BudgetError:
+            booking.over()
+            raise
         self.num_failed_in_row = 0
         self.has_answers = True
+        keep(self.ledger, call, raw, self.plan)
         self._settle()
-        # A reply that cannot be read is made a reject by `follow`, with the reason.
-        with contextlib.suppress(ValueError):
-            self.ledger.note_usage(call, self.plan.read(raw).usage)
         return True
 
     def _failed(self, call: Call, error: TeacherError, document: Document) -> bool:

@@ -7,7 +7,6 @@ call goes on with what the provider has done meanwhile. Nothing is sent while it
 """
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections import Counter
@@ -17,17 +16,17 @@ from functools import partial
 
 from longalign_data.engine import Progress
 from longalign_data.errors import TeacherError, UserError
-from longalign_data.generation.asking import GO_ON
-from longalign_data.generation.budget import BatchBudget
+from longalign_data.generation.asking import GO_ON, keep
+from longalign_data.generation.budget import BatchBudget, Booking
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.exchange import waiting as waiting_calls
-from longalign_data.generation.ledger import Call, Ledger, Named, request_id
+from longalign_data.generation.ledger import Call, Ledger, request_id
 from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.generation.telling import telling
 from longalign_data.identity import digest
 from longalign_data.records import Document
 from longalign_data.teachers import doctor
-from longalign_data.teachers.base import ABORTING_REASONS, Raw, Teacher
+from longalign_data.teachers.base import ABORTING_REASONS, Teacher
 from longalign_data.teachers.batches import Batches, BatchStatus, BatchTeacher, Item, ItemResult, UnsureError
 from longalign_data.teachers.retry import Fault
 
@@ -248,17 +247,18 @@ class _Batcher:
             provider=like.provider,
             request=request,
         )
-        self.ledger.begin(trial)
+        booking = Booking(self.ledger, trial)
         try:
-            raw = await self.teacher.ask(trial.request)
+            raw = await self.teacher.ask(trial.request, watch=booking)
         except TeacherError as error:
+            booking.over()
             if error.reason in ABORTING_REASONS or error.retryable:
                 raise
             raise TeacherError(
                 f"the teacher refuses every request: {error}. Check the model and the parameters of generate.teacher; {GO_ON}",
                 reason=error.reason,
             ) from error
-        self._keep(trial, raw)
+        keep(self.ledger, trial, raw, self.plan)
 
     # Receiving
 
@@ -377,16 +377,10 @@ class _Batcher:
             for result in results:
                 request = _Named(_request_id(result.custom_id))
                 if result.raw is not None:
-                    self._keep(request, result.raw)
+                    keep(self.ledger, request, result.raw, self.plan)
                 elif result.fault is not None:
                     self.ledger.refused(request, reason=result.fault.reason, message=result.fault.message)
         results.clear()
-
-    def _keep(self, request: Named, raw: Raw) -> None:
-        self.ledger.answered(request, raw)
-        # A reply that cannot be read is made a reject by `follow`, with the reason.
-        with contextlib.suppress(ValueError):
-            self.ledger.note_usage(request, self.plan.read(raw).usage)
 
 
 @dataclass(frozen=True, slots=True)

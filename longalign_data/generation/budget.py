@@ -3,7 +3,8 @@
 Before a request is sent, the most that it can cost is set aside; when its reply is there, what it did cost takes that
 place. A request that would not fit waits until those on their way have come back, which frees what they did not use; when
 none is on its way and it still does not fit, the run ends with BudgetError. So nothing that is paid for is thrown away, and
-the limit holds as long as no prompt has more tokens than `most_tokens` says.
+the limit holds as long as no prompt has more tokens than `most_tokens` says. An attempt whose reply never came may have been
+billed: it counts with the most that it can have cost, in this run and, from the ledger, in every later one.
 """
 
 import asyncio
@@ -11,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from longalign_data.errors import BudgetError
-from longalign_data.generation.ledger import Entry, Ledger
+from longalign_data.generation.ledger import Call, Entry, Ledger
 from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
-from longalign_data.teachers.base import Lost, Raw, Teacher, TeacherReply, TeacherRequest, prompt, unheard
+from longalign_data.teachers.base import UNWATCHED, Raw, Teacher, TeacherReply, TeacherRequest, Watch, prompt
 from longalign_data.teachers.prices import FREE, Prices, Rate, is_batch, load_prices
 from longalign_data.teachers.table import PROVIDERS
 
@@ -133,9 +134,9 @@ class BatchBudget:
         return used_up(self._limit, self._spent_now(), most_usd)
 
     def _spent_now(self) -> float:
-        """As `spent`, which reads every reply again, once for each state of the ledger: batches are polled for hours."""
+        """As `booked`, which reads every reply again, once for each state of the ledger: batches are polled for hours."""
         if self._ledger.num_changes != self._read_at:
-            self._spent = spent(self._ledger, self._prices)
+            self._spent = booked(self._ledger, self._prices)
             self._read_at = self._ledger.num_changes
         return self._spent
 
@@ -150,9 +151,16 @@ def used_up(limit_usd: float, spent_usd: float, most_usd: float) -> BudgetError:
 def most_cost(request: TeacherRequest, rate: Rate, *, batch: bool = False) -> float:
     """The most that a request can cost, in dollars: all of its prompt written to the cache where that is dearer, and all
     the output that it allows."""
-    num_given = most_tokens(prompt(request)) + _OVERHEAD_TOKENS
-    as_input = Usage(input_tokens=num_given, output_tokens=request.max_tokens)
-    as_write = Usage(cache_write_tokens=num_given, output_tokens=request.max_tokens)
+    return _most_cost(_most_given(request), request.max_tokens, rate, batch=batch)
+
+
+def _most_given(request: TeacherRequest) -> int:
+    return most_tokens(prompt(request)) + _OVERHEAD_TOKENS
+
+
+def _most_cost(num_given: int, max_tokens: int, rate: Rate, *, batch: bool = False) -> float:
+    as_input = Usage(input_tokens=num_given, output_tokens=max_tokens)
+    as_write = Usage(cache_write_tokens=num_given, output_tokens=max_tokens)
     return max(rate.cost(as_input, batch=batch), rate.cost(as_write, batch=batch))
 
 
@@ -164,27 +172,18 @@ class BudgetedTeacher:
         self._budget = budget
         self._read = read
 
-    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
+    async def ask(self, request: TeacherRequest, *, watch: Watch = UNWATCHED) -> Raw:
         """As the teacher's own. Raises BudgetError as well, between attempts too: one whose reply was lost counts with all
         that was set aside for it."""
-        reserved: float | None = await self._budget.reserve(request)
-
-        async def again() -> None:
-            nonlocal reserved
-            await lost()
-            assert reserved is not None
-            gone, reserved = reserved, None
-            await self._budget.lost(gone)
-            reserved = await self._budget.reserve(request)
-
+        reserved = _Reserved(self._budget, request, watch, await self._budget.reserve(request))
         usage = None
         try:
-            raw = await self._teacher.ask(request, lost=again)
+            raw = await self._teacher.ask(request, watch=reserved)
             usage = self._usage(raw)
             return raw
         finally:
-            if reserved is not None:
-                await self._budget.settle(reserved, usage)
+            if reserved.usd is not None:
+                await self._budget.settle(reserved.usd, usage)
 
     async def close(self) -> None:
         await self._teacher.close()
@@ -198,6 +197,77 @@ class BudgetedTeacher:
             return self._read(raw).usage
         except ValueError:
             return None
+
+
+class _Reserved:
+    """What is set aside for the attempt that is under way, None between a lost one and the next; passes on what it is told."""
+
+    def __init__(self, budget: Budget, request: TeacherRequest, watch: Watch, usd: float) -> None:
+        self._budget = budget
+        self._request = request
+        self._watch = watch
+        self.usd: float | None = usd
+
+    async def sending(self) -> None:
+        await self._watch.sending()
+
+    async def lost(self) -> None:
+        await self._watch.lost()
+        assert self.usd is not None
+        gone, self.usd = self.usd, None
+        await self._budget.lost(gone)
+        self.usd = await self._budget.reserve(self._request)
+
+
+class Booking:
+    """Books the attempts at one call in the ledger, each before it leaves, so that what may have been billed is known even
+    if the process ends before the reply is there."""
+
+    def __init__(self, ledger: Ledger, call: Call) -> None:
+        self._ledger = ledger
+        self._call = call
+        self._is_booked = False
+
+    async def sending(self) -> None:
+        if not self._is_booked:
+            self._ledger.sending(self._call, num_tokens=_most_given(self._call.request))
+            self._is_booked = True
+
+    async def lost(self) -> None:
+        self._ledger.lost(self._call)
+
+    def over(self) -> None:
+        """No attempt of this process is under way any more; what another one left is not touched."""
+        if self._is_booked:
+            self._ledger.over(self._call)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unheard:
+    """Attempts that may have been billed and whose replies never came, and the most that they can have cost, in dollars;
+    those of models without a price cost nothing here."""
+
+    num_attempts: int
+    most_usd: float
+
+
+def unheard(ledger: Ledger, prices: Prices) -> Unheard:
+    """What a ledger knows of such attempts. Of a request that was answered later the tokens of the prompt are known, of the
+    others the most that they can be."""
+    num_attempts, most_usd = 0, 0.0
+    for attempts in ledger.unheard():
+        num_attempts += attempts.num_attempts
+        known = PROVIDERS.get(attempts.provider)
+        rate = FREE if known is not None and known.is_free else prices.rate(attempts.provider, attempts.model)
+        if rate is not None:
+            given = attempts.prompt_tokens or attempts.most_tokens
+            most_usd += attempts.num_attempts * _most_cost(given, attempts.max_tokens, rate)
+    return Unheard(num_attempts=num_attempts, most_usd=most_usd)
+
+
+def booked(ledger: Ledger, prices: Prices) -> float:
+    """What counts against a limit, in dollars: all that is spent, and the most that attempts without a reply can have cost."""
+    return spent(ledger, prices) + unheard(ledger, prices).most_usd
 
 
 def spent(ledger: Ledger, prices: Prices) -> float:
@@ -241,7 +311,7 @@ def budgeted(teacher: Teacher, choice: TeacherChoice, spending: Spending, ledger
     if spending.max_usd is None or provider.is_free:
         return teacher
     rate = spending.prices.require(choice.provider, choice.model)
-    budget = Budget(spending.max_usd, rate, spent_usd=spent(ledger, spending.prices))
+    budget = Budget(spending.max_usd, rate, spent_usd=booked(ledger, spending.prices))
     return BudgetedTeacher(teacher, budget, provider.read)
 
 

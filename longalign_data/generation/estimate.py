@@ -14,7 +14,7 @@ a wide interval. The ways of asking:
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,7 +22,7 @@ from longalign_data.generation.documents import Measured, SelectedDocuments
 from longalign_data.generation.exchange import task_of
 from longalign_data.generation.ledger import Kind, Ledger
 from longalign_data.generation.paid import CheckKind
-from longalign_data.recipe import Recipe
+from longalign_data.recipe import Recipe, TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.tasks.templates import Templates
 from longalign_data.teachers.prices import Rate
@@ -273,7 +273,8 @@ def calibrate(
 ) -> Calibration:
     """From prompts that the teacher counted and from the output tokens of its replies by kind; either may be empty, then the
     rules of thumb stand in."""
-    prior = PRIOR_RATIO.get(recipe.generate.teacher.provider, Range(1.0, 0.2))
+    teacher = recipe.generate.teacher
+    prior = PRIOR_RATIO.get(teacher.provider, Range(1.0, 0.2))
     of_all = _ratio(observations) if len(observations) >= 2 else None
     ratios: dict[str, Range] = {}
     for lang in sorted(set(langs)):
@@ -284,9 +285,25 @@ def calibrate(
             ratios[lang] = of_all or prior
     return Calibration(
         ratios=ratios,
-        outputs={kind: _mean(outputs.get(kind, ()), prior_out) for kind, prior_out in PRIOR_OUT.items()},
+        outputs={
+            kind: _mean(outputs.get(kind, ()), _within(prior_out, _LIMITS[kind](teacher)))
+            for kind, prior_out in PRIOR_OUT.items()
+        },
         origin=origin if of_all else "rules of thumb; narrow them with --pilot 50",
     )
+
+
+_LIMITS: Mapping[Kind, Callable[[TeacherChoice], int]] = {
+    "question": lambda teacher: teacher.max_question_tokens,
+    "answer": lambda teacher: teacher.max_answer_tokens,
+    "closed-book": lambda teacher: teacher.max_answer_tokens,
+    "judge": lambda teacher: teacher.max_question_tokens,
+}
+
+
+def _within(prior: Range, limit: int) -> Range:
+    """A rule of thumb under a limit that the recipe sets."""
+    return prior if prior.high <= limit else Range(min(prior.likely, limit), min(prior.off, limit / 2))
 
 
 def _ratio(seen: Sequence[Observation]) -> Range:

@@ -27,6 +27,7 @@ from longalign_data.generation.budget import (
     rate_of,
     reply_cost,
     spent,
+    unheard,
 )
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Answered, Finished, Plan, Rejected, follow, shortened
@@ -154,6 +155,9 @@ def generate(
                     "requests": sum(batch.num_requests for batch in gone),
                     "usd": sum(gone_cost(batch, spending.prices) or 0.0 for batch in gone),
                 }
+            silent = unheard(ledger, spending.prices)
+            if silent.num_attempts:
+                cost["unheard"] = {"attempts": silent.num_attempts, "most_usd": round(silent.most_usd, 6)}
             other = source.without_instruction(plan.templates)
             return writer.finish(figures.details() | {"cost": cost, "other_languages": other})
 

@@ -13,7 +13,7 @@ import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,16 @@ CREATE TABLE replies (
 """
 
 
+_UNHEARD = """
+CREATE TABLE IF NOT EXISTS unheard (
+    request_id  TEXT PRIMARY KEY REFERENCES requests,
+    most_tokens INTEGER NOT NULL,
+    num_lost    INTEGER NOT NULL,
+    under_way   INTEGER NOT NULL CHECK (under_way IN (0, 1))
+) STRICT, WITHOUT ROWID;
+"""
+"""Live requests that may be billed and whose replies are not here: under way, or lost so many times."""
+
 SUBMISSIONS = """
 CREATE TABLE IF NOT EXISTS submissions (
     submission_id TEXT PRIMARY KEY,
@@ -105,6 +115,19 @@ class Stored:
 
     raw: Raw
     failure: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """Attempts at one request that may have been billed without a reply. Its prompt has at most `most_tokens` tokens, and
+    `prompt_tokens` where a later reply tells."""
+
+    provider: str
+    model: str
+    num_attempts: int
+    most_tokens: int
+    prompt_tokens: int | None
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +180,7 @@ class Ledger:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._prepare()
+                self._db.execute(_UNHEARD)
                 self._db.execute("PRAGMA foreign_keys = ON")
         except BuildError:
             self._db.close()
@@ -223,6 +247,39 @@ class Ledger:
                 ),
             )
 
+    def sending(self, call: Call, *, num_tokens: int) -> None:
+        """Notes that a request is about to be sent live, with at most so many tokens, and may be billed from now on. What an
+        earlier process left under way counts as lost."""
+        with self._transaction():
+            self.begin(call)
+            self._db.execute(
+                "INSERT INTO unheard VALUES (?, ?, 0, 1) "
+                "ON CONFLICT (request_id) DO UPDATE SET num_lost = num_lost + under_way, under_way = 1",
+                (call.request_id, num_tokens),
+            )
+
+    def lost(self, call: Named) -> None:
+        """An attempt at a request that is under way may have been billed, and its reply is lost."""
+        with self._transaction():
+            self._db.execute("UPDATE unheard SET num_lost = num_lost + 1 WHERE request_id = ?", (call.request_id,))
+
+    def over(self, call: Named) -> None:
+        """No attempt at a request is under way any more."""
+        with self._transaction():
+            self._db.execute("UPDATE unheard SET under_way = 0 WHERE request_id = ?", (call.request_id,))
+            self._db.execute("DELETE FROM unheard WHERE request_id = ? AND num_lost = 0", (call.request_id,))
+
+    def unheard(self) -> Sequence[Attempts]:
+        """The requests with attempts that may have been billed without a reply."""
+        with self._guard():
+            rows = self._db.execute(
+                "SELECT provider, model, num_lost + under_way, most_tokens, "
+                "input_tokens + cache_write_tokens + cache_read_tokens, max_tokens "
+                "FROM unheard JOIN requests USING (request_id) LEFT JOIN replies USING (request_id) ORDER BY request_id"
+            ).fetchall()
+        names = Attempts.__dataclass_fields__
+        return [Attempts(**dict(zip(names, row, strict=True))) for row in rows]
+
     def answered(self, call: Named, raw: Raw) -> None:
         """Keeps the reply of a request that was begun. The first reply stands; a second one is not stored."""
         self._keep(call, "answered", raw, failure=None)
@@ -234,6 +291,7 @@ class Ledger:
     def _keep(self, call: Named, state: str, raw: Raw, *, failure: str | None) -> None:
         packed = zlib.compress(json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         with self._transaction():
+            self.over(call)
             stored = self._db.execute(
                 "INSERT INTO replies (request_id, received, failure, raw) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (call.request_id, _now(), failure, packed),

@@ -8,7 +8,6 @@ In: a placed set. Out: (where, record) pairs in a fixed order; a record that can
     dataset (a Hub id)  streamed at a pinned commit through `datasets`
 """
 
-import gzip
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,8 @@ import pyarrow.parquet as pq
 
 from longalign_data.errors import SourceError
 from longalign_data.recipe import MixSet, PlacedMix
+from longalign_data.sources.places import leads_nowhere
+from longalign_data.sources.unpacking import UnpackError, opened
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 PACKED = (".gz", ".zst")
@@ -42,17 +43,23 @@ Found: TypeAlias = tuple[str, Mapping[str, Any] | Bad]
 
 
 def files_of(placed: PlacedMix) -> list[tuple[str, Path]]:
-    """The files of a set, by relative name, in order; none for a Hub dataset. Raises SourceError when there is none."""
+    """The files of a set, by relative name, in order; none for a Hub dataset. Raises SourceError when there is none, and
+    for a link that leads nowhere."""
     if placed.path is None:
         return []
     path = Path(placed.path)
     if path.is_file():
         return [(path.name, path)]
     if path.is_dir():
-        found = [(file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file()]
-        found = [(name, file) for name, file in found if _kind(name) in SUFFIXES]
+        found = [(file.relative_to(path).as_posix(), file) for file in path.rglob("*") if _kind(file.name) in SUFFIXES]
     else:
-        found = [(file.name, file) for file in path.parent.glob(path.name) if file.is_file()]
+        found = [(file.name, file) for file in path.parent.glob(path.name)]
+    for _, file in found:
+        if leads_nowhere(str(file)):
+            raise _failed(
+                placed.set, f"{file}: a symbolic link that leads nowhere", "put the file there, or take it away"
+            )
+    found = [(name, file) for name, file in found if file.is_file()]
     if not found:
         raise _failed(placed.set, f"{path}: no file of conversations ({', '.join(SUFFIXES)})", "check `path`")
     return sorted(found)
@@ -71,9 +78,12 @@ def records(placed: PlacedMix) -> Iterator[Found]:
             if kind == ".parquet":
                 yield from _rows(name, path)
             else:
-                with _open(path) as file:
-                    yield from _array(name, file) if kind == ".json" else _lines(name, file)
-        except (OSError, EOFError, pa.ArrowException) as error:
+                yield from _text(name, path, kind)
+        except UnpackError as error:
+            too_large = error.reason == "unpacks-too-large"
+            advice = "leave the file out otherwise" if too_large else "fetch the file again"
+            raise _failed(placed.set, f"{path}: cannot be read to its end: {error}", advice) from error
+        except (OSError, pa.ArrowException) as error:
             raise _failed(placed.set, f"{path}: cannot be read to its end: {error}", "fetch the file again") from error
 
 
@@ -82,17 +92,12 @@ def _kind(name: str) -> str:
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
-def _open(path: Path) -> io.TextIOBase:
+def _text(name: str, path: Path, kind: str) -> Iterator[Found]:
+    file = opened(path)
     # Bytes that are not UTF-8 become lone surrogates, and their record a reject.
-    if path.suffix.lower() == ".gz":
-        raw: Any = gzip.GzipFile(path, "rb")
-    elif path.suffix.lower() == ".zst":
-        import zstandard
-
-        raw = zstandard.open(path, "rb", dctx=zstandard.ZstdDecompressor(max_window_size=1 << 31))
-    else:
-        raw = io.BufferedReader(io.FileIO(path))
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as text:
+        is_array = kind == ".json" and file.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+        yield from _array(name, text) if is_array else _lines(name, text)
 
 
 def _lines(name: str, file: io.TextIOBase) -> Iterator[Found]:
@@ -124,13 +129,9 @@ def _object(where: str, value: Any) -> Mapping[str, Any] | Bad:
 
 def _array(name: str, file: io.TextIOBase) -> Iterator[Found]:
     """The members of one JSON array. Damage inside it ends the file: what comes after it cannot be told."""
-    text = file.read(PIECE_CHARS).lstrip()
-    if not text.startswith("["):
-        file.seek(0)
-        yield from _lines(name, file)
-        return
+    text = file.read(PIECE_CHARS).lstrip()[1:]
     decoder = json.JSONDecoder()
-    text, number, at_end = text[1:], 0, False
+    number, at_end = 0, False
     while True:
         text = text.lstrip(" \t\r\n,")
         if text.startswith("]"):

@@ -75,7 +75,8 @@ def html_text(html: str, library: Any, *, main_content: bool = False) -> str:
 
 
 def _too_deep(html: str) -> bool:
-    if html.count("<") - html.count("</") <= MAX_DEPTH:
+    num_tags = html.count("<")
+    if num_tags <= MAX_DEPTH or num_tags - html.count("</") <= MAX_DEPTH:
         return False
     depth = 0
     for closing in _NESTING.findall(html):

@@ -14,7 +14,7 @@ from typing import Protocol
 from longalign_data.catalog import Card
 from longalign_data.recipe import PlacedSource
 
-READING_VERSION = 2
+READING_VERSION = 3
 """Raised when a reader gives other documents for the same files; part of the identity of every input."""
 
 MAX_RECORD_BYTES = 64 << 20
@@ -24,6 +24,8 @@ text of this size has about 15 million tokens."""
 GROUP_BYTES = 1 << 20
 GROUP_UNITS = 512
 """Small files are grouped into partitions of about so many bytes, and at most so many documents."""
+
+BOM = "\ufeff"
 
 REASONS: dict[str, str] = {
     "bad-json": "a line is not JSON",
@@ -57,6 +59,7 @@ REASONS: dict[str, str] = {
     "unreadable-file": "a document of a known kind (PDF, DOCX, ...) that its library cannot read, or that is locked",
     "licence-not-allowed": "a repository whose licence is not among the card's",
     "link-outside": "a symbolic link that leads out of the source folder",
+    "link-broken": "a symbolic link that leads to nothing, or in a circle",
 }
 """Every reason for which ingest rejects something."""
 
@@ -64,7 +67,8 @@ REASONS: dict[str, str] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawDocument:
     """A document as its reader found it. `read` makes sure that `text` has Unix line ends, no byte order mark, no NUL, no
-    lone surrogate, and is not empty, and fills in `num_bytes`, its length in UTF-8."""
+    lone surrogate, and is not empty, and fills in `num_bytes`, its length in UTF-8. A reader gives `num_bytes` only with
+    a text that `in_order` or `decoded_in_order` made, which is then not looked through again."""
 
     text: str
     title: str
@@ -87,7 +91,7 @@ class RawReject:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """Files that belong together: `name` is relative to the source's root and fit to be stored (no lone surrogates);
-    `files` are the paths relative to the root, with `/`. `size` is their bytes together."""
+    `files` are the paths relative to the root, with `/`; none for a link that leads nowhere. `size` is their bytes together."""
 
     name: str
     files: tuple[str, ...]
@@ -113,6 +117,10 @@ class Partition:
     def path(self) -> str:
         """The one file of a partition that is (part of) one file."""
         ((file,),) = (unit.files for unit in self.units)
+        return self.path_of(file)
+
+    def path_of(self, file: str) -> str:
+        """The path of a file of a unit."""
         return f"{self.root}/{file}"
 
 
@@ -128,13 +136,30 @@ class Reader(Protocol):
         ...
 
 
+def one_by_one(card: Card, root: str, units: Iterable[Unit]) -> list[Partition]:
+    """A partition for each unit, in the order given; the key is its name."""
+    return [Partition(card=card, root=root, key=unit.name, units=(unit,)) for unit in units]
+
+
+def ranges(card: Card, root: str, unit: Unit, size: int) -> list[Partition]:
+    """Ranges of so many bytes of a unit's one file, or all of it for a `size` of 0."""
+    count = max(1, -(-unit.size // size)) if size else 1
+    starts = [index * size for index in range(count)]
+    return [
+        Partition(card=card, root=root, key=f"{unit.name}:{start}", units=(unit,), start=start, end=end)
+        for start, end in zip(starts, [*starts[1:], None], strict=True)
+    ]
+
+
 def grouped(card: Card, root: str, units: Iterable[Unit]) -> list[Partition]:
-    """Partitions of several units each, in the order given; the key is the name of the first unit."""
+    """Partitions of several units each, in the order given; the key is the name of the first unit. Units without files
+    are among themselves."""
     partitions: list[Partition] = []
     group: list[Unit] = []
     size = 0
     for unit in units:
-        if group and (size + unit.size > GROUP_BYTES or len(group) >= GROUP_UNITS):
+        full = size + unit.size > GROUP_BYTES or len(group) >= GROUP_UNITS
+        if group and (full or bool(unit.files) != bool(group[-1].files)):
             partitions.append(Partition(card=card, root=root, key=group[0].name, units=tuple(group)))
             group, size = [], 0
         group.append(unit)
@@ -144,30 +169,73 @@ def grouped(card: Card, root: str, units: Iterable[Unit]) -> list[Partition]:
     return partitions
 
 
+def in_order(text: str) -> tuple[str, int]:
+    """The text with Unix line ends and no byte order mark, and its length in UTF-8. A text with a NUL or a lone surrogate, of
+    which `settled` makes a reject, is left as it is, with -1."""
+    given, text, encoded = text, text.removeprefix(BOM), b""
+    plain = text.isascii()
+    try:
+        if not plain:
+            # Looked into as bytes: in a string of wide characters every second byte is a NUL, over which a search stumbles.
+            encoded = text.encode("utf-8")
+        if "\r" in text if plain else b"\r" in encoded:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+            encoded = b"" if plain else text.encode("utf-8")
+    except UnicodeEncodeError:
+        return given, -1
+    if "\0" in text if plain else b"\0" in encoded:
+        return given, -1
+    return text, len(text) if plain else len(encoded)
+
+
+def decoded_in_order(data: bytes) -> tuple[str, int]:
+    """As `in_order`, of a text in UTF-8: most need not be encoded again for their length. Raises UnicodeDecodeError."""
+    text = data.decode("utf-8")
+    if b"\0" in data or b"\r" in data or text.startswith(BOM):
+        return in_order(text)
+    return text, len(data)
+
+
 def settled(raw: RawDocument | RawReject) -> RawDocument | RawReject:
     """The document with its text in order (see RawDocument), or the reject that it deserves."""
     if isinstance(raw, RawReject):
         return raw
-    text = raw.text.removeprefix("\ufeff")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(raw.text) > MAX_RECORD_BYTES:
+        return _reject(raw, "too-large", f"{len(raw.text)} characters; expected at most {MAX_RECORD_BYTES}")
+    text, num_bytes = (raw.text, raw.num_bytes) if raw.num_bytes >= 0 else in_order(raw.text)
     title = " ".join(raw.title.split())
-    num_bytes = -1
-    for name, value in (("title", title), ("lang", raw.lang), ("license", raw.license), ("text", text)):
-        try:
-            encoded = value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            return _reject(raw, "bad-utf8", f"{name} has a lone surrogate at character {error.start}; expected Unicode")
-        # Looked for in the bytes: in a string of wide characters every second byte is a NUL, over which the search stumbles.
-        if b"\0" in encoded:
-            where = value.index("\0")
-            return _reject(raw, "nul-character", f"{name} has a NUL at character {where}; expected text")
-        num_bytes = len(encoded)
+    labels = f"{title}{raw.lang}{raw.license}"
+    if num_bytes < 0 or "\0" in labels or not (labels.isascii() or _encodes(labels)):
+        return _unstorable(raw, title)
     if not text or text.isspace():
         return _reject(raw, "empty", "expected text, found nothing but white space")
+    if num_bytes == raw.num_bytes and title == raw.title:
+        return raw
     return RawDocument(
         text=text, title=title, lang=raw.lang, license=raw.license, source_ref=raw.source_ref, num_bytes=num_bytes
     )
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unstorable(raw: RawDocument, title: str) -> RawReject:
+    """The reject of a document of which the text or a label holds a lone surrogate or a NUL."""
+    text = raw.text.removeprefix(BOM).replace("\r\n", "\n").replace("\r", "\n")
+    for name, value in (("title", title), ("lang", raw.lang), ("license", raw.license), ("text", text)):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return _reject(raw, "bad-utf8", f"{name} has a lone surrogate at character {error.start}; expected Unicode")
+        if "\0" in value:
+            where = value.index("\0")
+            return _reject(raw, "nul-character", f"{name} has a NUL at character {where}; expected text")
+    raise AssertionError("neither a lone surrogate nor a NUL")
 
 
 def _reject(raw: RawDocument, reason: str, detail: str) -> RawReject:

@@ -46,11 +46,15 @@ def opened(path: Path) -> io.BufferedReader:
     return io.BufferedReader(io.FileIO(path), 1 << 20)
 
 
-def beginning(path: Path, limit: int) -> bytes:
+def beginning(path: str, limit: int) -> bytes:
     """The first `limit` bytes of a file, or all that it has."""
-    with path.open("rb") as file:
+    with io.FileIO(path) as file:
         # To read makes room for all that is asked for, however little there is.
-        return file.read(min(limit, os.fstat(file.fileno()).st_size + 1))
+        wanted = min(limit, os.fstat(file.fileno()).st_size + 1)
+        data = file.read(wanted)
+        while len(data) < wanted and (more := file.read(wanted - len(data))):
+            data += more
+        return data
 
 
 def pieces(file: io.BufferedReader, size: int) -> Iterator[bytes]:
@@ -114,8 +118,13 @@ class _Unpacked(io.RawIOBase):
             # The libraries take it for a file without content; even that has a header.
             raise UnpackError("truncated-archive", "0 bytes; expected a packed file")
         try:
-            # One step at a time: a longer read that meets the damage would lose the good bytes before it.
-            data: bytes | memoryview = self._file.read1(min(len(into), 1 << 16))
+            if isinstance(self._file, _Zstandard):
+                num_bytes = self._file.readinto(into)
+            else:
+                # One step at a time: a longer read that meets the damage would lose the good bytes before it.
+                data = self._file.read1(min(len(into), 1 << 16))
+                num_bytes = len(data)
+                into[:num_bytes] = data
         except EOFError as error:
             raise UnpackError("truncated-archive", str(error)) from None
         except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, _BadZstandardError) as error:
@@ -125,13 +134,12 @@ class _Unpacked(io.RawIOBase):
             if error.errno is not None:
                 raise
             raise UnpackError("damaged-file", str(error)) from None
-        into[: len(data)] = data
-        self._given += len(data)
+        self._given += num_bytes
         if self._given > FREE_BYTES + MAX_RATIO * self._size:
             raise UnpackError(
                 "unpacks-too-large", f"{self._size} bytes unpack to more than {self._given}; expected text"
             )
-        return len(data)
+        return num_bytes
 
     def close(self) -> None:
         if not self.closed:
@@ -160,18 +168,43 @@ class _Zstandard:
         self._frame: Any = None
         self._input = b""
         self._output = memoryview(b"")
+        self._damage: Exception | None = None
 
-    def read1(self, size: int) -> memoryview:
-        while not self._output:
+    def readinto(self, into: memoryview) -> int:
+        """Fills the buffer, or as much of it as comes before the end or before damage, which the next call raises."""
+        filled = 0
+        while filled < len(into):
+            if not self._output and not self._unpack(filled):
+                break
+            data = self._output[: len(into) - filled]
+            into[filled : filled + len(data)] = data
+            filled, self._output = filled + len(data), self._output[len(data) :]
+        return filled
+
+    def _unpack(self, filled: int) -> bool:
+        """Whether there is more `_output`. What goes wrong is raised by the call that has nothing `filled`."""
+        if self._damage is None:
+            try:
+                self._output = memoryview(self._next())
+            except (EOFError, UnpackError, _BadZstandardError) as error:
+                self._damage = error
+        if self._damage is not None and not filled:
+            raise self._damage
+        return len(self._output) > 0
+
+    def _next(self) -> bytes:
+        """The next unpacked bytes; none at the end of the file."""
+        output = b""
+        while not output:
             chunk = self._input or self._file.read(self._CHUNK)
             self._input = b""
             if not chunk:
                 if self._frame is not None:
                     raise EOFError("the file ends inside a Zstandard frame")
-                return self._output
+                return b""
             try:
                 self._frame = self._frame or self._context.decompressobj()
-                self._output = memoryview(self._frame.decompress(chunk))
+                output = self._frame.decompress(chunk)
                 if self._frame.eof:
                     self._input, self._frame = self._frame.unused_data, None
             except self._error as error:
@@ -182,8 +215,7 @@ class _Zstandard:
                         "zstd -dc --long=31 FILE | zstd --long=27 -o NEW",
                     ) from None
                 raise _BadZstandardError(str(error)) from error
-        data, self._output = self._output[:size], self._output[size:]
-        return data
+        return output
 
     def close(self) -> None:
         self._file.close()

@@ -14,15 +14,16 @@ from longalign_data.records import Usage
 from longalign_data.teachers.anthropic_batches import AnthropicBatches
 from longalign_data.teachers.base import (
     SEPARATOR,
+    UNWATCHED,
     Connection,
-    Lost,
     Raw,
     StopReason,
     TeacherReply,
     TeacherRequest,
-    unheard,
+    Watch,
 )
 from longalign_data.teachers.cachemark import CacheMark
+from longalign_data.teachers.client import Client
 from longalign_data.teachers.line import Line
 from longalign_data.teachers.retry import Fault, fault_of_status, transport_fault
 
@@ -56,12 +57,12 @@ class AnthropicTeacher:
     def __init__(self, choice: TeacherChoice, connection: Connection) -> None:
         del choice  # everything of it travels in each request
         self._connection = connection
-        self._client: Any = None
+        self._client = Client(self._open)
         self._line = Line(connection)
         self._cache = CacheMark(connection.calls_per_document)
 
-    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
-        client = self._open()
+    async def ask(self, request: TeacherRequest, *, watch: Watch = UNWATCHED) -> Raw:
+        client = await self._client.ready()
         marked = False
 
         def is_begun() -> bool:
@@ -77,7 +78,7 @@ class AnthropicTeacher:
             )
             return json.loads(await response.text()), response.headers
 
-        raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun, lost=lost)
+        raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun, watch=watch)
         usage = raw.get("usage")
         num_read = _count(usage, "cache_read_input_tokens") if isinstance(usage, dict) else 0
         self._cache.saw(request.document, marked=marked, num_read=num_read)
@@ -87,7 +88,7 @@ class AnthropicTeacher:
         """The Message Batches API. Documents are not marked for the cache: at half the price the mark costs more than it
         brings."""
         return AnthropicBatches(
-            self._open(),
+            self._client.get(),
             params=self._batch_params,
             fault_of=fault_of,
             retry_s=self._connection.retry_s,
@@ -95,9 +96,7 @@ class AnthropicTeacher:
         )
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        await self._client.close()
 
     def status(self) -> str:
         rate = self._cache.hit_rate
@@ -105,22 +104,22 @@ class AnthropicTeacher:
         return self._line.status() + cache
 
     def _open(self) -> Any:
-        if self._client is None:
-            import anthropic
+        import anthropic
 
-            if not self._connection.api_key:
-                raise TeacherError(
-                    "the teacher 'anthropic' needs an API key and was given none; set ANTHROPIC_API_KEY",
-                    reason="no-key",
-                )
-            # Key and address are always passed, so that nothing is taken from the environment behind the caller's back.
-            self._client = anthropic.AsyncAnthropic(
-                api_key=self._connection.api_key,
-                base_url=self._connection.base_url or BASE_URL,
-                timeout=self._connection.timeout_s,
-                max_retries=0,
+        if not self._connection.api_key:
+            raise TeacherError(
+                "the teacher 'anthropic' needs an API key and was given none; set ANTHROPIC_API_KEY",
+                reason="no-key",
             )
-        return self._client
+        # Key and address are always passed, so that nothing is taken from the environment behind the caller's back.
+        client = anthropic.AsyncAnthropic(
+            api_key=self._connection.api_key,
+            base_url=self._connection.base_url or BASE_URL,
+            timeout=self._connection.timeout_s,
+            max_retries=0,
+        )
+        _ = client.messages  # imports the rest
+        return client
 
     def _params(self, request: TeacherRequest, *, marked: bool) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ document is the same prefix, byte for byte, when questions are asked for and whe
 prompt caches key on.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -74,21 +74,37 @@ class Connection:
     calls_per_document: int = 2
 
 
-Lost = Callable[[], Awaitable[None]]
-"""Awaited after each attempt that may have been answered and billed although no reply came."""
+class Watch(Protocol):
+    """Is told of the attempts at one request. What it raises ends the asking."""
+
+    async def sending(self) -> None:
+        """An attempt leaves as soon as this returns."""
+        ...
+
+    async def lost(self) -> None:
+        """The attempt may have been answered and billed, and no reply came."""
+        ...
 
 
-async def unheard() -> None:
-    """For those who do not want to hear of lost replies."""
+class _Unwatched:
+    async def sending(self) -> None:
+        return None
+
+    async def lost(self) -> None:
+        return None
+
+
+UNWATCHED: Watch = _Unwatched()
+"""For those who do not want to hear of attempts."""
 
 
 class Teacher(Protocol):
     """A connection to something that answers. Used inside one event loop."""
 
-    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
-        """The provider's reply; `lost` is told of attempts that came to nothing and may cost all the same, and what it raises
-        ends the asking. Raises TeacherError: `retryable` when the fault was transient and outlasted the retries,
-        with a reason of `ABORTING_REASONS` when no request can succeed, else because of this one request."""
+    async def ask(self, request: TeacherRequest, *, watch: Watch = UNWATCHED) -> Raw:
+        """The provider's reply; `watch` is told of every attempt before it leaves. Raises TeacherError: `retryable` when the
+        fault was transient and outlasted the retries, with a reason of `ABORTING_REASONS` when no request can succeed, else
+        because of this one request."""
         ...
 
     async def close(self) -> None:

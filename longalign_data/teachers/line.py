@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from longalign_data.teachers.base import Connection, Lost, Raw, TeacherRequest, unheard
+from longalign_data.teachers.base import UNWATCHED, Connection, Raw, TeacherRequest, Watch
 from longalign_data.teachers.pace import Pace
 from longalign_data.teachers.retry import Fault, Trouble, repeat
 
@@ -27,11 +27,10 @@ class Line:
         *,
         fault_of: Callable[[Exception], Fault],
         is_begun: Callable[[], bool],
-        lost: Lost = unheard,
+        watch: Watch = UNWATCHED,
     ) -> Raw:
         """The reply. `send` makes one attempt and gives the reply with its headers, `fault_of` reads what it raises,
-        `is_begun` says whether the provider has just seen the document; `lost` is told of replies that may have been made and
-        did not come. Raises TeacherError as `Teacher.ask` does."""
+        `is_begun` says whether the provider has just seen the document. Raises TeacherError as `Teacher.ask` does."""
         num_tokens = len(request.document.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN
 
         clock = asyncio.get_running_loop().time
@@ -48,6 +47,7 @@ class Line:
             headers: Mapping[str, str] = {}
             raw: Any = None
             try:
+                await watch.sending()
                 raw, headers = await send()
                 if not isinstance(raw, dict):
                     fault = Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
@@ -63,7 +63,9 @@ class Line:
                     headers=headers,
                 )
             if fault is not None and fault.may_be_billed:
-                await lost()
+                came = clock()
+                await watch.lost()
+                queued += clock() - came
             return fault or dict(raw)
 
         return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble, queued_s=lambda: queued)

@@ -13,16 +13,17 @@ from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers.base import (
+    UNWATCHED,
     Connection,
-    Lost,
     Raw,
     StopReason,
     TeacherReply,
     TeacherRequest,
+    Watch,
     prompt,
-    unheard,
 )
 from longalign_data.teachers.cachemark import Begun
+from longalign_data.teachers.client import Client
 from longalign_data.teachers.line import Line
 from longalign_data.teachers.openai_batches import OpenAIBatches
 from longalign_data.teachers.retry import Fault, fault_of_status, transport_fault
@@ -49,12 +50,12 @@ class OpenAITeacher:
     def __init__(self, choice: TeacherChoice, connection: Connection) -> None:
         del choice  # everything of it travels in each request
         self._connection = connection
-        self._client: Any = None
+        self._client = Client(self._open)
         self._line = Line(connection)
         self._begun = Begun()
 
-    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
-        client = self._open()
+    async def ask(self, request: TeacherRequest, *, watch: Watch = UNWATCHED) -> Raw:
+        client = await self._client.ready()
 
         async def send() -> tuple[Raw, Mapping[str, str]]:
             params = self._params(request)
@@ -65,7 +66,7 @@ class OpenAITeacher:
             return json.loads(response.text), response.headers
 
         raw = await self._line.ask(
-            request, send, fault_of=fault_of, is_begun=lambda: request.document in self._begun, lost=lost
+            request, send, fault_of=fault_of, is_begun=lambda: request.document in self._begun, watch=watch
         )
         self._begun.add(request.document)
         return raw
@@ -73,7 +74,7 @@ class OpenAITeacher:
     def batches(self) -> OpenAIBatches:
         """The Batch API; servers other than OpenAI's mostly have none."""
         return OpenAIBatches(
-            self._open(),
+            self._client.get(),
             params=self._params,
             fault_of=fault_of,
             retry_s=self._connection.retry_s,
@@ -95,28 +96,26 @@ class OpenAITeacher:
         return self._line.status()
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        await self._client.close()
 
     def _open(self) -> Any:
-        if self._client is None:
-            import openai
+        import openai
 
-            if not self._connection.api_key and not self._connection.base_url:
-                raise TeacherError(
-                    "the teacher 'openai' needs the address of a server (OPENAI_BASE_URL), or an API key "
-                    "(OPENAI_API_KEY) for OpenAI's own, and was given neither",
-                    reason="no-key",
-                )
-            self._client = openai.AsyncOpenAI(
-                # The client insists on a key; servers of one's own ignore it.
-                api_key=self._connection.api_key or "none",
-                base_url=self._connection.base_url or BASE_URL,
-                timeout=self._connection.timeout_s,
-                max_retries=0,
+        if not self._connection.api_key and not self._connection.base_url:
+            raise TeacherError(
+                "the teacher 'openai' needs the address of a server (OPENAI_BASE_URL), or an API key "
+                "(OPENAI_API_KEY) for OpenAI's own, and was given neither",
+                reason="no-key",
             )
-        return self._client
+        client = openai.AsyncOpenAI(
+            # The client insists on a key; servers of one's own ignore it.
+            api_key=self._connection.api_key or "none",
+            base_url=self._connection.base_url or BASE_URL,
+            timeout=self._connection.timeout_s,
+            max_retries=0,
+        )
+        _ = client.chat.completions  # imports the rest
+        return client
 
 
 def fault_of(error: Exception) -> Fault:

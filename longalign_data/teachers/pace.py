@@ -2,11 +2,11 @@
 
 The level starts at four and grows with every success (doubling from round to round) until the first refusal for load.
 That cuts it to three quarters, once for a burst: refusals of requests that were sent before the last cut say nothing
-new, and a mere try at more that failed costs a tenth. From then on it climbs back quickly, to half-way between what was good
-and what was refused, on to just below that in a few rounds, and tries what was refused only now and then; where that
-succeeds it goes on in growing steps. Servers that tell their budgets of
-requests and input tokens in headers are not asked for more than is left. Among those who wait, requests about a document
-that the provider has just seen go first, while it still stands in the prompt cache.
+new, and a mere try at more that failed costs a tenth, and no pause of those that were taken before. From then on it climbs
+back quickly, to half-way between what was good and what was refused, on to just below that by halves, and tries what was
+refused only now and then; where that succeeds the server has changed its mind, and the level grows by half from round to
+round. Servers that tell their budgets of requests and input tokens in headers are not asked for more than is left. Among
+those who wait, requests about a document that the provider has just seen go first, while it still stands in the prompt cache.
 """
 
 import asyncio
@@ -39,14 +39,15 @@ class Ticket:
 
 @dataclass(slots=True)
 class _Budget:
-    """A limit per minute that fills continuously."""
+    """A limit per minute that fills continuously, to `holds` at most."""
 
     limit: float
     level: float
     at: float
+    holds: float
 
     def now(self, now: float) -> float:
-        return min(self.limit, self.level + (now - self.at) * self.limit / 60)
+        return min(self.holds, self.level + (now - self.at) * self.limit / 60)
 
     def wait(self, cost: float, now: float) -> float:
         """Seconds until `cost` is there; a cost beyond the limit waits for a nearly full one."""
@@ -77,7 +78,6 @@ class Pace:
     _since_change: int = 0
     _probe_after: int = LATEST_PROBE
     _over: float = float("inf")
-    _step: float = 1.0
     _alarm: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
@@ -121,10 +121,13 @@ class Pace:
             self._grow(ticket)
         elif is_load:
             self.num_refused += 1
-            if wait_s is not None:
-                self._paused_until = max(self._paused_until, now + min(wait_s, LONGEST_PAUSE_S))
             is_budget = told and any(budget.wait(ticket.cost, now) > 0 for budget in self._budgets.values())
-            if ticket.started > self._last_cut and not is_budget:
+            is_new = ticket.started > self._last_cut
+            # The one that was too many waits by itself; those that were taken before it still are.
+            is_one_too_many = is_new and self._is_try() and not is_budget
+            if wait_s is not None and not is_one_too_many:
+                self._paused_until = max(self._paused_until, now + min(wait_s, LONGEST_PAUSE_S))
+            if is_new and not is_budget:
                 self._cut(ticket, now)
         self._admit()
 
@@ -133,7 +136,7 @@ class Pace:
         if ticket.num_inside < int(self.level) and not self._waiting:
             return
         self._since_change += 1
-        if self._since_change >= self.level:
+        if self._since_change >= int(self.level):
             self._good = max(self._good, self.level)
         if self._known is None:
             self._set(self.level + 1)
@@ -143,14 +146,21 @@ class Pace:
             self._probe()
 
     def _probe(self) -> None:
-        """Tries more: in steps that grow up to what was refused last, then, much later, that itself."""
+        """Tries more: by halves up to just below what was refused last, then, much later, that itself; where even that is
+        taken, all is open again."""
+        if self._over == float("inf"):
+            self._known = float("inf")
+            return
         if self.level < self._over - 1:
-            self._known = min(self.level + self._step, self._over - 1)
-            self._step = min(2 * self._step, max(1.0, self.level / 3))
+            self._known = min(self.level + max(1.0, (self._over - 1 - self.level) / 2), self._over - 1)
         else:
             self._known, self._over = self.level + 1, float("inf")
         self._probe_after = self._patience(self._known)
         self._set(self._known)
+
+    def _is_try(self) -> bool:
+        """Whether the level is one that was not good before."""
+        return 1.0 < self._good < self.level
 
     def _patience(self, level: float) -> int:
         """Successes before the next try from this level."""
@@ -164,15 +174,14 @@ class Pace:
     def _cut(self, ticket: Ticket, now: float) -> None:
         refused = max(2.0, float(min(max(ticket.num_inside, self.num_inside + 1), int(self.level))))
         # A try at more that failed says nothing against what was good before it.
-        is_probe = self._known is not None and self._good < self.level
-        cut = max(CUT, PROBE_CUT * min(1.0, self._good / refused)) if is_probe else CUT
+        cut = max(CUT, PROBE_CUT * min(1.0, self._good / refused)) if self._is_try() else CUT
         self._good = min(self._good, refused - 1)
         self._over = refused
         self._known = max(1.0, refused - 1 - (refused - 1 - self._good) // 2)
         self._good = min(self._good, cut * refused)
         self._set(cut * refused)
         self._probe_after = self._patience(self._known)
-        self._since_change, self._step, self._last_cut = 0, 1.0, now
+        self._since_change, self._last_cut = 0, now
 
     def _read(self, headers: Mapping[str, str], now: float) -> bool:
         """Takes over what the headers say is left; whether they said anything."""
@@ -189,11 +198,12 @@ class Pace:
                 known = self._budgets.get(name)
                 if known is None:
                     under_way = sum(ticket.cost if name == "tokens" else 1 for ticket in self._inside)
-                    self._budgets[name] = _Budget(limit, left - under_way, now)
+                    self._budgets[name] = _Budget(limit, left - under_way, now, _holds(name, limit, left))
                     continue
                 reckoned = min(known.now(now), limit)
                 level = left if left < reckoned else reckoned + _TRUST * (left - reckoned)
-                self._budgets[name] = _Budget(limit, level, now)
+                seen = known.holds if known.limit == limit else 0.0
+                self._budgets[name] = _Budget(limit, level, now, max(seen, _holds(name, limit, left)))
         return told
 
     def _admit(self) -> None:
@@ -221,6 +231,12 @@ class Pace:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(max(seconds, _TICK_S), self._admit)
+
+
+def _holds(name: str, limit: float, left: float) -> float:
+    """How much a budget holds, by what a header says is left. Servers hold less than a minute's requests, some a few seconds';
+    after a moment in which nothing was sent no more is there than has ever been left. Of tokens one request may need more."""
+    return max(1.0, left) if name == "requests" else limit
 
 
 _HEADERS = {

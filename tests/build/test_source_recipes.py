@@ -30,7 +30,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the recipes, and beside them a corpus for each source, in documents of 8,000 tokens and more."""
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "recipes", root / "recipes")
-    english = corpora.long_texts(corpora.topics(), 6, 45_000)
+    english = corpora.long_texts(corpora.topics(), 7, 45_000)
     for number, name in enumerate(SOURCES):
         chinese = corpora.chinese(3, 380, first=10 * number)
         card, _ = load_card(name, relative_to=root)
@@ -58,12 +58,12 @@ def test_a_folder_of_ones_own_files_builds(checkout: Path) -> None:
 
 
 def test_the_papers_set_builds_on_local_samples_and_any_workers_give_the_same_documents(checkout: Path) -> None:
-    done = run(checkout, "build", "recipes/longalign-10k.yaml", "--limit", "20", "--workers", "3")
+    done = run(checkout, "build", "recipes/longalign-10k.yaml", "--limit", "50", "--workers", "3")
     assert done.returncode == 0, done.stderr
-    build = checkout / "builds" / "longalign-10k-limit-20" / "1.0.0"
+    build = checkout / "builds" / "longalign-10k-limit-50" / "1.0.0"
     samples = rows(build, "samples")
-    assert len(samples) == 20
-    assert sum(sample["lang"] == "zh" for sample in samples) == 2
+    assert len(samples) == 50
+    assert sum(sample["lang"] == "zh" for sample in samples) == 5
     done = run(checkout, "ingest", "recipes/longalign-10k.yaml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     documents = rows(checkout / "builds" / "longalign-10k" / "1.0.0", "documents")

@@ -4,22 +4,28 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import re
+import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from longalign_data.errors import BudgetError, BuildError
-from longalign_data.generation.budget import BatchBudget, Budget, most_cost
+from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, unheard
+from longalign_data.generation.estimate import calibrate
 from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
 from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.fake import FakeServer
 from longalign_data.teachers.prices import Rate, Tier, load_prices
-from tests.asked import PRICES, address, longalign
+from tests.asked import PRICES, RECIPE, address, longalign
 
 
 @pytest.fixture
@@ -133,6 +139,37 @@ def test_replies_that_were_lost_count_against_the_limit(
     options = ("--prices", prices, "--max-usd", f"{limit:.6f}")
     assert "the budget of" in asked.build(address(server, "openai"), tmp_path / "lossy", *options, code=2)
     assert 0 < server.state.usd() <= limit
+    # A second run has no more money than the first one left.
+    assert "the budget of" in asked.build(address(server, "openai"), tmp_path / "lossy", *options, code=2)
+    assert server.state.usd() <= limit
+    said = longalign("ledger", str(tmp_path / "lossy/asked/1.0.0"), "--prices", prices)
+    assert re.search(r"perhaps billed, and no reply came: \d+ attempts, at most 0\.\d+ USD", said)
+
+
+def test_what_was_under_way_when_a_run_was_killed_counts_until_it_is_asked_again_and_after(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    slow, quick = serve(latency_s=60), serve()
+    asked, out = corpus("anthropic", count=6), tmp_path / "builds"
+    process = asked.start(slow.url, out, "--prices", prices)
+    while slow.state.num_http < 4:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    known = load_prices(Path(prices))
+    with Ledger(out / "asked/1.0.0/ledger.sqlite") as ledger:
+        at_most = unheard(ledger, known)
+        assert (at_most.num_attempts, spent(ledger, known)) == (4, 0.0)
+    tight = ("--prices", prices, "--max-usd", f"{1.01 * at_most.most_usd:.6f}")
+    assert "the budget of" in asked.build(quick.url, out, *tight, code=2)
+    assert quick.state.usd() == 0.0
+    asked.build(quick.url, out, "--prices", prices, "--max-usd", "1")
+    with Ledger(out / "asked/1.0.0/ledger.sqlite") as ledger:
+        after = unheard(ledger, known)
+        # Their replies tell now how long the prompts were.
+        assert after.num_attempts == 4
+        assert 0 < after.most_usd < at_most.most_usd
+        assert booked(ledger, known) == pytest.approx(quick.state.usd() + after.most_usd)
 
 
 def samples(output: Path) -> list[dict[str, Any]]:
@@ -191,6 +228,16 @@ def test_the_estimate_from_a_pilot_is_near_the_meter(
     after = longalign("estimate", *common)
     assert "replies in this build's ledger" in after
     assert likely(after, way) == pytest.approx(bill, rel=0.05)
+
+
+def test_no_reply_is_estimated_longer_than_the_recipe_allows() -> None:
+    recipe = Recipe.model_validate(
+        yaml.safe_load(RECIPE.replace("COUNT", "4").replace("PROVIDER", "openai, model: m, max_answer_tokens: 50"))
+    )
+    known = calibrate(recipe, ["en"], observations=[], outputs={}, origin="")
+    assert {kind: found.likely for kind, found in known.outputs.items()} == {
+        "question": 250, "answer": 50, "closed-book": 50, "judge": 150
+    }  # fmt: skip
 
 
 def test_a_trial_tells_the_estimate_how_long_replies_are(

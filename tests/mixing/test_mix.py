@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.errors import RecipeError, SourceError
@@ -68,11 +69,14 @@ def test_every_form_and_file_kind_gives_the_same_conversations(tmp_path: Path) -
     (tmp_path / "b.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
     with gzip.open(tmp_path / "c.jsonl.gz", "wt", encoding="utf-8") as file:
         file.write("\n".join(map(json.dumps, records)))
+    (tmp_path / "d.json.zst").write_bytes(zstandard.compress(b"\xef\xbb\xbf" + (tmp_path / "b.json").read_bytes()))
+    with gzip.open(tmp_path / "e.json.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(map(json.dumps, records)))
     found = []
-    for name in ("a.jsonl", "b.json", "c.jsonl.gz"):
+    for name in ("a.jsonl", "b.json", "c.jsonl.gz", "d.json.zst", "e.json.gz"):
         _, samples, _ = run(tmp_path, load(tmp_path, LINES.replace("data.jsonl", name)), name[0])
         found.append(texts(samples))
-    assert found[0] == found[1] == found[2]
+    assert all(other == found[0] for other in found)
     assert found[0][0] == [("system", "Be kind."), ("user", "What is 0?"), ("assistant", "It is 0.")]
     pq.write_table(pa.Table.from_pylist([messages(n) | {"other": 1} for n in range(3)]), tmp_path / "d.parquet")
     _, samples, _ = run(tmp_path, load(tmp_path, LINES.replace("data.jsonl", "d.parquet")), "d")
@@ -125,6 +129,36 @@ def test_damage_inside_an_array_is_told_and_what_stood_before_it_stays(tmp_path:
     assert report.num_out == len(samples) == 1
     assert rejects(build)[0]["reason"] == "bad-json"
     assert "the rest of the file is left out" in rejects(build)[0]["detail"]
+
+
+def test_a_packed_file_that_is_cut_off_or_asks_for_too_much_memory_is_told(tmp_path: Path) -> None:
+    data = "".join(json.dumps(messages(n)) + "\n" for n in range(400)).encode()
+    for name, packed in (("data.jsonl.zst", zstandard.compress(data)), ("data.jsonl.gz", gzip.compress(data))):
+        (tmp_path / name).write_bytes(packed[:-9])
+        with pytest.raises(
+            SourceError, match=rf"mix set 'chat': .*{name}: cannot be read to its end: .*fetch the file again"
+        ):
+            run(tmp_path, load(tmp_path, LINES.replace("data.jsonl", name)), f"build {name}")
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=30)
+    place = tmp_path / "data.jsonl.zst"
+    with (
+        place.open("wb") as file,
+        zstandard.ZstdCompressor(compression_params=parameters).stream_writer(file) as writer,
+    ):
+        writer.write(data)
+    with pytest.raises(SourceError, match=r"a window of more than 512 MiB; pack it anew: zstd -dc"):
+        run(tmp_path, load(tmp_path, LINES.replace("data.jsonl", "data.jsonl.zst")), "window")
+
+
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    write_lines(tmp_path / "set" / "a.jsonl", [messages(1)])
+    (tmp_path / "set" / "notes.txt").symlink_to(tmp_path / "nothing")
+    loaded = load(tmp_path, LINES.replace("data.jsonl", "set"))
+    assert len(run(tmp_path, loaded)[1]) == 1
+    (tmp_path / "set" / "b.jsonl").symlink_to(tmp_path / "nothing")
+    with pytest.raises(SourceError, match=r"mix set 'chat': .*b\.jsonl: a symbolic link that leads nowhere"):
+        mix_inputs(loaded, BuildFolder(tmp_path / "other"))
 
 
 def test_counts_and_shares_are_honoured_and_a_smaller_count_is_a_part_of_a_larger(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def placed(path: Path | str | None, kind: str, **reader: Any) -> PlacedSource:
 def everything(source: PlacedSource) -> list[RawDocument | RawReject]:
     found = [raw for partition in partitions(source) for raw in read(partition)]
     assert {raw.reason for raw in found if isinstance(raw, RawReject)} <= set(REASONS)
+    assert all(raw.num_bytes == len(raw.text.encode()) for raw in found if isinstance(raw, RawDocument))
     return found
 
 
@@ -341,6 +342,45 @@ def test_a_file_whose_name_has_magic_characters_is_found_by_its_name(tmp_path: P
     assert texts(everything(placed(tmp_path / "a[1].txt", "text"))) == ["bracket"]
 
 
+@settings(deadline=None, max_examples=300)
+@given(
+    text=st.text(alphabet="ab €\r\n\0\ufeff\ud800\U0001f600", max_size=12),
+    title=st.text(alphabet="a €\n\0\ud800", max_size=4),
+)
+def test_every_text_is_put_in_order_or_refused_whether_it_came_as_bytes_or_not(text: str, title: str) -> None:
+    def document(text: str, num_bytes: int = -1) -> RawDocument:
+        return RawDocument(text=text, title=title, lang="en", license="X", source_ref="a", num_bytes=num_bytes)
+
+    found = reading.settled(document(text))
+    wanted = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    for name, value in (("title", " ".join(title.split())), ("text", wanted)):
+        bad = min((value.index(sign) for sign in "\0\ud800" if sign in value), default=None)
+        if bad is not None:
+            assert isinstance(found, RawReject)
+            assert found.reason == ("bad-utf8" if "\ud800" in value else "nul-character")
+            first = value.index("\ud800") if "\ud800" in value else bad
+            assert f"{name} has a " in found.detail
+            assert f"at character {first};" in found.detail
+            break
+    else:
+        if wanted.strip():
+            kept = RawDocument(
+                text=wanted,
+                title=" ".join(title.split()),
+                lang="en",
+                license="X",
+                source_ref="a",
+                num_bytes=len(wanted.encode()),
+            )
+            assert found == kept
+        else:
+            assert isinstance(found, RawReject)
+            assert found.reason == "empty"
+    if "\ud800" not in text:
+        assert reading.settled(document(*reading.decoded_in_order(text.encode()))) == found
+    assert reading.settled(document(*reading.in_order(text))) == found
+
+
 def test_text_faults_are_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from longalign_data.sources.readers import text as text_reader
 
@@ -524,7 +564,7 @@ def test_topics_are_documents_by_name_and_the_module_is_never_run(tmp_path: Path
 def test_a_module_without_topics_is_a_source_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "topics.py").write_text(content)
     with pytest.raises(SourceError, match="no dictionary of texts called 'topics'"):
-        partitions(placed(tmp_path, "pydoc-topics"))
+        everything(placed(tmp_path, "pydoc-topics"))
 
 
 def test_the_running_python_has_topics() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -58,15 +59,19 @@ def test_the_level_follows_a_server_that_takes_less_and_then_more() -> None:
     assert 19 < sum(more) / len(more) <= 26
 
 
-PHASE_S, WARM_UP_S, LATENCY_S = 60.0, 15.0, 0.8
+PHASE_S, WARM_UP_S, LATENCY_S = 30.0, 10.0, 0.8
+WAY_S = 0.005
+"""From us to the server, and back, on average."""
 
 
 class Throttling:
-    """A server that takes `places[n]` requests at once in the n-th minute, or so many a second, and notes what it said
-    when. `tells` puts the limit into the headers."""
+    """A server that takes `places[n]` requests at once in the n-th phase, or so many a second, and notes what it said
+    when. Limits a minute stand in its headers; where places are the limit, it asks to wait `wait_s`."""
 
-    def __init__(self, *, at_once: tuple[int, ...] = (), per_minute: tuple[int, ...] = ()) -> None:
-        self.at_once, self.per_minute = at_once, per_minute
+    def __init__(
+        self, *, at_once: tuple[int, ...] = (), per_minute: tuple[int, ...] = (), wait_s: float = LATENCY_S / 2
+    ) -> None:
+        self.at_once, self.per_minute, self.wait_s = at_once, per_minute, wait_s
         self.said: list[tuple[float, int]] = []
         self._busy = 0
         self._bucket = (0.0, 0.0)
@@ -86,7 +91,7 @@ class Throttling:
     async def ask(self) -> tuple[int, dict[str, str]]:
         if self.at_once and self._busy >= self._limit(self.at_once):
             self.said.append((self.now(), 429))
-            return 429, {"retry-after": str(LATENCY_S / 2)}
+            return 429, {"retry-after": str(self.wait_s)}
         if self.per_minute:
             limit = self._limit(self.per_minute)
             if self._left(limit) < 1:
@@ -109,10 +114,13 @@ class Throttling:
 
 async def ask_for(server: Throttling, seconds: float, ceiling: int) -> None:
     pace = Pace(ceiling)
+    chance = Random(7)
 
     async def attempt() -> dict[str, Any] | Fault:
         ticket = await pace.enter(num_tokens=100, is_begun=False)
+        await asyncio.sleep(chance.expovariate(1 / WAY_S))
         status, headers = await server.ask()
+        await asyncio.sleep(chance.expovariate(1 / WAY_S))
         fault = None if status == 200 else fault_of_status(status, "slow down", headers)
         wait_s = fault.wait_s if fault else None
         pace.leave(ticket, succeeded=fault is None, is_load=fault is not None, wait_s=wait_s, headers=headers)
@@ -137,6 +145,15 @@ def test_a_server_that_throttles_and_changes_its_mind_is_used_to_the_full_and_ra
         ideal = server.at_once[phase] / LATENCY_S if server.at_once else server.per_minute[phase] / 60
         assert said[200] / (stop - start) > 0.95 * ideal
         assert said[429] < 0.02 * said.total()
+
+
+def test_a_try_at_more_that_is_refused_makes_nobody_else_wait() -> None:
+    server = Throttling(at_once=(16,), wait_s=20.0)
+    run_in_virtual_time(ask_for(server, 200.0, ceiling=64))
+    # Until the level is found, everybody waits.
+    said = Counter(status for when, status in server.said if 120 <= when < 200)
+    assert said[429] > 0
+    assert said[200] / 80 > 0.95 * 16 / LATENCY_S
 
 
 def test_without_refusals_the_level_rises_to_its_ceiling() -> None:
@@ -175,6 +192,25 @@ def test_no_request_is_sent_beyond_the_input_tokens_that_the_headers_leave() -> 
         return num_sent, pace.num_refused == 0
 
     assert asyncio.run(spend()) == (3, True)
+
+
+def test_after_a_pause_no_more_is_sent_at_once_than_has_ever_been_left() -> None:
+    async def burst() -> int:
+        pace = Pace(64, level=64.0)
+        names = ("anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining")
+        for left in ("12", "20", "7"):
+            headers = dict(zip(names, ("6000", left), strict=True))
+            pace.leave(await pace.enter(num_tokens=1, is_begun=False), succeeded=True, headers=headers)
+        await asyncio.sleep(30)
+        waiting = [asyncio.create_task(pace.enter(num_tokens=1, is_begun=False)) for _ in range(60)]
+        await asyncio.sleep(0.001)
+        num_sent = sum(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return num_sent
+
+    assert run_in_virtual_time(burst()) == 20
 
 
 def test_requests_about_a_document_that_was_just_seen_go_first() -> None:
@@ -232,6 +268,32 @@ def test_marking_stops_where_it_does_not_pay_and_never_starts_for_one_call_or_sh
     assert mark.hit_rate is not None
     assert mark.hit_rate < 0.43
     assert not mark.should_mark("a new " + long)
+
+
+def test_the_time_until_a_lost_reply_is_booked_is_not_counted_against_the_deadline() -> None:
+    line = Line(Connection(retry_s=60.0))
+    request = TeacherRequest(model="m", document="d", instruction="i", max_tokens=5)
+    heard: list[str] = []
+
+    class Watching:
+        async def sending(self) -> None:
+            heard.append("sending")
+
+        async def lost(self) -> None:
+            heard.append("lost")
+            await asyncio.sleep(3600)  # as for money that other requests have set aside
+
+    async def send() -> tuple[Raw, dict[str, str]]:
+        if heard.count("sending") < 3:
+            raise ConnectionError("away for a moment")
+        return {"text": "ok"}, {}
+
+    def fault_of(error: Exception) -> Fault:
+        return Fault(reason="unavailable", message=str(error), retryable=True, may_be_billed=True)
+
+    ask = line.ask(request, send, fault_of=fault_of, is_begun=lambda: False, watch=Watching())
+    assert run_in_virtual_time(ask) == {"text": "ok"}
+    assert heard == ["sending", "lost", "sending", "lost", "sending"]
 
 
 def test_the_time_in_the_queue_is_not_counted_against_the_deadline() -> None:

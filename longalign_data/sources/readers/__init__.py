@@ -56,6 +56,11 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     """What a partition holds, in order; every document's text is in order (see `RawDocument`). Raises SourceError."""
+    if partition.units and not partition.units[0].files:
+        for unit in partition.units:
+            detail = f"{unit.name}: a symbolic link that leads nowhere; put the file there, or take the link away"
+            yield RawReject(source_ref=unit.name, reason="link-broken", detail=detail)
+        return
     try:
         for raw in READERS[partition.card.reader.kind].read(partition):
             yield settled(raw)

@@ -20,7 +20,7 @@ from longalign_data.sources.extras import extra
 from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers.github import Problem, tar_members
 from longalign_data.sources.readers.tex import TexError, source_text
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
 from longalign_data.sources.unpacking import UnpackError, gunzip, opened
 
 MAX_FILES = 5_000
@@ -32,9 +32,7 @@ TEX = (".tex", ".ltx", ".latex")
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Each file by itself."""
     _inline()
-    root, files = listed(placed, SUFFIXES)
-    units = [Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size) for file in files]
-    return [Partition(card=placed.card, root=str(root), key=unit.name, units=(unit,)) for unit in units]
+    return one_by_one(placed.card, *listed(placed, SUFFIXES))
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:

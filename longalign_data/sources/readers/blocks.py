@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import listed, storable
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.places import listed
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, decoded_in_order, ranges
 from longalign_data.sources.unpacking import PACKED, UnpackError, opened, pieces
 
 RANGE_BYTES = 64 << 20
@@ -27,15 +27,10 @@ _END = b"\n\n."
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Byte ranges of plain files, whole packed files."""
-    root, files = listed(placed, SUFFIXES)
+    root, units = listed(placed, SUFFIXES)
     found: list[Partition] = []
-    for file in files:
-        unit = Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size)
-        ranges = 1 if file.lower().endswith(PACKED) else max(1, -(-unit.size // RANGE_BYTES))
-        for index in range(ranges):
-            start, end = index * RANGE_BYTES, (index + 1) * RANGE_BYTES if index + 1 < ranges else None
-            key = f"{unit.name}:{start}"
-            found.append(Partition(card=placed.card, root=str(root), key=key, units=(unit,), start=start, end=end))
+    for unit in units:
+        found += ranges(placed.card, root, unit, 0 if unit.name.lower().endswith(PACKED) else RANGE_BYTES)
     return found
 
 
@@ -53,12 +48,14 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
                 yield RawReject(source_ref=ref, reason="too-large", detail=detail)
                 continue
             try:
-                text = block.decode("utf-8")
+                text, num_bytes = decoded_in_order(block.strip(b"\n"))
             except UnicodeDecodeError as error:
                 detail = f"{ref}: not UTF-8 at byte {error.start} of the document; expected UTF-8"
                 yield RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
                 continue
-            yield RawDocument(text=text.strip("\n"), title="", lang=card.lang, license=card.license, source_ref=ref)
+            yield RawDocument(
+                text=text, title="", lang=card.lang, license=card.license, source_ref=ref, num_bytes=num_bytes
+            )
     except UnpackError as error:
         detail = f"{name}: cannot be read on after byte {position}: {error}; what came before stands, fetch it again"
         yield RawReject(source_ref=f"{name}@{position}", reason=error.reason, detail=detail)
@@ -70,8 +67,8 @@ def _blocks(partition: Partition) -> Iterator[tuple[int, bytes | None]]:
     begin = 0 if start == 0 else None
     large = False
     with opened(Path(partition.path)) as file:
-        base, buffer = _before(file, start), b""
-        file.seek(base)
+        # A packed file is one partition and cannot seek.
+        base, buffer = _before(file, start) if start else 0, b""
         if base == 0:
             # As if a line ended before the first: so blank lines at the top are between documents too.
             base, buffer = -1, b"\n"
@@ -106,12 +103,13 @@ def _blocks(partition: Partition) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _before(file: io.BufferedReader, start: int) -> int:
-    """A place at or before the line end that a blank line before `start` would follow."""
+    """A place at or before the line end that a blank line before `start` would follow; the file stands there."""
     back = 4096
     while True:
         place = max(0, start - 1 - back)
         file.seek(place)
         before = file.read(max(0, start - 1 - place))
         if place == 0 or not before.isspace() or b"\n" in before or back > MAX_RECORD_BYTES:
+            file.seek(place)
             return place
         back *= 16

@@ -13,7 +13,16 @@ from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers import jsonl
 from longalign_data.sources.readers.files import document_of_file, library_for
 from longalign_data.sources.readers.github import Problem, tar_members
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
+from longalign_data.sources.reading import (
+    MAX_RECORD_BYTES,
+    Partition,
+    RawDocument,
+    RawReject,
+    Unit,
+    decoded_in_order,
+    grouped,
+    one_by_one,
+)
 from longalign_data.sources.unpacking import UnpackError, opened
 
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -23,19 +32,17 @@ SUFFIXES = [".txt", ".epub", *LINES, *TARS]
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Groups of single books; each .jsonl and each tar by itself."""
-    root, files = listed(placed, SUFFIXES)
+    root, units = listed(placed, SUFFIXES)
     found: list[Partition] = []
     single: list[Unit] = []
-    for file in files:
-        unit = Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size)
-        if file.lower().endswith((*LINES, *TARS)):
-            found += grouped(placed.card, str(root), single)
-            found.append(Partition(card=placed.card, root=str(root), key=unit.name, units=(unit,)))
+    for unit in units:
+        if unit.name.lower().endswith((*LINES, *TARS)):
+            found += grouped(placed.card, root, single) + one_by_one(placed.card, root, [unit])
             single = []
         else:
-            library_for(PurePosixPath(file).suffix.lower(), "books")
+            library_for(PurePosixPath(unit.name).suffix.lower(), "books")
             single.append(unit)
-    return found + grouped(placed.card, str(root), single)
+    return found + grouped(placed.card, root, single)
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -64,13 +71,20 @@ def _tar(partition: Partition) -> Iterator[RawDocument | RawReject]:
                     yield RawReject(source_ref=ref, reason="too-large", detail=detail)
                     continue
                 try:
-                    text = data.decode("utf-8")
+                    text, num_bytes = decoded_in_order(data)
                 except UnicodeDecodeError as error:
                     detail = f"{ref}: not UTF-8 at byte {error.start}; expected UTF-8"
                     yield RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
                     continue
                 title = storable(PurePosixPath(member).name).removesuffix(".txt").removesuffix(".epub")
-                yield RawDocument(text=text, title=title, lang=card.lang, license=card.license, source_ref=ref)
+                yield RawDocument(
+                    text=text,
+                    title=title,
+                    lang=card.lang,
+                    license=card.license,
+                    source_ref=ref,
+                    num_bytes=num_bytes,
+                )
     except UnpackError as error:
         detail = f"{name}: cannot be read on: {error}; the books before stand, fetch it again"
         yield RawReject(source_ref=name, reason=error.reason, detail=detail)

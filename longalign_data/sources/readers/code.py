@@ -4,8 +4,8 @@
     r\"\"\"JSON (JavaScript Object Notation) ...
 
 Left out without a word: files with other suffixes, binaries (a NUL in them), minified and empty files, hidden and vendored
-folders, build outputs, and links that leave the source. A file that is larger than the card allows is a reject, and its
-document does without it.
+folders, build outputs, and links that leave the source or lead nowhere. A file that is larger than the card allows is a
+reject, and its document does without it.
 """
 
 import os
@@ -16,7 +16,17 @@ from pathlib import Path
 
 from longalign_data.catalog import CodeReader
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import Place, failed, leads_outside, leads_to_file, locate, sorted_paths, storable
+from longalign_data.sources.places import (
+    Place,
+    failed,
+    leads_away,
+    leads_outside,
+    leads_to_file,
+    locate,
+    size_of,
+    sorted_paths,
+    storable,
+)
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
 from longalign_data.sources.unpacking import beginning
 
@@ -59,7 +69,7 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
         sorted(files, key=lambda file: _order(file, reader.unit)), lambda f: _unit(f, reader.unit)
     ):
         members = tuple(group)
-        sizes = ((place.root / file).stat().st_size for file in members)
+        sizes = (size_of(str(place.root), file) for file in members)
         size = sum(size for size in sizes if size <= reader.max_file_bytes)
         units.append(Unit(name=storable(name), files=members, size=size))
     return grouped(placed.card, str(place.root), units)
@@ -77,12 +87,12 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
         parts: list[str] = []
         refused = False
         for file in unit.files:
-            text = _source_text(Path(partition.root, file), storable(file), reader.max_file_bytes)
+            text = _source_text(partition.path_of(file), storable(file), reader.max_file_bytes)
             if isinstance(text, RawReject):
                 refused = True
                 yield text
             elif text:
-                parts.append(f"{header(storable(file))}\n{text}\n")
+                parts += [header(storable(file)), text]
         if refused and not parts:
             continue
         card = partition.card
@@ -92,7 +102,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
         )
 
 
-def _source_text(path: Path, name: str, max_bytes: int) -> str | RawReject:
+def _source_text(path: str, name: str, max_bytes: int) -> str | RawReject:
     data = beginning(path, max_bytes + 1)
     if len(data) > max_bytes:
         detail = f"{name}: more than {max_bytes} bytes (reader.max_file_bytes); the file is left out of its document"
@@ -100,10 +110,18 @@ def _source_text(path: Path, name: str, max_bytes: int) -> str | RawReject:
     if b"\0" in data or minified(name, data):
         return ""
     try:
-        return data.decode("utf-8").removeprefix("\ufeff").rstrip()
+        return ended(data.decode("utf-8").removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         detail = f"{name}: not UTF-8 at byte {error.start}; the file is left out of its document"
         return RawReject(source_ref=name, reason="bad-utf8", detail=detail)
+
+
+def ended(text: str) -> str:
+    """The text with one line end behind it and no other white space; nothing for white space alone."""
+    if text.endswith("\n") and text[-2:-1].strip():
+        # As most files are: left as they are, they need not be copied.
+        return text
+    return f"{text}\n" if (text := text.rstrip()) else ""
 
 
 def minified(name: str, data: bytes) -> bool:
@@ -132,15 +150,16 @@ def _order(file: str, unit: str) -> tuple[list[str], list[str]]:
 
 
 def _files(place: Place, reader: CodeReader) -> Iterator[str]:
-    named = place.files if place.files is not None else _walk(place.root, reader)
-    for file in named:
-        wanted = place.files is not None or file.endswith(tuple(reader.extensions))
-        if wanted and not leads_outside(place.root, file):
+    if place.files is None:
+        yield from _walk(place.root, reader)
+        return
+    for file in place.files:
+        if not leads_outside(str(place.root), file):
             yield file
 
 
 def _walk(root: Path, reader: CodeReader) -> Iterator[str]:
-    pending = [""]
+    wanted, pending = tuple(reader.extensions), [""]
     while pending:
         folder = pending.pop()
         with os.scandir(root / folder) as entries:
@@ -151,7 +170,7 @@ def _walk(root: Path, reader: CodeReader) -> Iterator[str]:
                 if entry.is_dir(follow_symlinks=False):
                     if not foreign_folder(Path(entry.path)):
                         pending.append(f"{relative}/")
-                elif leads_to_file(entry):
+                elif relative.endswith(wanted) and leads_to_file(entry) and not leads_away(entry, str(root), relative):
                     yield relative
 
 

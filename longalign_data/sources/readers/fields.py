@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from longalign_data.catalog import Card, RecordFields
-from longalign_data.sources.reading import RawDocument, RawReject
+from longalign_data.sources.reading import RawDocument, RawReject, in_order
 
 LANGUAGES = {"eng": "en", "zho": "zh", "chi": "zh", "deu": "de", "fra": "fr", "spa": "es", "jpn": "ja", "rus": "ru",
              "kor": "ko"}  # fmt: skip
@@ -20,9 +20,11 @@ def language_of(tag: str) -> str | None:
     return LANGUAGES.get(code := match[1].lower(), code) if match else None
 
 
-def document_of(record: Mapping[str, Any], card: Card, *, source_ref: str, where: str) -> RawDocument | RawReject:
+def document_of(
+    record: Mapping[str, Any], card: Card, *, source_ref: str, where: str, num_bytes: int = -1
+) -> RawDocument | RawReject:
     """The document of a record by the card's field names; title, language and licence fall back to the card where the
-    record has none. `where` names file and line or row for a person."""
+    record has none. `where` names file and line or row for a person; `num_bytes` is as in RawDocument."""
     fields = card.reader
     assert isinstance(fields, RecordFields)
     text = record.get(fields.text)
@@ -33,26 +35,26 @@ def document_of(record: Mapping[str, Any], card: Card, *, source_ref: str, where
             f"{where}: field {fields.text!r} is {what}; expected the document's text. Fields here: {keys or 'none'}"
         )
         return RawReject(source_ref=source_ref, reason="missing-field", detail=detail)
-    values: dict[str, str] = {}
-    wanted = {"text": fields.text, "title": fields.title, "lang": fields.lang, "license": fields.license}
-    for name, field in wanted.items():
-        value = record.get(field) if field is not None else None
+    title = record.get(fields.title) if fields.title is not None else None
+    lang = record.get(fields.lang) if fields.lang is not None else None
+    licence = record.get(fields.license) if fields.license is not None else None
+    found = ((fields.text, text), (fields.title, title), (fields.lang, lang), (fields.license, licence))
+    for field, value in found:
         if value is not None and not isinstance(value, str):
             detail = f"{where}: field {field!r} is {type(value).__name__}; expected text"
             return RawReject(source_ref=source_ref, reason="wrong-type", detail=detail)
-        if value:
-            values[name] = value
-    if "lang" in values:
-        lang = language_of(values["lang"])
-        if lang is None:
-            found = values["lang"][:40]
-            detail = f"{where}: field {fields.lang!r} is {found!r}; expected a language code, such as en or zh-CN"
-            return RawReject(source_ref=source_ref, reason="bad-record", detail=detail)
-        values["lang"] = lang
+    code = language_of(lang) if lang else card.lang
+    if code is None:
+        assert lang
+        detail = f"{where}: field {fields.lang!r} is {lang[:40]!r}; expected a language code, such as en or zh-CN"
+        return RawReject(source_ref=source_ref, reason="bad-record", detail=detail)
+    if num_bytes < 0:
+        text, num_bytes = in_order(text)
     return RawDocument(
-        text=values.get("text", ""),
-        title=values.get("title", ""),
-        lang=values.get("lang", card.lang),
-        license=values.get("license", card.license),
+        text=text,
+        title=title or "",
+        lang=code,
+        license=licence or card.license,
         source_ref=source_ref,
+        num_bytes=num_bytes,
     )

@@ -7,17 +7,25 @@ Scanned pages hold no text; a file without any is a reject, never an empty docum
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.markup import MarkupError, html_library, html_text
-from longalign_data.sources.places import leads_outside, listed, storable
-from longalign_data.sources.readers.archives import checked_zip
+from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, grouped
+from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
+from longalign_data.sources.reading import (
+    MAX_RECORD_BYTES,
+    Partition,
+    RawDocument,
+    RawReject,
+    Unit,
+    decoded_in_order,
+    grouped,
+)
 from longalign_data.sources.unpacking import UnpackError, beginning
 
 MAX_PAGES = 20_000
@@ -29,11 +37,10 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Groups of files. Raises MissingExtraError when a file there needs a package that is absent."""
     options = placed.card.reader
     assert isinstance(options, FilesReader)
-    root, files = listed(placed, options.extensions)
-    for suffix in sorted({PurePosixPath(file).suffix.lower() for file in files}):
+    root, units = listed(placed, options.extensions)
+    for suffix in sorted({PurePosixPath(unit.name).suffix.lower() for unit in units}):
         library_for(suffix, "files")
-    units = (Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size) for file in files)
-    return grouped(placed.card, str(root), units)
+    return grouped(placed.card, root, units)
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -46,16 +53,20 @@ def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDo
     """One file as a document, by its suffix."""
     (file,) = unit.files
     name = unit.name
-    if leads_outside(Path(partition.root), file):
+    if leads_outside(partition.root, file):
         detail = f"{name}: a link that leads out of the folder; put the file itself there"
         return RawReject(source_ref=name, reason="link-outside", detail=detail)
-    data = beginning(Path(partition.root, file), MAX_RECORD_BYTES + 1)
+    data = beginning(partition.path_of(file), MAX_RECORD_BYTES + 1)
     if len(data) > MAX_RECORD_BYTES:
         detail = f"{name}: more than {MAX_RECORD_BYTES} bytes; expected a file of the size of a document"
         return RawReject(source_ref=name, reason="too-large", detail=detail)
     suffix = PurePosixPath(name).suffix.lower()
+    title, num_bytes = "", -1
     try:
-        title, text = TEXT_OF.get(suffix, _plain)(data, library_for(suffix, extra_name))
+        if suffix in TEXT_OF:
+            title, text = TEXT_OF[suffix](data, library_for(suffix, extra_name))
+        else:
+            text, num_bytes = _plain(data)
     except UnpackError as error:
         return RawReject(source_ref=name, reason=error.reason, detail=f"{name}: {error}")
     return RawDocument(
@@ -64,6 +75,7 @@ def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDo
         lang=partition.card.lang,
         license=partition.card.license,
         source_ref=name,
+        num_bytes=num_bytes,
     )
 
 
@@ -80,10 +92,9 @@ def library_for(suffix: str, extra_name: str) -> Any:
     return None
 
 
-def _plain(data: bytes, library: Any) -> tuple[str, str]:
-    del library
+def _plain(data: bytes) -> tuple[str, int]:
     try:
-        return "", data.decode("utf-8")
+        return decoded_in_order(data)
     except UnicodeDecodeError as error:
         raise UnpackError("bad-utf8", f"not UTF-8 at byte {error.start}; save the file as UTF-8") from None
 
@@ -120,54 +131,13 @@ def _pdf(data: bytes, pypdf: Any) -> tuple[str, str]:
 
 
 def _docx(data: bytes, docx: Any) -> tuple[str, str]:
-    checked_zip(io.BytesIO(data)).close()
-
-    def extract() -> tuple[str, str]:
-        document = docx.Document(io.BytesIO(data))
-        parts = []
-        for block in document.iter_inner_content():
-            if hasattr(block, "rows"):
-                parts.append("\n".join(" | ".join(_one_line(c.text) for c in row.cells) for row in block.rows))
-                continue
-            style = (block.style.name or "") if block.style is not None else ""
-            level = int(style[8:]) if style.startswith("Heading ") and style[8:].isdigit() else 0
-            bullet = "- " if style.startswith("List") else ""
-            text = block.text.strip()
-            if text:
-                parts.append(f"{'#' * min(level, 6)} {text}" if level else f"{bullet}{text}")
-        return document.core_properties.title or "", "\n\n".join(parts)
-
-    return _guarded(extract, "no DOCX that can be read")
+    check_office_file(data)
+    return _guarded(lambda: docx_text(data, docx), "no DOCX that can be read")
 
 
 def _pptx(data: bytes, pptx: Any) -> tuple[str, str]:
-    checked_zip(io.BytesIO(data)).close()
-
-    def extract() -> tuple[str, str]:
-        deck = pptx.Presentation(io.BytesIO(data))
-        parts = []
-        for slide in deck.slides:
-            lines = [line for shape in slide.shapes for line in _shape(shape, 0)]
-            if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
-                lines.append(slide.notes_slide.notes_text_frame.text)
-            parts.append("\n".join(line for line in lines if line.strip()))
-        return deck.core_properties.title or "", "\n\n".join(part for part in parts if part)
-
-    return _guarded(extract, "no PPTX that can be read")
-
-
-def _shape(shape: Any, depth: int) -> list[str]:
-    if shape.has_text_frame:
-        return [shape.text_frame.text]
-    if getattr(shape, "has_table", False):
-        return [" | ".join(_one_line(cell.text) for cell in row.cells) for row in shape.table.rows]
-    if depth < 8 and hasattr(shape, "shapes"):
-        return [line for inner in shape.shapes for line in _shape(inner, depth + 1)]
-    return []
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    check_office_file(data)
+    return _guarded(lambda: pptx_text(data, pptx), "no PPTX that can be read")
 
 
 def _guarded(extract: Callable[[], tuple[str, str]], what: str) -> tuple[str, str]:

@@ -11,9 +11,9 @@ import pyarrow as pa
 from longalign_data.catalog import HubReader
 from longalign_data.errors import SourceError
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import failed, listed, storable
+from longalign_data.sources.places import failed, listed
 from longalign_data.sources.readers.fields import document_of
-from longalign_data.sources.reading import Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.reading import Partition, RawDocument, RawReject, one_by_one
 
 SUFFIXES = {
     "json": [".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst"],
@@ -33,11 +33,7 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
             Partition(card=placed.card, root="", key=f"{index:06d}", units=(), start=index, end=shards)
             for index in range(shards)
         ]
-    root, files = listed(placed, SUFFIXES[reader.format])
-    found = []
-    for file in files:
-        unit = Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size)
-        found.append(Partition(card=placed.card, root=str(root), key=unit.name, units=(unit,)))
+    found = one_by_one(placed.card, *listed(placed, SUFFIXES[reader.format]))
     if reader.split != "train":
         raise failed(placed, f"split {reader.split!r}: local files have one split", "leave `split` out")
     return found

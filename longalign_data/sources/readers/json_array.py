@@ -14,14 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import listed, storable
+from longalign_data.sources.places import listed
 from longalign_data.sources.readers import jsonl
 from longalign_data.sources.readers.fields import document_of
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
 from longalign_data.sources.unpacking import PACKED, UnpackError, opened, pieces
 
 SUFFIXES = [f"{name}{packed}" for name in (".json", ".jsonl") for packed in ("", *PACKED)]
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 2 << 20
 _FIRST = re.compile(r"[^\s,]")
 _FIRST_BYTE = re.compile(rb"[^\s,]")
 _OUTSIDE = re.compile(rb'["{}\[\]]')
@@ -30,9 +30,7 @@ _parse = json.JSONDecoder().raw_decode
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Each file by itself."""
-    root, files = listed(placed, SUFFIXES)
-    units = [Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size) for file in files]
-    return [Partition(card=placed.card, root=str(root), key=unit.name, units=(unit,)) for unit in units]
+    return one_by_one(placed.card, *listed(placed, SUFFIXES))
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -89,7 +87,7 @@ def _parsed(piece: bytes, at: int, base: int) -> Generator[tuple[int, object], N
     """The elements between `at` and the first one that the parser does not take, and the place of that."""
     end = piece.rfind(b"}") + 1
     try:
-        text = piece[at:end].decode("utf-8")
+        text = str(memoryview(piece)[at:end], "utf-8")
     except UnicodeDecodeError:
         return at
     place = 0

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import failed, listed, storable
+from longalign_data.sources.places import failed, listed
 from longalign_data.sources.readers.fields import document_of
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, ranges
 from longalign_data.sources.unpacking import UnpackError, opened
 
 RANGE_BYTES = 64 << 20
@@ -26,18 +26,12 @@ FOREIGN = (".bz2", ".xz", ".lz4", ".zip", ".7z", ".tar")
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Byte ranges of plain files, whole compressed files."""
-    root, files = listed(placed, SUFFIXES)
+    root, units = listed(placed, SUFFIXES)
     found: list[Partition] = []
-    for file in files:
-        if file.lower().endswith(FOREIGN):
-            raise failed(placed, f"{root / file}: not a format that is read here", "unpack it, or use .gz or .zst")
-        size = (root / file).stat().st_size
-        unit = Unit(name=storable(file), files=(file,), size=size)
-        ranges = 1 if _packed(file) else max(1, -(-size // RANGE_BYTES))
-        for index in range(ranges):
-            start, end = index * RANGE_BYTES, (index + 1) * RANGE_BYTES if index + 1 < ranges else None
-            key = f"{unit.name}:{start}"
-            found.append(Partition(card=placed.card, root=str(root), key=key, units=(unit,), start=start, end=end))
+    for unit in units:
+        if unit.name.lower().endswith(FOREIGN):
+            raise failed(placed, f"{root}/{unit.name}: not a format that is read here", "unpack it, or use .gz or .zst")
+        found += ranges(placed.card, root, unit, 0 if _packed(unit.name) else RANGE_BYTES)
     return found
 
 
@@ -72,8 +66,11 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 
 def _record(line: bytes, partition: Partition, ref: str, where: str) -> RawDocument | RawReject:
     try:
-        # With its line end a string that is cut off would be reported as one that holds a control character.
-        value = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
+        try:
+            value = json.loads(line.decode("utf-8"))
+        except json.JSONDecodeError:
+            # With its line end a string that is cut off would be reported as one that holds a control character.
+            value = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
     except UnicodeDecodeError as error:
         detail = f"{where}: not UTF-8 at byte {error.start} of the line; expected UTF-8"
         return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)

@@ -7,24 +7,26 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from longalign_data.catalog import RecordFields
+from longalign_data.catalog import Card, RecordFields
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.places import failed, listed, storable
+from longalign_data.sources.places import failed, listed
 from longalign_data.sources.readers.fields import document_of
-from longalign_data.sources.reading import Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.readers.row_batches import row_batches
+from longalign_data.sources.reading import Partition, RawDocument, RawReject, decoded_in_order, one_by_one
 
 RANGE_BYTES = 64 << 20
 """Compressed bytes of row groups in one partition; a row group is never cut."""
 
-BATCH_ROWS = 64
-
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Ranges of row groups. Raises SourceError for a file that is not Parquet or lacks a column that the card names."""
-    root, files = listed(placed, [".parquet"])
+    root, units = listed(placed, [".parquet"])
     found: list[Partition] = []
-    for file in files:
-        path = root / file
+    for unit in units:
+        if not unit.files:
+            found += one_by_one(placed.card, root, [unit])
+            continue
+        path = Path(root, *unit.files)
         try:
             with pq.ParquetFile(path) as opened:
                 metadata, schema = opened.metadata, opened.schema_arrow
@@ -38,13 +40,12 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
                 raise failed(placed, f"{path}: no column {column!r}", f"it has: {', '.join(schema.names)}")
             if not _is_text(schema.field(column).type):
                 raise failed(placed, f"{path}: column {column!r} is {schema.field(column).type}", "expected text")
-        unit = Unit(name=storable(file), files=(file,), size=path.stat().st_size)
         start, weight = 0, 0
         for index, size in enumerate(sizes):
             weight += size
             if weight >= RANGE_BYTES or index + 1 == len(sizes):
                 key, end = f"{unit.name}:{start}", index + 1
-                found.append(Partition(card=placed.card, root=str(root), key=key, units=(unit,), start=start, end=end))
+                found.append(Partition(card=placed.card, root=root, key=key, units=(unit,), start=start, end=end))
                 start, weight = end, 0
     return found
 
@@ -56,7 +57,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     with pq.ParquetFile(Path(partition.path)) as file:
         row = sum(file.metadata.row_group(index).num_rows for index in range(partition.start))
         groups = list(range(partition.start, partition.end))
-        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=columns)
+        batches = row_batches(Path(partition.path), file, groups, columns)
         while True:
             try:
                 batch = next(batches)
@@ -69,20 +70,25 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
                 return
             cells = [_cells(batch.column(column)) for column in columns]
             for values in zip(*cells, strict=True):
-                yield _row(dict(zip(columns, values, strict=True)), partition, name, row)
+                record = dict(zip(columns, values, strict=True))
+                yield _row(record, partition.card, source_ref=f"{name}#{row}", where=f"{name} row {row}")
                 row += 1
 
 
-def _row(raw: dict[str, str | bytes | None], partition: Partition, name: str, row: int) -> RawDocument | RawReject:
-    ref, where = f"{name}#{row}", f"{name} row {row}"
-    record: dict[str, str | None] = {}
-    for column, value in raw.items():
+def _row(record: dict[str, bytes | None], card: Card, *, source_ref: str, where: str) -> RawDocument | RawReject:
+    assert isinstance(card.reader, RecordFields)
+    texts: dict[str, str | None] = {}
+    num_bytes = -1
+    for column, value in record.items():
         try:
-            record[column] = value.decode("utf-8") if isinstance(value, bytes) else value
+            if value is not None and column == card.reader.text:
+                texts[column], num_bytes = decoded_in_order(value)
+            else:
+                texts[column] = value.decode("utf-8") if value is not None else None
         except UnicodeDecodeError as error:
             detail = f"{where}: column {column!r} is not UTF-8 at byte {error.start}; expected UTF-8"
-            return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
-    return document_of(record, partition.card, source_ref=ref, where=where)
+            return RawReject(source_ref=source_ref, reason="bad-utf8", detail=detail)
+    return document_of(texts, card, source_ref=source_ref, where=where, num_bytes=num_bytes)
 
 
 def _columns(reader: Any) -> list[str]:
@@ -97,13 +103,9 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _cells(column: pa.Array) -> list[str | bytes | None]:
+def _cells(column: pa.Array) -> list[bytes | None]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    values: list[str | bytes | None]
-    try:
-        values = column.to_pylist()
-    except UnicodeDecodeError:
-        # Arrow does not check that its strings are UTF-8. Where one is not, all are taken as bytes and decoded one by one.
-        values = column.cast(pa.large_binary()).to_pylist()
+    # As bytes: Arrow does not check that its strings are UTF-8, and their length in it is wanted.
+    values: list[bytes | None] = column.cast(pa.large_binary()).to_pylist()
     return values

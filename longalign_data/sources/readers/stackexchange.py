@@ -19,10 +19,10 @@ from longalign_data.catalog import StackExchangeReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.markup import MarkupError, html_library, html_text
-from longalign_data.sources.places import failed, locate, sorted_paths, storable, walk
+from longalign_data.sources.places import chosen, failed
 from longalign_data.sources.readers.spill import Spill
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
-from longalign_data.sources.unpacking import FREE_BYTES, MAX_RATIO, PACKED, UnpackError, opened
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
+from longalign_data.sources.unpacking import FREE_BYTES, MAX_RATIO, MAX_WINDOW, PACKED, UnpackError, opened
 
 MAX_ROW_BYTES = 4 << 20
 """A post has at most 30,000 characters; with its entities it never comes near to this."""
@@ -30,23 +30,21 @@ MAX_ROW_BYTES = 4 << 20
 HELD_REJECT_BYTES = 1 << 20
 """Rejects are given before documents, and go to disk from here on: a foreign file can have one for each of its lines."""
 
+PIECE_BYTES = 1 << 20
+"""Of an archive that packs well, py7zr hands over as much as 128 MB at once; it is taken in pieces."""
+
 PURPOSE = "reading Stack Exchange dumps"
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Each `Posts.xml` and each archive by itself. Raises SourceError when there is none."""
     html_library("stackexchange")
-    place = locate(placed)
-    named = place.files
-    if named is None:
-        below = walk(place.root, lambda name: name.startswith("."))
-        named = sorted_paths(file for file in below if _wanted(file))
-    if not named:
-        raise failed(placed, f"{place.root}: no Posts.xml and no .7z", "unpack the dump there, or name its files")
-    if any(file.lower().endswith(".7z") for file in named):
+    root, units = chosen(placed, _wanted)
+    if not units:
+        raise failed(placed, f"{root}: no Posts.xml and no .7z", "unpack the dump there, or name its files")
+    if any(unit.name.lower().endswith(".7z") for unit in units):
         _seven_zip()
-    units = [Unit(name=storable(file), files=(file,), size=(place.root / file).stat().st_size) for file in named]
-    return [Partition(card=placed.card, root=str(place.root), key=unit.name, units=(unit,)) for unit in units]
+    return one_by_one(placed.card, root, units)
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -94,6 +92,8 @@ class _Rows:
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes."""
+        if self._skipping and b"\n" not in data:
+            return
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
@@ -195,6 +195,22 @@ def _seven_zip() -> Any:
     return extra("py7zr", package="py7zr", extra="stackexchange", purpose=PURPOSE)
 
 
+def _check_window(archive: Any) -> None:
+    """Raises UnpackError when unpacking would hold more than MAX_WINDOW bytes of what came before: each coder says in its
+    properties how many (7zFormat.txt and the manual of the LZMA SDK)."""
+    streams = archive.header.main_streams
+    for coder in (coder for folder in (streams.unpackinfo.folders if streams else ()) for coder in folder.coders):
+        method, properties = bytes(coder["method"]), bytes(coder.get("properties") or b"")
+        window = 0
+        if method in (b"\x03\x01\x01", b"\x03\x04\x01"):  # LZMA, PPMd
+            window = int.from_bytes(properties[1:5], "little")
+        elif method == b"\x21" and properties:  # LZMA2
+            window = (2 | properties[0] & 1) << properties[0] // 2 + 11
+        if window > MAX_WINDOW:
+            detail = f"it was packed with a window of {window >> 20} MiB, more than {MAX_WINDOW >> 20}; pack it anew: 7z a -md=256m"
+            raise UnpackError("unpacks-too-large", detail)
+
+
 def _unpack(path: Path, feed: Callable[[bytes], None]) -> None:
     """Gives the bytes of the archive's Posts.xml to `feed`; nothing is written to disk. Raises UnpackError."""
     py7zr = _seven_zip()
@@ -210,7 +226,8 @@ def _unpack(path: Path, feed: Callable[[bytes], None]) -> None:
             self.taken += len(s)
             if self.taken > limit:
                 raise UnpackError("unpacks-too-large", f"more than {limit} bytes; expected text")
-            feed(bytes(s))
+            for at in range(0, len(s), PIECE_BYTES):
+                feed(bytes(s[at : at + PIECE_BYTES]))
             return len(s)
 
         def read(self, size: int | None = None) -> bytes:
@@ -234,6 +251,7 @@ def _unpack(path: Path, feed: Callable[[bytes], None]) -> None:
 
     try:
         with py7zr.SevenZipFile(path, "r") as archive:
+            _check_window(archive)
             names = [name for name in archive.getnames() if PurePosixPath(name).name == "Posts.xml"]
             if not names:
                 raise UnpackError("damaged-file", "the archive holds no Posts.xml")

@@ -20,10 +20,17 @@ from typing import Any
 from longalign_data.catalog import WarcReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.markup import MAX_HTML_CHARS, MarkupError, html_library, html_text
-from longalign_data.sources.places import listed, storable
+from longalign_data.sources.places import listed
 from longalign_data.sources.readers.epub import decoded
 from longalign_data.sources.readers.fields import language_of
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.reading import (
+    MAX_RECORD_BYTES,
+    Partition,
+    RawDocument,
+    RawReject,
+    decoded_in_order,
+    one_by_one,
+)
 from longalign_data.sources.unpacking import PACKED, UnpackError, gunzip, opened
 
 SUFFIXES = [f"{name}{packed}" for name in (".warc", ".wet") for packed in ("", *PACKED)]
@@ -35,9 +42,7 @@ _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{2,40})", re.IGNORECASE)
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
     """Each file by itself: Common Crawl cuts its own into about a gigabyte."""
     html_library("web")
-    root, files = listed(placed, SUFFIXES)
-    units = [Unit(name=storable(file), files=(file,), size=(root / file).stat().st_size) for file in files]
-    return [Partition(card=placed.card, root=str(root), key=unit.name, units=(unit,)) for unit in units]
+    return one_by_one(placed.card, *listed(placed, SUFFIXES))
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -112,10 +117,10 @@ def _page(
 ) -> RawDocument | RawReject | None:
     options, card, address = partition.card.reader, partition.card, fields.get("warc-target-uri", "")
     assert isinstance(options, WarcReader)
-    lang = card.lang
+    lang, num_bytes = card.lang, -1
     if fields["warc-type"].lower() == "conversion":
         try:
-            text = data.decode("utf-8")
+            text, num_bytes = decoded_in_order(data)
         except UnicodeDecodeError as error:
             detail = f"{ref}: {address}: not UTF-8 at byte {error.start}; expected a WET record"
             return RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
@@ -129,7 +134,7 @@ def _page(
         except (MarkupError, UnpackError) as error:
             reason = error.reason if isinstance(error, UnpackError) else "bad-html"
             return RawReject(source_ref=ref, reason=reason, detail=f"{ref}: {address}: {error}")
-    return RawDocument(text=text, title=address, lang=lang, license=card.license, source_ref=ref)
+    return RawDocument(text=text, title=address, lang=lang, license=card.license, source_ref=ref, num_bytes=num_bytes)
 
 
 def _html_of(data: bytes) -> str | None:

@@ -10,6 +10,7 @@ are split between their streams. Format: https://www.mediawiki.org/wiki/Help:Exp
 
 import bz2
 import io
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,9 +20,9 @@ from xml.etree import ElementTree
 from longalign_data.catalog import WikipediaReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
-from longalign_data.sources.places import failed, listed, storable
+from longalign_data.sources.places import failed, listed
 from longalign_data.sources.readers.wikitext import choose_variant, is_disambiguation, plain_text
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit
+from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, ranges
 from longalign_data.sources.unpacking import PACKED, UnpackError, opened
 
 RANGE_BYTES = 64 << 20
@@ -34,6 +35,11 @@ CHUNK = 1 << 20
 HEAD_BYTES = 1 << 16
 STREAM = re.compile(rb"BZh[1-9]1AY&SY")
 BEGIN, END = b"<page>", b"</page>"
+CLOSING = b"</mediawiki>"
+"""The last tag of every dump; without it, pages are missing."""
+
+TAIL = 4096
+"""Bytes at the end of a dump in which CLOSING stands; white space and comments may follow it."""
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -43,18 +49,15 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
     assert isinstance(options, WikipediaReader)
     if options.convert:
         _converter(options)
-    root, files = listed(placed, [f".xml{packed}" for packed in ("", *PACKED)])
+    root, units = listed(placed, [f".xml{packed}" for packed in ("", *PACKED)])
     found: list[Partition] = []
-    for file in files:
-        path = root / file
-        _check_head(placed, path)
-        unit = Unit(name=storable(file), files=(file,), size=path.stat().st_size)
-        split = path.suffix.lower() not in PACKED or _multistream(path)
-        ranges = max(1, -(-unit.size // RANGE_BYTES)) if split else 1
-        for index in range(ranges):
-            start, end = index * RANGE_BYTES, (index + 1) * RANGE_BYTES if index + 1 < ranges else None
-            key = f"{unit.name}:{start}"
-            found.append(Partition(card=placed.card, root=str(root), key=key, units=(unit,), start=start, end=end))
+    for unit in units:
+        split = False
+        for file in unit.files:
+            path = Path(root, file)
+            _check_head(placed, path)
+            split = path.suffix.lower() not in PACKED or _multistream(path)
+        found += ranges(placed.card, root, unit, RANGE_BYTES if split else 0)
     return found
 
 
@@ -107,13 +110,16 @@ def pages(partition: Partition) -> Iterator[tuple[int, bytes | UnpackError | Non
     path, start, end = Path(partition.path), partition.start, partition.end
     if path.suffix.lower() not in PACKED:
         with path.open("rb", buffering=0) as file:
-            file.seek(start)
-            yield from _pages(iter(lambda: file.read(CHUNK), b""), start, end)
+            before = max(0, start - TAIL)
+            file.seek(before)
+            tail = file.read(start - before)
+            chunks = iter(lambda: file.read(CHUNK), b"")
+            yield from _pages(_whole(chunks, tail) if end is None else chunks, start, end)
     elif start or end is not None:
         yield from _pages(_streams(path, start, end), 0, None)
     else:
         with opened(path) as packed:
-            yield from _pages(_chunks(packed), 0, None)
+            yield from _pages(_whole(_chunks(packed)), 0, None)
 
 
 def _pages(chunks: Iterator[bytes], base: int, end: int | None) -> Iterator[tuple[int, bytes | UnpackError | None]]:
@@ -164,33 +170,45 @@ def _chunks(file: io.BufferedReader) -> Iterator[bytes]:
         yield chunk
 
 
+def _whole(chunks: Iterator[bytes], tail: bytes = b"") -> Iterator[bytes]:
+    """The chunks up to the end of a file, of which `tail` came before. Raises UnpackError when the dump does not end there."""
+    for chunk in chunks:
+        tail = (tail + chunk[-TAIL:])[-TAIL:]
+        yield chunk
+    if CLOSING not in tail:
+        raise UnpackError("truncated-archive", f"the file ends before {CLOSING.decode()}")
+
+
 def _streams(path: Path, start: int, end: int | None) -> Iterator[bytes]:
-    """The unpacked bytes of the bzip2 streams that begin in [start, end)."""
+    """The unpacked bytes of the bzip2 streams that begin in [start, end). Raises UnpackError for a damaged stream, and
+    when the file's last stream does not end the dump."""
     with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
         position = _next_stream(file, start)
         if position is None:
             return
         file.seek(position)
-        pending = b""
-        while end is None or position < end:
+        pending, tail = b"", b""
+        while position < size and (end is None or position < end):
             packed, stream = 0, bz2.BZ2Decompressor()
             while not stream.eof:
                 data = b""
                 if stream.needs_input:
                     data, pending = pending or file.read(CHUNK), b""
                     if not data:
-                        if packed:
-                            raise UnpackError("truncated-archive", "the file ends inside a bzip2 stream")
-                        return
+                        raise UnpackError("truncated-archive", "the file ends inside a bzip2 stream")
                 packed += len(data)
                 try:
                     unpacked = stream.decompress(data, CHUNK)
                 except OSError as error:
                     raise UnpackError("damaged-file", str(error)) from None
                 if unpacked:
+                    tail = (tail + unpacked[-TAIL:])[-TAIL:]
                     yield unpacked
             pending = stream.unused_data
             position += packed - len(pending)
+        if position >= size and CLOSING not in tail:
+            raise UnpackError("truncated-archive", f"the file ends before {CLOSING.decode()}")
 
 
 def _next_stream(file: io.FileIO, start: int) -> int | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from longalign_data.identity import draw_index
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
-from longalign_data.teachers.base import Connection, Lost, Raw, TeacherReply, TeacherRequest, unheard
+from longalign_data.teachers.base import UNWATCHED, Connection, Raw, TeacherReply, TeacherRequest, Watch
 from longalign_data.teachers.extractive.kind import Candidate, Saying, View
 from longalign_data.teachers.extractive.kinds import KINDS, ask, recognise
 
@@ -56,8 +56,8 @@ class ExtractiveTeacher:
     def __init__(self, choice: TeacherChoice, connection: Connection) -> None:
         del choice, connection
 
-    async def ask(self, request: TeacherRequest, *, lost: Lost = unheard) -> Raw:
-        del lost
+    async def ask(self, request: TeacherRequest, *, watch: Watch = UNWATCHED) -> Raw:
+        await watch.sending()
         return respond(request.document, request.instruction)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The wires: Anthropic's Messages, Message Batches and count_tokens; OpenAI's Chat Completions, Files and Batches.
+"""The server: Anthropic's Messages, Message Batches and count_tokens; OpenAI's Chat Completions, Files and Batches.
 
 Plain HTTP/1.1 on one address, a thread a connection. `GET /fake/meter` tells tokens and dollars so far, `GET /fake/scenario`
 how the server behaves. Streaming is refused: the teachers here do not use it.
@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from longalign_data.identity import digest, uniform
-from longalign_data.teachers.fake import answers
+from longalign_data.teachers.fake import answers, anthropic_wire, openai_wire
 from longalign_data.teachers.fake.scenario import Scenario
 from longalign_data.teachers.fake.state import Asked, Batch, BatchItem, Refused, Reply, State, Wire
 
@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _DroppedError
         reply = state.reply(asked, fault, in_batch=False)
         said |= {"status": 200, "stop": reply.stop, "usage": asdict(reply.billed)}
-        whole = _message(asked, reply) if wire == "messages" else _completion(asked, reply)
+        whole = anthropic_wire.message(asked, reply) if wire == "messages" else openai_wire.completion(asked, reply)
         place.close()
         if kind in {"lost-reply", "half-body"}:
             state.note("call", **said, delivered=False)
@@ -242,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         batch, lost = self.state.add_batch("messages", items, metadata={})
         if lost:
             raise _DroppedError
-        return self._send(_message_batch(batch, self._base()))
+        return self._send(anthropic_wire.batch_object(batch, self._base()))
 
     def _create_batch(self, body: dict[str, Any]) -> Refused | None:
         content = self.state.files.get(body["input_file_id"])
@@ -260,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if lost:
             raise _DroppedError
-        return self._send(_openai_batch(batch))
+        return self._send(openai_wire.batch_object(batch))
 
     def _check_items(self, wire: Wire, custom_ids: list[str]) -> Refused | None:
         limit = self.state.scenario.batches.max_requests or MAX_REQUESTS[wire]
@@ -288,10 +288,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _shown(self, batch: Batch) -> dict[str, Any]:
         if batch.wire == "messages":
-            return _message_batch(batch, self._base(), archived=self._is_archived(batch))
+            return anthropic_wire.batch_object(batch, self._base(), archived=self._is_archived(batch))
         if batch.settled and len(batch.files) == 1:
             self._write_files(batch)
-        return _openai_batch(batch)
+        return openai_wire.batch_object(batch)
 
     def _is_archived(self, batch: Batch) -> bool:
         return time.time() - batch.created > self.state.scenario.batches.kept_s
@@ -301,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
             output: list[dict[str, Any]] = []
             errors: list[dict[str, Any]] = []
             for item in _shuffled(batch, self.state.scenario.seed):
-                (output if isinstance(item.result, Reply) else errors).append(_openai_line(batch, item))
+                (output if isinstance(item.result, Reply) else errors).append(openai_wire.result_line(batch, item))
             for name, lines in (("output", output), ("error", errors)):
                 file_id = f"file-{digest([batch.batch_id, name])[:24]}" if lines else ""
                 if lines:
@@ -341,7 +341,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.state.settle(batch)
         if not batch.settled:
             return Refused(status=404, kind="not_found_error", message=f"{batch_id} has not ended")
-        lines = (_message_line(item) for item in _shuffled(batch, self.state.scenario.seed))
+        lines = (anthropic_wire.result_line(item) for item in _shuffled(batch, self.state.scenario.seed))
         text = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
         return self._send_bytes(text, "application/x-jsonl")
 
@@ -366,7 +366,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.state.lock:
             file_id = f"file-{digest(['input', len(self.state.files)])[:24]}"
             self.state.files[file_id] = content
-        return self._send(_file_object(file_id, len(content)))
+        return self._send(openai_wire.file_object(file_id, len(content)))
 
     def _file(self, method: str, file_id: str) -> Refused | None:
         content = self.state.files.get(file_id)
@@ -375,7 +375,7 @@ class _Handler(BaseHTTPRequestHandler):
         if method == "DELETE":
             del self.state.files[file_id]
             return self._send({"id": file_id, "object": "file", "deleted": True})
-        return self._send(_file_object(file_id, len(content)))
+        return self._send(openai_wire.file_object(file_id, len(content)))
 
     def _content(self, file_id: str) -> Refused | None:
         content = self.state.files.get(file_id)
@@ -424,7 +424,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, refused: Refused, *, anthropic: bool) -> None:
         more = {} if refused.retry_after_s is None else {"retry-after": f"{refused.retry_after_s:.3f}"}
-        body = _anthropic_error(refused) if anthropic else {"error": _openai_error(refused)}
+        body = anthropic_wire.error(refused) if anthropic else {"error": openai_wire.error(refused)}
         self._send_bytes(json.dumps(body, ensure_ascii=False).encode(), "application/json", refused.status, more)
 
 
@@ -473,177 +473,3 @@ def _asked(wire: Wire, body: Mapping[str, Any]) -> Asked | Refused:
 
 def _shuffled(batch: Batch, seed: int) -> list[BatchItem]:
     return sorted(batch.items, key=lambda item: uniform(seed, batch.batch_id, item.custom_id))
-
-
-def _message(asked: Asked, reply: Reply) -> dict[str, Any]:
-    kind = reply.fault.kind if reply.fault else None
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
-    if kind == "thinking-first":
-        blocks.insert(0, {"type": "thinking", "thinking": "Let me look.", "signature": "c2ln"})
-    elif kind == "several-blocks":
-        half = len(reply.text) // 2
-        blocks = [{"type": "text", "text": part} for part in (reply.text[:half], reply.text[half:])]
-    stops = {"context_exceeded": "model_context_window_exceeded"}
-    return {
-        "id": f"msg_{digest([asked.key, reply.text])[:24]}",
-        "type": "message",
-        "role": "assistant",
-        "model": asked.model,
-        "content": blocks,
-        "stop_reason": stops.get(reply.stop, reply.stop),
-        "stop_sequence": None,
-        "stop_details": {"type": "refusal", "category": "general_harms"} if reply.stop == "refusal" else None,
-        "usage": {
-            "input_tokens": reply.billed.input,
-            "cache_creation_input_tokens": reply.billed.cache_write,
-            "cache_read_input_tokens": reply.billed.cache_read,
-            "output_tokens": reply.billed.output,
-            "output_tokens_details": {"thinking_tokens": 50 if kind == "thinking-first" else 0},
-            "service_tier": "standard",
-        },
-    }
-
-
-def _completion(asked: Asked, reply: Reply) -> dict[str, Any]:
-    finish = {"end_turn": "stop", "max_tokens": "length", "refusal": "content_filter", "context_exceeded": "length"}
-    prompt_tokens = reply.billed.input + reply.billed.cache_read + reply.billed.cache_write
-    return {
-        "id": f"chatcmpl-{digest([asked.key, reply.text])[:24]}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": asked.model,
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": finish[reply.stop],
-                "logprobs": None,
-                "message": {
-                    "role": "assistant",
-                    "content": reply.text or None,
-                    "refusal": "I cannot help with that." if reply.stop == "refusal" else None,
-                },
-            }
-        ],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": reply.billed.output,
-            "total_tokens": prompt_tokens + reply.billed.output,
-            "prompt_tokens_details": {"cached_tokens": reply.billed.cache_read},
-            "completion_tokens_details": {"reasoning_tokens": 0},
-        },
-    }
-
-
-def _anthropic_error(refused: Refused) -> dict[str, Any]:
-    return {"type": "error", "error": {"type": refused.kind, "message": refused.message}, "request_id": None}
-
-
-def _openai_error(refused: Refused) -> dict[str, Any]:
-    return {"message": refused.message, "type": refused.kind, "param": None, "code": None}
-
-
-def _message_batch(batch: Batch, base: str, *, archived: bool = False) -> dict[str, Any]:
-    def stamp(seconds: float) -> str:
-        return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-    kinds = [item.result for item in batch.items] if batch.settled else []
-    counts = {
-        "processing": 0 if batch.settled else len(batch.items),
-        "succeeded": sum(isinstance(result, Reply) for result in kinds),
-        "errored": sum(isinstance(result, Refused) for result in kinds),
-        "expired": sum(result == "expired" for result in kinds) if not batch.cancelled else 0,
-        "canceled": len(kinds) if batch.cancelled else 0,
-    }
-    return {
-        "id": batch.batch_id,
-        "type": "message_batch",
-        "processing_status": "ended" if batch.settled else "in_progress",
-        "request_counts": counts,
-        "created_at": stamp(batch.created),
-        "ended_at": stamp(batch.ready) if batch.settled else None,
-        "expires_at": stamp(batch.created + 86_400),
-        "archived_at": stamp(time.time()) if archived else None,
-        "cancel_initiated_at": None,
-        "results_url": f"{base}/v1/messages/batches/{batch.batch_id}/results"
-        if batch.settled and not archived
-        else None,
-    }
-
-
-def _message_line(item: BatchItem) -> dict[str, Any]:
-    result: dict[str, Any]
-    if isinstance(item.result, Reply):
-        assert isinstance(item.asked, Asked)
-        message = _message(item.asked, item.result)
-        message["usage"]["service_tier"] = "batch"
-        result = {"type": "succeeded", "message": message}
-    elif isinstance(item.result, Refused):
-        result = {"type": "errored", "error": _anthropic_error(item.result)}
-    else:
-        result = {"type": "expired"}
-    return {"custom_id": item.custom_id, "result": result}
-
-
-def _openai_batch(batch: Batch) -> dict[str, Any]:
-    status = "in_progress"
-    if batch.failed:
-        status = "failed"
-    elif batch.cancelled:
-        status = "cancelled"
-    elif batch.settled:
-        status = "completed"
-    num_done = sum(isinstance(item.result, Reply) for item in batch.items)
-    errors = {"object": "list", "data": [{"code": "token_limit_exceeded", "message": batch.failed, "line": None}]}
-    return {
-        "id": batch.batch_id,
-        "object": "batch",
-        "endpoint": "/v1/chat/completions",
-        "errors": errors if batch.failed else None,
-        "input_file_id": batch.files[0],
-        "completion_window": "24h",
-        "status": status,
-        "output_file_id": (batch.files[1] or None) if len(batch.files) > 1 else None,
-        "error_file_id": (batch.files[2] or None) if len(batch.files) > 1 else None,
-        "created_at": int(batch.created),
-        "expires_at": int(batch.created) + 86_400,
-        "completed_at": int(batch.ready) if batch.settled else None,
-        "request_counts": {
-            "total": len(batch.items),
-            "completed": num_done if batch.settled else 0,
-            "failed": len(batch.items) - num_done if batch.settled else 0,
-        },
-        "metadata": dict(batch.metadata),
-    }
-
-
-def _openai_line(batch: Batch, item: BatchItem) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "id": f"batch_req_{digest([batch.batch_id, item.custom_id])[:24]}",
-        "custom_id": item.custom_id,
-        "response": None,
-        "error": None,
-    }
-    if isinstance(item.result, Reply):
-        assert isinstance(item.asked, Asked)
-        line["response"] = {"status_code": 200, "request_id": "req", "body": _completion(item.asked, item.result)}
-    elif isinstance(item.result, Refused):
-        line["response"] = {
-            "status_code": item.result.status,
-            "request_id": "req",
-            "body": {"error": _openai_error(item.result)},
-        }
-    else:
-        line["error"] = {"code": "batch_expired", "message": "This request could not be executed before it expired."}
-    return line
-
-
-def _file_object(file_id: str, size: int) -> dict[str, Any]:
-    return {
-        "id": file_id,
-        "object": "file",
-        "bytes": size,
-        "created_at": int(time.time()),
-        "filename": "batch.jsonl",
-        "purpose": "batch",
-        "status": "processed",
-    }
