@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from longalign_data.errors import UserError
 from tests.trainer import runs
@@ -16,7 +16,7 @@ from tests.trainer.runs import losses
 from trainer.__main__ import main
 from trainer.batch import micro_batch
 from trainer.config import Lora, TrainConfig
-from trainer.model import add_lora, load_config
+from trainer.model import add_lora, export, load_config
 from trainer.objective import load_objective, load_shape
 from trainer.tools.fit_work_model import random_pack
 from trainer.world import World
@@ -94,6 +94,38 @@ def test_adapters_are_trained_alone_and_merge_to_the_same_logits(place: Path, pr
     assert moved
     assert all("_proj" in name for name in moved)
     assert whole.generation_config.max_new_tokens == 77
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["attn.c_proj"]], ids=["all", "square"])
+def test_adapters_merge_to_the_same_logits_where_weights_are_stored_transposed(
+    tmp_path: Path, targets: list[str] | Literal["all-linear"]
+) -> None:
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4)).save_pretrained(
+        tmp_path / "base"
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    plain = logits(model)
+    lora = Lora(rank=4, target_modules=targets)
+    add_lora(model, lora, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    wanted = logits(model)
+    assert (wanted - plain).abs().max() > 1e-2
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    export(str(tmp_path / "base"), model, weights, tmp_path / "merged", lora)
+    found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused_before_training_unless_it_is_exported_alone() -> None:
+    targets = ["q_proj", "embed_tokens"]
+    with pytest.raises(
+        UserError, match=r"adapter of model\.embed_tokens \(Embedding\) cannot be merged.*export: adapter"
+    ):
+        add_lora(tiny_llama("sdpa", tie_word_embeddings=False), Lora(target_modules=targets), seed=0)
+    add_lora(tiny_llama("sdpa", tie_word_embeddings=False), Lora(target_modules=targets, export="adapter"), seed=0)
 
 
 def test_adapters_on_sharded_ranks_take_the_steps_of_one_process(place: Path, pretrained: Path) -> None:
