@@ -31,7 +31,7 @@ from trainer import model
 from trainer.batch import micro_batch
 from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json
 from trainer.config import TrainConfig, learning_rate
-from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings, loss_scale
+from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, check_settings, deepspeed_settings, loss_scale
 from trainer.guard import BadStepError, Guard, memory
 from trainer.measure import logs
 from trainer.measure.metrics import Meter
@@ -92,12 +92,14 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     universal = start.other_ranks and config.engine == "deepspeed" and config.zero_stage > 0
     shape = load_shape(asked.model, config, weights=not asked.random_init)
     model.check_fits(shape, capacity=reader.capacity, parts=parts)
+    settings = deepspeed_settings(config, asked.deepspeed, accumulation, universal=universal)
+    if config.deepspeed is not None:
+        check_settings(settings, config.deepspeed)
     world = join(config.engine, rank=rank, ranks=ranks, local_rank=local_rank, parts=parts)
     reader.check_files(rank, ranks)
     world.wait()  # nobody writes before everybody has looked
 
     with memory("set-up", rank):
-        settings = deepspeed_settings(config, asked.deepspeed, accumulation, universal=universal)
         objective, attention_name = _objective(asked, shape, world, settings)
 
         def make(module: nn.Module) -> Engine:
