@@ -272,9 +272,8 @@ def check_settings(settings: dict[str, Any], file: str) -> None:
             f"{file}: {key}: {wrong['msg']}, found {wrong['input']!r} (DeepSpeed's {error.title})"
         ) from error
     except (DeepSpeedConfigError, ValueError, TypeError, AttributeError, KeyError, AssertionError) as error:
-        raise UserError(
-            f"{file}: DeepSpeed cannot read these settings: {str(error).strip().splitlines()[:1]}"
-        ) from error
+        told = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{file}: DeepSpeed cannot read these settings: {told}") from error
     for key in settings:
         if key not in noting.asked:
             close = difflib.get_close_matches(key, [str(known) for known in noting.asked], n=1)
