@@ -4,6 +4,7 @@ In: a folder, or a hub id with `@revision`. Out: the model, and at the end a fol
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +172,26 @@ def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
             )
 
 
-def export(spec: str, model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, lora: Lora | None) -> None:
+def tokenizer_files(spec: str) -> list[Path]:
+    """The tokenizer's files as they stand beside a model, fetched where it is on the hub."""
+    name, revision = _name_and_revision(spec)
+    try:
+        source = (
+            Path(name)
+            if Path(name).is_dir()
+            else Path(snapshot_download(name, revision=revision, allow_patterns=TOKENIZER_FILES))
+        )
+    except (OSError, ValueError) as error:
+        raise _unloadable(spec, error) from error
+    # A folder of such a name, as some models have, is none of them.
+    return [file for pattern in TOKENIZER_FILES for file in sorted(source.glob(pattern)) if file.is_file()]
+
+
+def export(
+    tokenizer: Sequence[Path], model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, lora: Lora | None
+) -> None:
     """Writes a Hugging Face folder: `weights` (whole, on the CPU), the configurations of the model and of its generation, and
-    the tokenizer's files as they stand beside the model. With `lora`, the weights with the adapters merged in, or the
-    adapters alone."""
+    the files of its `tokenizer`. With `lora`, the weights with the adapters merged in, or the adapters alone."""
     if lora is None or lora.export == "adapter":
         model.save_pretrained(folder, state_dict=weights)
     else:
@@ -182,13 +199,7 @@ def export(spec: str, model: PreTrainedModel, weights: dict[str, Tensor], folder
             plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
         plain.generation_config = model.generation_config
         plain.save_pretrained(folder, state_dict=merged(model, weights))
-    name, revision = _name_and_revision(spec)
-    source = (
-        Path(name)
-        if Path(name).is_dir()
-        else Path(snapshot_download(name, revision=revision, allow_patterns=TOKENIZER_FILES))
-    )
-    for file in (file for pattern in TOKENIZER_FILES for file in source.glob(pattern)):
+    for file in tokenizer:
         shutil.copy(file, folder)
 
 

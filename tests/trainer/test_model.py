@@ -37,6 +37,7 @@ def pretrained(place: Path) -> Path:
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "README.md").write_text("not of the tokenizer")
+    (folder / "tokenizer").mkdir()
     return folder
 
 
@@ -61,6 +62,20 @@ def test_an_export_has_the_tokenizer_and_the_generation_configuration(place: Pat
     assert AutoModelForCausalLM.from_pretrained(output / "model").generation_config.max_new_tokens == 77
 
 
+def test_a_tokenizer_that_cannot_be_fetched_is_said_before_the_first_step(
+    place: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = load_config(str(pretrained), weights=True)
+    # A hub that gave the configuration and then no more.
+    monkeypatch.setattr("trainer.loop.load_shape", lambda *given, **options: shape)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    output = place / "unfetched"
+    assert main(runs.options(place / "build", Path("nobody/nothing"), output, random_init=False), {}) == 2
+    assert "error: --model nobody/nothing: cannot be loaded" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_a_model_is_exported_when_asked_without_another_step(
     place: Path, pretrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,9 +83,14 @@ def test_a_model_is_exported_when_asked_without_another_step(
     whole = (output / "model" / "model.safetensors").read_bytes()
     for file in (output / "model").iterdir():
         file.unlink()
+    noted = {name: (output / name).read_bytes() for name in ("run.json", "metrics.jsonl")}
+    # As after a crash, whose lines beyond the last checkpoint are all that is left of those steps.
+    later = noted["metrics.jsonl"] + b'{"step": 4, "loss": 1.0}\n'
+    (output / "metrics.jsonl").write_bytes(later)
     trained(place, pretrained, "asked", "--export")
     assert (output / "model" / "model.safetensors").read_bytes() == whole
-    assert len(losses(output)) == 4
+    assert (output / "metrics.jsonl").read_bytes() == later
+    assert (output / "run.json").read_bytes() == noted["run.json"]
     nothing = runs.options(place / "build", pretrained, place / "nothing", "--export", random_init=False)
     assert main(nothing, {}) == 2
     assert "no checkpoint to export" in capsys.readouterr().err
@@ -114,7 +134,7 @@ def test_adapters_merge_to_the_same_logits_where_weights_are_stored_transposed(
     wanted = logits(model)
     assert (wanted - plain).abs().max() > 1e-2
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    export(str(tmp_path / "base"), model, weights, tmp_path / "merged", lora)
+    export([], model, weights, tmp_path / "merged", lora)
     found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
