@@ -26,6 +26,12 @@ def test_a_benchmark_runs_in_tiny_sizes_and_finds_nothing_wrong(
     assert "ok=False" not in told
 
 
+def test_the_goal_of_every_table_of_methods_is_judged_on_its_last_row() -> None:
+    *others, naive = methods.benchmark(TINY)
+    assert naive["reached"] == (naive["against_balanced"] > 2)
+    assert not any("reached" in row for row in others)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_a_benchmark_says_that_it_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("step", "", step.benchmark, []) == 0
