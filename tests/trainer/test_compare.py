@@ -145,6 +145,17 @@ def test_what_cannot_be_compared_is_refused(place: Path, tmp_path: Path, capsys:
     assert "exists already; give another --output" in capsys.readouterr().err
 
 
+def test_ranks_that_cannot_share_packs_are_refused_before_anything_is_written(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("engine: torch\ndtype: fp32\nsequence_parallel: 2\n")
+    options = ["--build", str(place / "build"), "--model", str(place / "model"), "--random-init", "--steps", "4"]
+    options += ["--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "out"), "--ranks", "3"]
+    assert main(options) == 2
+    assert "sequence_parallel: 2: does not divide --ranks 3" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", ["trainer.compare", "trainer.fit_work_model", "trainer.tools.gradients"])
 def test_every_command_tells_what_it_does_under_its_name(command: str) -> None:
     told = subprocess.run(

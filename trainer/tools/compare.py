@@ -85,6 +85,8 @@ def _compare(asked: argparse.Namespace) -> None:
         raise UserError(f"{asked.output}: exists already; give another --output")
     if asked.replay_ranks and asked.ranks > 1:
         raise UserError("--replay-ranks replays the times of one process; leave --ranks away")
+    if asked.ranks % config.sequence_parallel:
+        raise UserError(f"sequence_parallel: {config.sequence_parallel}: does not divide --ranks {asked.ranks}")
     from trainer import model
 
     model.load_config(asked.model, weights=not asked.random_init)
