@@ -162,15 +162,18 @@ def _is_source(path: str, options: GithubReader) -> bool:
     return path.endswith(tuple(options.extensions)) and not any(part in BUILT for part in path.split("/")[:-1])
 
 
-def _keep(path: str, data: bytes, problems: list[Problem], options: GithubReader) -> str | None:
-    """The text of a file that belongs to its repository's document or says its licence."""
+def _keep(
+    path: str, data: bytes, problems: list[Problem], options: GithubReader, text: str | None = None
+) -> str | None:
+    """The text of a file that belongs to its repository's document or says its licence. `text` is what `data` says, where
+    that is known."""
     if len(data) > options.max_file_bytes:
         problems.append((path, "too-large", f"more than {options.max_file_bytes} bytes (reader.max_file_bytes)"))
         return None
     if b"\0" in data or minified(path, data):
         return None
     try:
-        return _written(data.decode("utf-8"))
+        return _written(data.decode("utf-8") if text is None else text)
     except UnicodeDecodeError as error:
         problems.append((path, "bad-utf8", f"not UTF-8 at byte {error.start}"))
         return None
@@ -179,7 +182,7 @@ def _keep(path: str, data: bytes, problems: list[Problem], options: GithubReader
 def _keep_text(path: str, text: str, problems: list[Problem], options: GithubReader) -> str | None:
     """As `_keep`, of a file that is a text already."""
     if not text.isascii() or len(text) > options.max_file_bytes or path.lower().endswith(SCRIPT):
-        return _keep(path, text.encode("utf-8"), problems, options)
+        return _keep(path, text.encode("utf-8"), problems, options, text)
     return None if "\0" in text else _written(text)
 
 

@@ -17,6 +17,7 @@ _FILE = re.compile(r"^(?:licen[cs]e|copying|unlicense)(?:[.-][\w.-]+)?$", re.IGN
 _CHOICE = re.compile(r"^licen[cs]e[.-]([a-z]+)", re.IGNORECASE)
 _FOLDER = re.compile(r"^LICENSES/([A-Za-z0-9.+-]+)\.txt$")
 """The folder of https://reuse.software/spec/, where a file is named by its SPDX id."""
+_MARK = "SPDX-License-Identifier:"
 _SPDX = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+() -]{2,80}?)\s*(?:\*/|-->|$)", re.MULTILINE)
 _DESCRIBED = re.compile(
     r"""^\s*"?license"?\s*[=:]\s*(?:\{\s*text\s*=\s*)?"([A-Za-z0-9.+()/ -]{2,60})\"""", re.MULTILINE
@@ -81,7 +82,9 @@ def detect_licence(files: Mapping[str, str]) -> str | None:
     for path in _DESCRIPTIONS:
         if (match := _DESCRIBED.search(files.get(path, ""))) is not None:
             return match[1].strip()
-    named = {match[1].strip() for text in files.values() if (match := _SPDX.search(text[:2000])) is not None}
+    heads = (text[:2000] for text in files.values())
+    # Most files say nothing, which a search for the mark alone shows sooner.
+    named = {match[1].strip() for head in heads if _MARK in head and (match := _SPDX.search(head)) is not None}
     return named.pop() if len(named) == 1 else None
 
 
