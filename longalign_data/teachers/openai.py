@@ -123,7 +123,7 @@ def fault_of(error: Exception) -> Fault:
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return fault_of_status(error.status_code, _said(error), error.response.headers)
+        return fault_of_status(error.status_code, _said(error), error.response.headers, code=error.code)
     return transport_fault(error, openai.APIConnectionError)
 
 

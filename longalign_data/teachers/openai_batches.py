@@ -92,6 +92,5 @@ def _result(line: Raw) -> ItemResult:
     if response["status_code"] == 200:
         return ItemResult(custom_id=custom_id, raw=response["body"])
     error = response["body"].get("error") or {}
-    return ItemResult(
-        custom_id=custom_id, fault=fault_of_status(response["status_code"], str(error.get("message")), {})
-    )
+    fault = fault_of_status(response["status_code"], str(error.get("message")), {}, code=error.get("code"))
+    return ItemResult(custom_id=custom_id, fault=fault)

@@ -26,8 +26,19 @@ _TRANSIENT = frozenset({408, 409, 425, 429})
 _LOAD = frozenset({429, 503, 529})
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """What the HTTP library raises before a byte of the request has left."""
-_CONTEXT = ("context length", "context_length", "context window", "maximum context")
+_CONTEXT = (
+    "context length",
+    "context_length",
+    "context window",
+    "maximum context",
+    "context size",  # llama.cpp: request (1834 tokens) exceeds the available context size (512 tokens)
+    "context limit",  # Anthropic: input length and `max_tokens` exceed context limit
+    "maximum model length",  # vLLM: longer than the maximum model length
+    "maximum allowed length",  # SGLang: input length (9000 tokens) exceeds the maximum allowed length
+)
 _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
+_MAY_BE_UNPAID = frozenset({400, 403})
+"""With other statuses the same words are of a limit for a minute, or of a billing service that is away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +56,13 @@ class Fault:
     may_be_billed: bool = False
 
 
-def fault_of_status(status: int, message: str, headers: Mapping[str, str]) -> Fault:
-    """The meaning of an HTTP error status. `headers` are looked up in lower case."""
+def fault_of_status(status: int, message: str, headers: Mapping[str, str], *, code: object = None) -> Fault:
+    """The meaning of an HTTP error status. `headers` are looked up in lower case; `code` is the server's own name for the
+    error, where it has one."""
     said = f"HTTP {status}: {message}"
     text = message.lower()
-    if any(mark in text for mark in _UNPAID) or status == 402:
+    is_spent = status == 429 and code == "insufficient_quota"
+    if status == 402 or is_spent or (status in _MAY_BE_UNPAID and any(mark in text for mark in _UNPAID)):
         return Fault(reason="unpaid", message=said, retryable=False)
     if status in {401, 403}:
         return Fault(reason="unauthorized", message=said, retryable=False)

@@ -384,6 +384,20 @@ def test_odd_documents_before_the_first_answer_are_rejected_once_something_is_an
     assert progress.items == 5
 
 
+def test_over_long_documents_before_the_first_answer_do_not_end_the_run(tmp_path: Path) -> None:
+    # Ranks run backwards: doc6 to doc4 come first. So llama.cpp says it.
+    said = "request (1834 tokens) exceeds the available context size (512 tokens), try increasing it"
+    build = stand(tmp_path, some_documents(7))
+
+    def script(body: dict[str, Any], times: int) -> Answer:
+        too_long = document_of(body).startswith(("doc6 ", "doc5 ", "doc4 "))
+        return refused(400, "exceed_context_size_error", said) if too_long else teaches(body, times)
+
+    with FakeServer(script).running() as server:
+        report = run_generate(build, recipe(), server.url, concurrency=1)
+    assert (report.num_out, report.rejected) == (4, {"context-exceeded": 3})
+
+
 def test_documents_that_could_not_be_asked_end_the_stage_and_are_asked_by_the_next_run(tmp_path: Path) -> None:
     build = stand(tmp_path, some_documents(6))
     away = scripted(refused(529, "overloaded_error", "Overloaded"), None, only="doc2 ")
