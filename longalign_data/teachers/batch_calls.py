@@ -7,7 +7,7 @@ from typing import Any
 from longalign_data.teachers.base import Raw, TeacherRequest
 from longalign_data.teachers.batches import UnsureError
 from longalign_data.teachers.lines import split_lines
-from longalign_data.teachers.retry import Fault, Trouble, repeat
+from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat
 
 _PAGE = 100
 
@@ -34,10 +34,7 @@ class BatchCalls:
         """What a method of the client's raw responses says."""
 
         async def attempt() -> Raw | Fault:
-            try:
-                return await _said(await method(**arguments))
-            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
-                return self._fault_of(error)
+            return await self._attempt(method, **arguments)
 
         return await repeat(attempt, retry_s=self._retry_s, trouble=self._trouble)
 
@@ -45,15 +42,19 @@ class BatchCalls:
         """As `_call`, of something that must not happen twice: raises UnsureError when the answer was lost."""
 
         async def attempt() -> Raw | Fault:
-            try:
-                return await _said(await method(**arguments))
-            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
-                fault = self._fault_of(error)
-            if fault.is_unsure:
-                raise UnsureError(fault.message)
-            return fault
+            result = await self._attempt(method, **arguments)
+            if isinstance(result, Fault) and result.is_unsure:
+                raise UnsureError(result.message)
+            return result
 
         return await repeat(attempt, retry_s=self._retry_s, trouble=self._trouble)
+
+    async def _attempt(self, method: Callable[..., Awaitable[Any]], **arguments: Any) -> Raw | Fault:
+        try:
+            raw = await _said(await method(**arguments))
+        except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
+            return self._fault_of(error)
+        return (fault_within(raw, {}) or raw) if isinstance(raw, dict) else NO_OBJECT
 
     async def _lines(self, stream: Callable[[], Any]) -> list[bytes]:
         """The lines of a streamed response."""
@@ -79,8 +80,7 @@ class BatchCalls:
             query[after] = page["data"][-1]["id"]
 
 
-async def _said(response: Any) -> Raw:
+async def _said(response: Any) -> Any:
     # One client reads the body lazily, the other has read it.
     text = response.text if isinstance(response.text, str) else await response.text()
-    raw: Raw = json.loads(text)
-    return raw
+    return json.loads(text)

@@ -11,7 +11,7 @@ from typing import Any
 from longalign_data.teachers.base import Raw
 from longalign_data.teachers.batch_calls import BatchCalls
 from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
-from longalign_data.teachers.retry import fault_of_status
+from longalign_data.teachers.retry import fault_of_status, fault_within
 
 ENDPOINT = "/v1/chat/completions"
 LABEL = "longalign_submission"
@@ -90,7 +90,8 @@ def _result(line: Raw) -> ItemResult:
             return ItemResult(custom_id=custom_id, fault=EXPIRED)
         return ItemResult(custom_id=custom_id, fault=fault_of_status(500, str(error.get("message")), {}))
     if response["status_code"] == 200:
-        return ItemResult(custom_id=custom_id, raw=response["body"])
+        fault = fault_within(response["body"], {})
+        return ItemResult(custom_id=custom_id, raw=None if fault else response["body"], fault=fault)
     error = response["body"].get("error") or {}
     fault = fault_of_status(response["status_code"], str(error.get("message")), {}, code=error.get("code"))
     return ItemResult(custom_id=custom_id, fault=fault)

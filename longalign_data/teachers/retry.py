@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from longalign_data.errors import TeacherError
 
@@ -37,6 +37,20 @@ _CONTEXT = (
     "maximum allowed length",  # SGLang: input length (9000 tokens) exceeds the maximum allowed length
 )
 _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
+STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The HTTP status of each of Anthropic's error types, for where the type stands alone."""
+
 _MAY_BE_UNPAID = frozenset({400, 403})
 """With other statuses the same words are of a limit for a minute, or of a billing service that is away."""
 
@@ -54,6 +68,9 @@ class Fault:
     is_load: bool = False
     is_unsure: bool = False
     may_be_billed: bool = False
+
+
+NO_OBJECT = Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
 
 
 def fault_of_status(status: int, message: str, headers: Mapping[str, str], *, code: object = None) -> Fault:
@@ -81,6 +98,22 @@ def fault_of_status(status: int, message: str, headers: Mapping[str, str], *, co
     if status == 413 or _is_too_long(text):
         return Fault(reason="context-exceeded", message=said, retryable=False)
     return Fault(reason="bad-request", message=said, retryable=False)
+
+
+def fault_within(raw: Mapping[str, Any], headers: Mapping[str, str]) -> Fault | None:
+    """The fault in a reply of status 200 that holds `error` in place of an answer, as gateways send it when the server behind
+    them failed; None for every other reply. Its status is the error's `code`, else what its type or its words say, else 503."""
+    error = raw.get("error")
+    if not error or raw.get("choices") or raw.get("content"):
+        return None
+    inner = error if isinstance(error, dict) else {"message": error}
+    code = inner.get("code")
+    message = str(inner.get("message") or json.dumps(error))
+    if str(code).isdecimal() and 400 <= int(str(code)) < 600:
+        status = int(str(code))
+    else:
+        status = STATUS_OF_TYPE.get(str(inner.get("type")), 400 if _is_too_long(message.lower()) else 503)
+    return fault_of_status(status, f"{message} (in a reply of status 200)", headers, code=code)
 
 
 def _is_too_long(text: str) -> bool:

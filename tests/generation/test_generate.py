@@ -15,10 +15,15 @@ from typing import Any
 import pytest
 
 from longalign_data.errors import BuildError, RecipeError, TeacherError
+from longalign_data.generation.exchange import Plan
+from longalign_data.generation.forgetting import forget
+from longalign_data.generation.ledger import Ledger
 from longalign_data.identity import document_id
 from longalign_data.records import Reject, Usage
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_records, to_row
+from longalign_data.tasks.templates import load_templates
+from longalign_data.teachers.table import PROVIDERS
 from longalign_data.tokenizers import count_tokens, load_tokenizer
 from tests.generation.small_builds import (
     KEY,
@@ -322,6 +327,20 @@ def test_every_reply_that_is_no_finished_answer_is_a_named_reject_and_not_asked_
     assert re.search(detail, reject.detail), reject.detail
     assert reject.id == some_documents(3)[1].doc_id
     assert (report.num_in, report.num_out, report.rejected) == (3, 2, {reason: 1})
+
+
+def test_a_reply_in_no_known_format_can_be_forgotten_and_is_asked_for_again(tmp_path: Path) -> None:
+    build, loaded = stand(tmp_path, some_documents(3)), recipe()
+    with FakeServer(scripted(None, Answer({"type": "surprise"}))).running() as server:
+        run_generate(build, loaded, server.url)
+    (reject,) = rejects_of(build)
+    assert "--forget teacher-error" in reject.detail
+    plan = Plan(recipe=loaded.recipe, templates=load_templates(), read=PROVIDERS["anthropic"].read)
+    with Ledger(build.ledger) as ledger:
+        assert forget(build, plan, ledger, "teacher-error") == 1
+    with FakeServer(teaches).running() as server:
+        assert run_generate(build, loaded, server.url).num_out == 3
+        assert len(server.seen) == 1
 
 
 def test_thinking_first_and_several_text_blocks_make_one_answer(tmp_path: Path) -> None:

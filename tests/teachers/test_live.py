@@ -109,10 +109,15 @@ CUT = Answer(message(text("never to be seen in full")), cut=True)
 NO_JSON = Answer("<html>gateway</html>")
 
 
+WITHIN = Answer({"error": {"message": "Upstream provider overloaded", "code": 502}})
+WITHIN_TYPED = Answer({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+WITHIN_BARE = Answer({"error": "no worker is free", "choices": None})
+
+
 @pytest.mark.parametrize(
     "fault",
-    [OVERLOADED, LIMITED, BROKEN, QUOTA, BILLING, CUT, NO_JSON],
-    ids=["529", "429", "500", "quota", "billing", "cut", "html"],
+    [OVERLOADED, LIMITED, BROKEN, QUOTA, BILLING, WITHIN, WITHIN_TYPED, WITHIN_BARE, CUT, NO_JSON],
+    ids=["529", "429", "500", "quota", "billing", "within", "within-typed", "within-bare", "cut", "html"],
 )
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
 def test_a_transient_fault_is_asked_again_until_a_reply_comes(provider: str, fault: Answer) -> None:
@@ -183,6 +188,26 @@ def test_an_error_of_the_client_is_not_asked_again_and_says_why(
     assert caught.value.reason == reason
     assert said in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"message": "no such user", "code": 401}, "unauthorized"),
+        ({"message": "top_p: not permitted", "code": "400"}, "bad-request"),
+        ({"message": "This model's maximum context length is 8192 tokens", "code": "too_long"}, "context-exceeded"),
+    ],
+)
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_an_error_within_a_reply_of_status_200_means_what_its_code_means(
+    provider: str, error: dict[str, Any], reason: str
+) -> None:
+    server = FakeServer(lambda body, times: Answer({"error": error}))
+    with pytest.raises(TeacherError) as caught:
+        ask(server, provider=provider)
+    assert (caught.value.reason, caught.value.retryable) == (reason, False)
+    assert len(server.seen) == 1
+    assert error["message"] in str(caught.value)
 
 
 def test_a_used_up_quota_is_not_waited_for() -> None:
