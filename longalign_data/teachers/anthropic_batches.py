@@ -45,7 +45,7 @@ class AnthropicBatches(BatchCalls):
     async def results(self, batch_id: str) -> AsyncIterator[ItemResult]:
         streamed = self._client.messages.batches.with_streaming_response
         for line in await self._lines(lambda: streamed.results(batch_id)):
-            yield _result(json.loads(line))
+            yield self._said_safely(_result(json.loads(line)))
 
 
 def _status(raw: Raw) -> BatchStatus:

@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
+from longalign_data.errors import TeacherError, UserError
 from longalign_data.teachers.base import Raw, TeacherRequest
-from longalign_data.teachers.batches import UnsureError
+from longalign_data.teachers.batches import ItemResult, UnsureError
 from longalign_data.teachers.lines import split_lines
 from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat
 
+NO_BATCHES = "this server has no batch API; take --schedule live"
 _PAGE = 100
 
 
 class BatchCalls:
-    """`params` makes the body of one request, `fault_of` reads the client's exceptions, `trouble` learns of what is met."""
+    """`params` makes the body of one request, `fault_of` reads the client's exceptions, `trouble` learns of what is met, `key`
+    is kept out of everything that the provider says."""
 
     def __init__(
         self,
@@ -23,12 +27,14 @@ class BatchCalls:
         fault_of: Callable[[Exception], Fault],
         retry_s: float,
         trouble: Trouble,
+        key: str | None,
     ) -> None:
         self._client = client
         self._params = params
         self._fault_of = fault_of
         self._retry_s = retry_s
         self._trouble = trouble
+        self._key = key
 
     async def _call(self, method: Callable[..., Awaitable[Any]], **arguments: Any) -> Raw:
         """What a method of the client's raw responses says."""
@@ -53,8 +59,14 @@ class BatchCalls:
         try:
             raw = await _said(await method(**arguments))
         except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
-            return self._fault_of(error)
-        return (fault_within(raw, {}) or raw) if isinstance(raw, dict) else NO_OBJECT
+            return self._fault_of(error).without(self._key)
+        if not isinstance(raw, dict):
+            return NO_OBJECT
+        fault = fault_within(raw, {})
+        return raw if fault is None else fault.without(self._key)
+
+    def _said_safely(self, result: ItemResult) -> ItemResult:
+        return result if result.fault is None else replace(result, fault=result.fault.without(self._key))
 
     async def _lines(self, stream: Callable[[], Any]) -> list[bytes]:
         """The lines of a streamed response."""
@@ -64,7 +76,7 @@ class BatchCalls:
                 async with stream() as response:
                     return [line async for line in split_lines(response.iter_bytes())]
             except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
-                return self._fault_of(error)
+                return self._fault_of(error).without(self._key)
 
         return await repeat(attempt, retry_s=self._retry_s, trouble=self._trouble)
 
@@ -72,7 +84,14 @@ class BatchCalls:
         """The objects of a list, newest first; `after` is what the API calls its cursor."""
         query: dict[str, Any] = {"limit": _PAGE}
         while True:
-            page = await self._call(method, **query)
+            try:
+                page = await self._call(method, **query)
+            except TeacherError as error:
+                if error.reason != "not-found":
+                    raise
+                raise UserError(f"{NO_BATCHES} ({error})") from None
+            if not isinstance(page.get("data"), list):
+                raise UserError(f"{NO_BATCHES} (its list of batches is none)")
             for raw in page["data"]:
                 yield raw
             if not page.get("has_more") or not page["data"]:

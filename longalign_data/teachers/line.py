@@ -65,6 +65,8 @@ class Line:
                     wait_s=fault.wait_s if fault else None,
                     headers=headers,
                 )
+            if fault is not None:
+                fault = fault.without(self._connection.api_key)
             if fault is not None and fault.may_be_billed:
                 came = clock()
                 await watch.lost()

@@ -79,6 +79,7 @@ class OpenAITeacher:
             fault_of=fault_of,
             retry_s=self._connection.retry_s,
             trouble=self._line.trouble,
+            key=self._connection.api_key,
         )
 
     def _params(self, request: TeacherRequest) -> dict[str, Any]:

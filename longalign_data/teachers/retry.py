@@ -8,8 +8,9 @@ back together; a server's `retry-after` is honoured up to a minute; all ends at 
 import asyncio
 import json
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from longalign_data.errors import TeacherError
@@ -20,10 +21,12 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 16.0
 LONGEST_RETRY_AFTER_S = 60.0
 SAID_AFTER_S = 3.0
+_SECRET_CHARS = 8
 _CHANCE = random.SystemRandom()
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _LOAD = frozenset({429, 503, 529})
+_NOT_THERE = frozenset({404, 405, 501})
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """What the HTTP library raises before a byte of the request has left."""
 _CONTEXT = (
@@ -69,6 +72,19 @@ class Fault:
     is_unsure: bool = False
     may_be_billed: bool = False
 
+    def without(self, key: str | None) -> "Fault":
+        """The fault with the API key taken out of its message."""
+        return replace(self, message=hidden(self.message, key))
+
+
+def hidden(text: str, key: str | None) -> str:
+    """What a server says, without the API key, which some repeat when they complain of a request."""
+    if not key:
+        return text
+    # A short one is no secret and may be a part of any word.
+    pattern = re.escape(key) if len(key) >= _SECRET_CHARS else rf"(?<!\w){re.escape(key)}(?!\w)"
+    return re.sub(pattern, "[API key]", text)
+
 
 NO_OBJECT = Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
 
@@ -83,7 +99,7 @@ def fault_of_status(status: int, message: str, headers: Mapping[str, str], *, co
         return Fault(reason="unpaid", message=said, retryable=False)
     if status in {401, 403}:
         return Fault(reason="unauthorized", message=said, retryable=False)
-    if status == 404:
+    if status in _NOT_THERE:
         return Fault(reason="not-found", message=said, retryable=False)
     if status in _TRANSIENT or status >= 500:
         reason = "rate-limited" if status == 429 else "unavailable"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from longalign_data.errors import BuildError, RecipeError, TeacherError
+from longalign_data.errors import BuildError, RecipeError, TeacherError, UserError
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.forgetting import forget
 from longalign_data.generation.ledger import Ledger
@@ -453,10 +453,32 @@ def test_while_a_teacher_is_away_the_progress_says_so_and_why(tmp_path: Path) ->
 
 
 def test_no_key_is_in_any_file_of_the_build_or_in_any_message(tmp_path: Path) -> None:
-    build = stand(tmp_path, some_documents(3))
-    with FakeServer(teaches).running() as server:
-        run_generate(build, recipe(), server.url)
+    build = stand(tmp_path, some_documents(4))
+    progress = Counting()
+
+    def script(body: dict[str, Any], times: int) -> Answer:
+        given = server.seen[-1].headers["authorization"]
+        echo = f"cannot read the header Authorization: {given}"
+        if document_of(body).startswith("doc1 "):
+            return refused(400, "invalid_request_error", echo)
+        if document_of(body).startswith("doc2 ") and times == 0:
+            return refused(503, "api_error", echo)
+        return Answer({"error": echo}) if times == 0 else teaches(body, times)
+
+    server = FakeServer(script)
+    with server.running():
+        report = run_generate(build, recipe(), server.url, progress=progress)
         assert all(KEY in entry.headers["authorization"] for entry in server.seen)
+        assert (report.num_out, report.rejected) == (3, {"bad-request": 1})
+        server.script = lambda body, times: refused(401, "authentication_error", f"no such key: {KEY}")
+        with pytest.raises(TeacherError, match=r"no such key: \[API key\]") as caught:
+            run_generate(stand(tmp_path / "again", some_documents(1)), recipe(), server.url)
+    assert KEY not in repr(caught.getrepr(style="long"))
+    assert KEY not in "".join(progress.notes)
+    (reject,) = rejects_of(build)
+    assert "cannot read the header Authorization: Bearer [API key]" in reject.detail
+    with Ledger(build.ledger) as book:
+        assert KEY not in "".join(json.dumps(entry.raw) for entry in book.entries())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert build.ledger in files
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
@@ -464,6 +486,20 @@ def test_no_key_is_in_any_file_of_the_build_or_in_any_message(tmp_path: Path) ->
     dump = "\n".join(ledger.iterdump())
     ledger.close()
     assert KEY not in dump
+
+
+def test_the_time_of_a_stage_is_that_of_its_asking_too(tmp_path: Path) -> None:
+    slow = scripted(Answer(QUESTIONS, delay_s=0.4), only="doc0 ")
+    with FakeServer(slow).running() as server:
+        assert run_generate(stand(tmp_path, some_documents(1)), recipe(), server.url).seconds >= 0.4
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_server_without_a_batch_api_is_named_before_anything_is_asked(tmp_path: Path, provider: str) -> None:
+    with FakeServer(teaches).running() as server:
+        with pytest.raises(UserError, match=r"no batch API; take --schedule live \(HTTP 501"):
+            run_generate(stand(tmp_path, some_documents(2)), recipe(provider=provider), server.url, schedule="batch")
+        assert not server.seen
 
 
 def test_an_openai_compatible_server_teaches_as_well(tmp_path: Path) -> None:
