@@ -37,7 +37,7 @@ REASONS: dict[StopReason, str] = {
 `teacher-error` (a reply that is not in the provider's format), `document-cut` (the server read a part of the document) and
 what a provider refused a request for: `context-exceeded` and `bad-request`."""
 
-AGAIN = ("context-exceeded", "bad-request", "document-cut")
+AGAIN = ("context-exceeded", "bad-request", "document-cut", "teacher-error")
 """The rejects that a changed server or provider may mend: `forgetting.forget` takes them back."""
 
 LEAST_SHARE = 1 / 3
@@ -231,7 +231,8 @@ def _ending(call: Call, stored: Stored | None, plan: Plan) -> TeacherReply | Cal
     try:
         reply = plan.read(stored.raw)
     except ValueError as error:
-        return Rejected(reason="teacher-error", detail=f"{call.kind} call: {error}")
+        detail = f"{call.kind} call: {error}{_again('teacher-error')}"
+        return Rejected(reason="teacher-error", detail=detail, request_id=call.request_id)
     if reply.stop_reason != "end_turn":
         reason = REASONS[reply.stop_reason]
         detail = f"{call.kind} call: {reply.detail}".rstrip(": ") + _again(reason)

@@ -57,7 +57,8 @@ class UnsureError(Exception):
 
 
 class Batches(Protocol):
-    """The batch API of a teacher. Every method raises TeacherError as `Teacher.ask` does."""
+    """The batch API of a teacher. Every method raises TeacherError as `Teacher.ask` does; `listed` raises UserError for a
+    server that has no batch API."""
 
     limits: BatchLimits
 

@@ -79,6 +79,7 @@ class OpenAITeacher:
             fault_of=fault_of,
             retry_s=self._connection.retry_s,
             trouble=self._line.trouble,
+            key=self._connection.api_key,
         )
 
     def _params(self, request: TeacherRequest) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def fault_of(error: Exception) -> Fault:
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return fault_of_status(error.status_code, _said(error), error.response.headers)
+        return fault_of_status(error.status_code, _said(error), error.response.headers, code=error.code)
     return transport_fault(error, openai.APIConnectionError)
 
 
