@@ -37,6 +37,7 @@ ROUNDS = 5
 
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.25, 60.0
 _SKEW_S = 600.0
+"""So far apart the provider's own clocks may be; this machine's is never set against them."""
 _STORED_TOGETHER = 128
 
 
@@ -201,6 +202,7 @@ class _Batcher:
         if not self.has_tried:
             await self._try(shard.calls[0])
             self.has_tried = True
+        newer_than = await self._newest()
         created = time.time()
         submission_id = digest([created, [call.request_id for call in shard.calls]])
         first = shard.calls[0]
@@ -216,6 +218,7 @@ class _Batcher:
                 num_tokens=shard.num_tokens,
                 created=created,
                 kept_until=None,
+                newer_than=newer_than,
             ),
             shard.calls,
         )
@@ -232,6 +235,12 @@ class _Batcher:
             self.submissions.closed(submission_id, "lost")
             raise
         self.submissions.opened(submission_id, status.batch_id, kept_s=self.batches.limits.kept_s)
+
+    async def _newest(self) -> float:
+        """When the provider's newest batch was created, by its own clock; 0 where it has none."""
+        async for status in self.batches.listed(0.0):
+            return status.created
+        return 0.0
 
     async def _try(self, like: Call) -> None:
         """Asks a tiny question at once, at full price, unless requests like this one have been answered before. A parameter
@@ -326,7 +335,7 @@ class _Batcher:
         requests and, once the batch has ended, their ids. While a batch of that size is running, nobody can tell."""
         known = self.submissions.batch_ids()
         own = self.submissions.requests(submission.submission_id)
-        async for status in self.batches.listed(submission.created - _SKEW_S):
+        async for status in self.batches.listed(submission.newer_than - _SKEW_S):
             if status.batch_id in known:
                 continue
             if status.label is not None:
