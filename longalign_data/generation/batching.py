@@ -81,11 +81,26 @@ async def ask_in_batches(
 
 @dataclass(slots=True, kw_only=True)
 class _Shard:
-    """The requests of one batch."""
+    """The requests of one batch, with the bytes and the estimated tokens of each."""
 
     calls: list[Call] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     num_bytes: int = 0
     num_tokens: int = 0
+
+    def add(self, call: Call, *, num_bytes: int, num_tokens: int) -> None:
+        self.calls.append(call)
+        self.sizes.append(num_bytes)
+        self.tokens.append(num_tokens)
+        self.num_bytes += num_bytes
+        self.num_tokens += num_tokens
+
+    def cut(self, count: int) -> None:
+        """Keeps the first `count` requests."""
+        for each in (self.calls, self.sizes, self.tokens):
+            del each[count:]
+        self.num_bytes, self.num_tokens = sum(self.sizes), sum(self.tokens)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,9 +179,7 @@ class _Batcher:
                 ):
                     yield shard
                     shard = _Shard()
-                shard.calls.append(call)
-                shard.num_bytes += num_bytes
-                shard.num_tokens += num_tokens
+                shard.add(call, num_bytes=num_bytes, num_tokens=num_tokens)
         if shard.calls:
             yield shard
 
@@ -191,7 +204,7 @@ class _Batcher:
         if costs[0] > left:
             raise self.budget.used_up(costs[0])
         num_fitting = sum(total <= left for total in itertools.accumulate(costs))
-        del shard.calls[num_fitting:]
+        shard.cut(num_fitting)
         self.most_usd = sum(costs[:num_fitting])
 
     def _left(self, waiting: Sequence[Submission]) -> float:
