@@ -197,7 +197,7 @@ def _teacher(generate: "Generate", url: str | None, concurrency: int, timeout_s:
 
     known = connection_of(generate.teacher, url)
     _need_key(generate.teacher, known, ledger)
-    notice = PROVIDERS[generate.teacher.provider].notice
+    notice = PROVIDERS[generate.teacher.provider].notice(known.base_url)
     if notice and generate.teacher.terms is None and not ledger.is_file():
         typer.echo(f"longalign: {notice}", err=True)
     return load_teacher(

@@ -33,7 +33,8 @@ REASONS: dict[StopReason, str] = {
     "pause_turn": "stopped-early",
     "unknown": "stopped-early",
 }
-"""The reject of every stop reason but `end_turn`. The other rejects of this stage are `no-questions`, `empty-answer`,
+"""The reject of every stop reason but `end_turn`. The other rejects of this stage are `no-questions`, `too-few-questions` (one
+for each answer that the recipe wants and nothing was left to ask for), `empty-answer`,
 `teacher-error` (a reply that is not in the provider's format), `document-cut` (the server read a part of the document) and
 what a provider refused a request for: `context-exceeded` and `bad-request`."""
 
@@ -80,7 +81,8 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """All replies are there. `asked` and `asked_id` are of the question call; `answers` are in the order of the draw."""
+    """All replies are there. `asked` and `asked_id` are of the question call; `answers` are in the order of the draw, one for
+    each that the recipe wants."""
 
     task: str
     questions: Sequence[str]
@@ -160,6 +162,9 @@ def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Fi
             )
     if missing:
         return missing
+    wanted = recipe.generate.answers_per_document
+    detail = f"answers_per_document is {wanted}; questions in the reply: {len(questions)}"
+    answers += [Rejected(reason="too-few-questions", detail=detail)] * (wanted - len(answers))
     return Finished(task=task, questions=questions, asked=asked, asked_id=asking.request_id, answers=answers)
 
 

@@ -71,7 +71,7 @@ class Batches(Protocol):
         ...
 
     def listed(self, since: float) -> AsyncIterator[BatchStatus]:
-        """The batches created since (Unix seconds), newest first."""
+        """The batches created since (Unix seconds by the provider's clock), newest first."""
         ...
 
     async def status(self, batch_id: str) -> BatchStatus:

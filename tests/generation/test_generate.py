@@ -545,6 +545,22 @@ def test_the_offline_teacher_makes_samples_with_true_evidence_at_no_cost(tmp_pat
     assert any("\u4e00" <= letter <= "\u9fff" for letter in samples["zh"].messages[1].content)
 
 
+def test_answers_that_there_is_no_question_for_are_rejected_by_name_and_counted(tmp_path: Path) -> None:
+    documents = some_documents(3)
+
+    def frugal(body: dict[str, Any], times: int) -> Answer:
+        if wants_questions(body) and document_of(body).startswith("doc1 "):
+            return Answer(message(text("1: What is it?\n2: Where is it?\n3: Whose is it?")))
+        return teaches(body, times)
+
+    build = stand(tmp_path, documents)
+    with FakeServer(frugal).running() as server:
+        report = run_generate(build, recipe(answers_per_document=5), server.url)
+    assert (report.num_in, report.num_out, report.rejected) == (15, 13, {"too-few-questions": 2})
+    assert {reject.id for reject in rejects_of(build)} == {documents[1].doc_id}
+    assert {reject.detail for reject in rejects_of(build)} == {"answers_per_document is 5; questions in the reply: 3"}
+
+
 def test_a_language_without_instructions_is_asked_in_english_and_counted(tmp_path: Path) -> None:
     build = stand(tmp_path, [document(ENGLISH, "fr"), document(ENGLISH + " More.", "en")])
     report = run_generate(build, recipe(provider="extractive"))

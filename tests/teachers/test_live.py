@@ -306,3 +306,10 @@ def test_a_reply_in_another_format_is_a_value_error(provider: str, raw: Raw) -> 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS))
 def test_every_provider_says_something_of_the_terms_of_its_output(provider: str) -> None:
     assert len(PROVIDERS[provider].terms) > 40
+
+
+def test_what_openai_restricts_is_said_where_openai_itself_answers() -> None:
+    notice = PROVIDERS["openai"].notice
+    assert "compete with OpenAI" in notice(None)
+    assert notice("https://eu.api.openai.com/v1") == notice(None)
+    assert notice("http://localhost:8000/v1") == notice("https://notopenai.com/v1") == ""
