@@ -717,6 +717,16 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
     assert reasons(found) == ["bad-html"]
 
 
+@pytest.mark.parametrize("length", ["²", "٣", "+3", "3_0", "1" * 16, ""])
+def test_a_length_that_is_no_number_ends_a_warc_file_with_a_reject(tmp_path: Path, length: str) -> None:
+    first = corpora.warc_record("conversion", "u", b"one")
+    data = first + f"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {length}\r\n\r\ntwo".encode()
+    (tmp_path / "a.wet").write_bytes(data)
+    found = everything(placed(tmp_path, "warc"))
+    assert [raw.text for raw in docs(found)] == ["one"]
+    assert reasons(found) == ["bad-record"]
+
+
 def test_bombs_are_rejects(tmp_path: Path) -> None:
     with (
         zipfile.ZipFile(tmp_path / "a.docx", "w", zipfile.ZIP_DEFLATED) as archive,
@@ -820,9 +830,11 @@ def test_headings_and_lists_of_a_docx_keep_their_marks(tmp_path: Path) -> None:
     document.add_heading("Part", level=2)
     document.add_paragraph("plain")
     document.add_paragraph("item", style="List Bullet")
+    document.styles.add_style("Heading ²", docx.enum.style.WD_STYLE_TYPE.PARAGRAPH)
+    document.add_paragraph("squared", style="Heading ²")
     document.save(str(tmp_path / "a.docx"))
     (found,) = docs(everything(placed(tmp_path, "files")))
-    assert found.text == "## Part\n\nplain\n\n- item"
+    assert found.text == "## Part\n\nplain\n\n- item\n\nsquared"
 
 
 @pytest.mark.parametrize("method", ["FILTER_DEFLATE", "FILTER_BZIP2", "FILTER_LZMA2"])

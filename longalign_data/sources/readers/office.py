@@ -6,6 +6,7 @@ Their libraries hold the whole file as trees, so what the trees will take is rec
 """
 
 import io
+import re
 from typing import Any
 
 from longalign_data.sources.readers.archives import checked_zip, member_bytes
@@ -19,6 +20,7 @@ NODE_BYTES = 240
 90 to 220."""
 
 XML = (".xml", ".rels")
+_HEADING = re.compile(r"Heading ([1-9])")
 
 
 def tree_bytes(xml: bytes) -> int:
@@ -50,7 +52,8 @@ def docx_text(data: bytes, docx: Any) -> tuple[str, str]:
             parts.append("\n".join(" | ".join(_cell(cell) for cell in row.tc_lst) for row in block._element.tr_lst))
             continue
         style = names.get(block._element.style, "")
-        level = int(style[8:]) if style.startswith("Heading ") and style[8:].isdigit() else 0
+        heading = _HEADING.fullmatch(style)
+        level = int(heading[1]) if heading else 0
         bullet = "- " if style.startswith("List") else ""
         text = block.text.strip()
         if text:
