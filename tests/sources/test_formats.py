@@ -717,6 +717,18 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
     assert reasons(found) == ["bad-html"]
 
 
+@pytest.mark.parametrize("tag", ["b", "FONT", "a"])
+def test_formatting_that_is_never_closed_does_not_multiply(tmp_path: Path, tag: str) -> None:
+    opened = "".join(f"<{tag} id={number}>" for number in range(900))
+    (tmp_path / "unclosed.html").write_text(f"<p>{opened}words</p>" + "<p>more</p>" * 8000)
+    (tmp_path / "closed.html").write_text(f"<p>{opened}words{f'</{tag}>' * 900}</p>" + "<p>more</p>" * 8000)
+    (tmp_path / "typing-slip.html").write_text("<p><b>words<b></p>" * 400 + "<p>more</p>" * 8000)
+    found = everything(placed(tmp_path, "files"))
+    kept = [raw.source_ref for raw in docs(found)]
+    assert kept == ["closed.html", "typing-slip.html", *(["unclosed.html"] if tag == "a" else [])]
+    assert reasons(found) == ([] if tag == "a" else ["bad-html"])
+
+
 @pytest.mark.parametrize("length", ["²", "٣", "+3", "3_0", "1" * 16, ""])
 def test_a_length_that_is_no_number_ends_a_warc_file_with_a_reject(tmp_path: Path, length: str) -> None:
     first = corpora.warc_record("conversion", "u", b"one")
