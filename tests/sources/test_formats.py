@@ -358,6 +358,43 @@ def test_lists_tables_and_templates_keep_a_readable_form() -> None:
     assert text == "Lead of 5 km, oui.\n- one two\n  - deep\n- first\n\nA | B\n1 | C\n\n## Code\n\nint x;"
 
 
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "{|\n|-\n|a\n",
+        "[[a|",
+        "{{a|b=",
+        "<b>",
+        "<div class=x>",
+        "<ref name=a ",
+        "[http://a ",
+        "<!--",
+        "{{{a|",
+        "{{[[",
+        "<nowiki>",
+    ],
+)
+def test_a_page_of_markup_that_nothing_closes_is_a_reject(tmp_path: Path, markup: str) -> None:
+    pages = [
+        corpora.mediawiki_page(1, "A", "word " + markup * 4000),
+        corpora.mediawiki_page(2, "B", "word " + markup * 3),
+    ]
+    corpora.write_mediawiki(tmp_path / "w.xml", pages)
+    found = everything(placed(tmp_path, "wikipedia"))
+    assert reasons(found) == ["bad-wikitext"]
+    assert [raw.title for raw in docs(found)] == ["B"]
+
+
+def test_markup_in_comments_and_programs_counts_for_nothing_and_deep_lists_are_read() -> None:
+    import mwparserfromhell
+
+    shown = "{{a|" * 4000
+    text = f"word <!-- {shown} --><syntaxhighlight>{shown}</syntaxhighlight><br>\n{':' * 5000}deep"
+    found = plain_text(text, mwparserfromhell.parse)
+    assert found.count("{{a|") == 4000
+    assert found.endswith("deep")
+
+
 def test_chinese_variants_are_chosen() -> None:
     text = "-{zh-hans:计算机;zh-hant:電腦}-与-{A|zh-cn:软件;zh-tw:軟體;}-。-{H|zh-cn:隐藏}--{原样}-"
     assert choose_variant(text, "zh-cn") == "计算机与软件。原样"

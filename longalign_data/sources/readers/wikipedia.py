@@ -21,7 +21,12 @@ from longalign_data.catalog import WikipediaReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.places import failed, listed
-from longalign_data.sources.readers.wikitext import choose_variant, is_disambiguation, plain_text
+from longalign_data.sources.readers.wikitext import (
+    WikitextError,
+    choose_variant,
+    is_disambiguation,
+    plain_text,
+)
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, ranges
 from longalign_data.sources.unpacking import PACKED, UnpackError, opened
 
@@ -93,7 +98,11 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
             continue
         if chinese:
             title, wikitext = convert(title), convert(choose_variant(wikitext, options.variant))
-        text = plain_text(wikitext, parse)
+        try:
+            text = plain_text(wikitext, parse)
+        except WikitextError as error:
+            yield RawReject(source_ref=ref, reason="bad-wikitext", detail=f"{ref}: {error}")
+            continue
         yield RawDocument(
             text=f"# {title}\n\n{text}" if text else "",
             title=title,
