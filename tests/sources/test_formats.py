@@ -34,6 +34,7 @@ from longalign_data.sources import reading, unpacking
 from longalign_data.sources.readers import (
     READERS,
     archives,
+    arxiv,
     blocks,
     json_array,
     jsonl,
@@ -707,6 +708,30 @@ def test_files_are_merged_and_macros_and_comments_resolved() -> None:
     assert "(z)" in text
     assert "[x, y]" in text
     assert "gone" not in text
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (r"See \url{http://a/b%20c}, \href{x%20y}{words} and \verb|5%^{\$_|: 3\% % gone", r"See <http://a/b%20c>, words and 5%^{\$_: 3%"),
+        ("\\begin{lstlisting}\nx = 5 % 3\n\\end{lstlisting}", "x = 5 % 3"),
+        ("one % gone\n\ntwo % gone\n  three %\n% gone\n\nfour", "one\n\ntwo three\n\nfour"),
+        (r"a \bibliographystyle{plain}\bibliography{refs}\includeonly{chap}\includegraphics[width=1]{f}b", "a b"),
+        ("\\begin{tabular}{l}a & b \\\\& c\\end{tabular}\n\n\\begin{lstlisting}\nif (a && b) c;\n\\end{lstlisting}", "a | b \n | c\n\nif (a && b) c;"),
+        (r"\subimport{sec/}{b} \import{other/}{q}", "B \nC\n\nD \nE\n\nQ"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_comments_cells_and_commands_keeps_its_words(source: str, text: str) -> None:
+    files = {
+        "main.tex": "\\documentclass{a}\\begin{document}\n" + source + "\n\\end{document}",
+        "sec/b.tex": r"B \input{c} \subimport{deep}{d}",
+        "sec/c.tex": "C",
+        "sec/deep/d.tex": r"D \input{e}",
+        "sec/deep/e.tex": "E",
+        "other/q.tex": "Q",
+        "c.tex": "not this one",
+    }
+    assert source_text(files, arxiv._inline())[1] == text
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,9 @@ million characters a second or more. Of 206 real pages the worst has it read 161
 MAX_LIST_DEPTH = 20
 """List signs at the beginning of a line; more are dropped, as the parser's time grows with the square of their number."""
 
-_MARK = re.compile(r"\{\{|\}\}|\[\[|\]\]?|\{\||\|\}(?!\}(?!\}))|\[(?=[a-z]{0,9}:?//)|<!--|-->|<(/?)([a-z]+)([^<>]*)", re.IGNORECASE)
+_MARK = re.compile(
+    r"\{\{|\}\}|\[\[|\]\]?|\{\||\|\}(?!\}(?!\}))|\[(?=[a-z]{0,9}:?//)|<!--|-->|<(/?)([a-z]+)([^<>]*)", re.IGNORECASE
+)
 _DEEP_LIST = re.compile(rf"^([*#:;]{{{MAX_LIST_DEPTH}}})[*#:;]+", re.MULTILINE)
 _CLOSES = {"}}": "{{", "]]": "[[", "|}": "{|", "]": "[", "-->": "<!--"}
 _RAW = frozenset(
