@@ -36,6 +36,7 @@ from longalign_data.sources.readers import (
     archives,
     arxiv,
     blocks,
+    fields,
     json_array,
     jsonl,
     parquet,
@@ -867,6 +868,49 @@ def test_a_bomb_in_any_packed_format_is_a_reject_and_not_held(
     assert peak < reading.MAX_RECORD_BYTES * 2
 
 
+def long_name_tar(kind: bytes) -> bytes:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, 80 << 20
+    return header.tobuf(tarfile.GNU_FORMAT) + b"a" * (80 << 20) + corpora.tar_bytes([("repo/a.py", b"x = 1")])
+
+
+def sparse_tar() -> bytes:
+    header = tarfile.TarInfo("repo/holes")
+    header.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[482] = 1
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:]))
+    return bytes(block) + (b"\0" * 504 + b"\1" + b"\0" * 7) * 100_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "made", "reason"),
+    [
+        ("github", "a.tar.gz", lambda: gzip.compress(long_name_tar(b"L")), "bad-archive"),
+        ("books", "a.tar.gz", lambda: gzip.compress(long_name_tar(b"K")), "bad-archive"),
+        ("arxiv", "a.tar", lambda: long_name_tar(b"x"), "bad-archive"),
+        ("github", "a.tar", lambda: sparse_tar(), "bad-archive"),
+        ("jsonl", "a.jsonl", lambda: b'{"text": "x", "t": [' + b"[]," * (1 << 13) + b"[]]}\n", "bad-json"),
+        ("json", "a.json", lambda: b'[{"content": "x", "t": [' + b"[]," * (1 << 13) + b"[]]}]\n", "bad-json"),
+        ("wikipedia", "w.xml", lambda: corpora.MEDIAWIKI_HEAD.encode() + b"<page><ns>0</ns>" + b"<a/>" * (2 << 20) + b"</page></mediawiki>", "bad-xml"),
+        ("wikipedia", "w.xml", lambda: corpora.MEDIAWIKI_HEAD.encode() + b"<page><ns>0</ns><a" + b' a=""' * (2 << 20) + b"/></page></mediawiki>", "bad-xml"),
+    ],
+)  # fmt: skip
+def test_what_would_grow_in_memory_is_a_reject_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str, made: Callable[[], bytes], reason: str
+) -> None:
+    monkeypatch.setattr(fields, "MAX_JSON_SIGNS", 1 << 13)
+    (tmp_path / name).write_bytes(made())
+    found = partitions(placed(tmp_path / name, kind))
+    tracemalloc.start()
+    rejects = [raw for partition in found for raw in read(partition)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reasons(rejects) == [reason]
+    assert docs(rejects) == []
+    assert peak < 64 << 20
+
+
 def with_docx_body(body: bytes) -> bytes:
     whole, made = io.BytesIO(corpora.docx_bytes("T", "x")), io.BytesIO()
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
@@ -1064,6 +1108,23 @@ def test_what_stands_between_the_objects_of_an_array_is_a_reject(tmp_path: Path)
     assert [raw.text for raw in docs(found)] == ["one", "four"]
     assert reasons(found) == ["not-an-object"] * 3
     assert len({raw.source_ref for raw in found}) == 5
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_arrays_that_follow_each_other_are_all_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(json_array, "PIECE_BYTES", size)
+    (tmp_path / "a.json").write_text('[{"content": "one"}]\n[{"content": "two"}, {"content": "three"}]\n\n[]\n')
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert [raw.text for raw in docs(found)] == ["one", "two", "three"]
+    assert reasons(found) == []
+    (tmp_path / "a.json").write_text('[{"content": "one"}]\n{"content": "two"}\n[{"content": "three"}]')
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert [raw.text for raw in docs(found)] == ["one"]
+    assert reasons(found) == ["bad-json"]
+    (tmp_path / "a.json").write_text('[{"content": "one"}]\n[{"content": "two"}')
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert [raw.text for raw in docs(found)] == ["one", "two"]
+    assert reasons(found) == ["damaged-file"]
 
 
 def test_many_broken_objects_take_time_by_their_number_alone(tmp_path: Path) -> None:

@@ -36,6 +36,11 @@ RANGE_BYTES = 64 << 20
 MAX_WIKITEXT = 4_000_000
 """Characters of wikitext in one page. MediaWiki stores at most 2 MiB."""
 
+MAX_TAGS = 10_000
+MAX_TAG_BYTES = 1 << 16
+"""Of one page, which has about forty short tags: more would only fill memory."""
+
+_LONG_TAG = re.compile(rb"<[^>]{%d}" % MAX_TAG_BYTES)
 CHUNK = 1 << 20
 HEAD_BYTES = 1 << 16
 STREAM = re.compile(rb"BZh[1-9]1AY&SY")
@@ -260,6 +265,9 @@ def _fields(page: bytes, where: str) -> tuple[str, str, str] | RawReject | None:
     """(title, page id and revision, wikitext); None for what is no article."""
     if b"<redirect" in page or b"<ns>0</ns>" not in page:
         return None
+    if page.count(b"<") > MAX_TAGS or _LONG_TAG.search(page):
+        detail = f"{where}: more than {MAX_TAGS} tags, or one of more than {MAX_TAG_BYTES} bytes; expected a <page> of a dump"
+        return RawReject(source_ref=where, reason="bad-xml", detail=detail)
     try:
         page.decode("utf-8")
     except UnicodeDecodeError as error:
