@@ -941,6 +941,26 @@ def test_a_cell_that_claims_many_columns_or_rows_stands_once(tmp_path: Path) -> 
     assert len(found.text.splitlines()) == 2001
 
 
+def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_none(tmp_path: Path) -> None:
+    def run(words: str) -> str:
+        return f"<w:r><w:t>{words}</w:t></w:r>"
+
+    def control(inner: str) -> str:
+        return f"<w:sdt><w:sdtPr/><w:sdtContent>{inner}</w:sdtContent></w:sdt>"
+
+    inline = f"{run('one ')}<w:ins>{run('two')}</w:ins><w:del><w:r><w:delText>old</w:delText></w:r></w:del>"
+    inline += (
+        control(run(" three"))
+        + "<w:r><w:tab/><w:t>four</w:t><w:br/></w:r>"
+        + f"<w:hyperlink>{run('five')}</w:hyperlink>"
+    )
+    table = f"<w:tbl><w:tr><w:tc><w:p>{run('a')}</w:p></w:tc><w:tc><w:p><w:ins>{run('b')}</w:ins></w:p></w:tc></w:tr></w:tbl>"
+    body = f"<w:p>{inline}</w:p>" + control(f"<w:p>{run('six')}</w:p>{control(table)}")
+    (tmp_path / "a.docx").write_bytes(with_docx_body(body.encode()))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "one two three\tfour\nfive\n\nsix\n\na | b"
+
+
 def test_headings_and_lists_of_a_docx_keep_their_marks(tmp_path: Path) -> None:
     import docx
 
