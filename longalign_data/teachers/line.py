@@ -19,6 +19,7 @@ class Line:
         self._connection = connection
         self.pace = Pace(connection.concurrency)
         self.trouble = Trouble()
+        self._turn = asyncio.Lock()
 
     async def ask(
         self,
@@ -47,6 +48,9 @@ class Line:
             headers: Mapping[str, str] = {}
             raw: Any = None
             try:
+                # One after the other, with a breath before each: a long prompt takes milliseconds to be written out.
+                async with self._turn:
+                    await asyncio.sleep(0)
                 await watch.sending()
                 raw, headers = await send()
                 if not isinstance(raw, dict):
