@@ -88,11 +88,6 @@ FIRST_ARGUMENT = frozenset(
         "le",
         "link-en",
         "internal link helper",
-        "quote",
-        "quotation",
-        "cquote",
-        "blockquote",
-        "bq",
         "ill",
         "interlanguage link",
         "tsl",
@@ -100,6 +95,10 @@ FIRST_ARGUMENT = frozenset(
         "date",
         "tooltip",
     )
+)
+QUOTES = frozenset(("quote", "quotation", "cquote", "blockquote", "bq", "quote box", "rquote"))
+LISTS = frozenset(
+    ("plainlist", "plain list", "flatlist", "hlist", "unbulleted list", "ubl", "ubil", "bulleted list", "ordered list")
 )
 SECOND_ARGUMENT = frozenset(("lang", "transl", "transliteration", "color", "colour", "rtl-lang"))
 SIGNS = {
@@ -351,6 +350,16 @@ def _template(node: Any, depth: int) -> str:
         return SIGNS[name]
     if name.startswith("formatnum:"):
         return name.partition(":")[2]
+    if name in QUOTES:
+        quoted = next(
+            (param.value for key in ("text", "quote", "1") for param in node.params if str(param.name).strip() == key),
+            None,
+        )
+        return f"\n{_inside(quoted, depth).strip()}\n"
+    if name in LISTS:
+        items = (_inside(param.value, depth).strip() for param in node.params if str(param.name).strip().isdecimal())
+        # A list of one argument is written in it, with signs of its own.
+        return "".join(f"\n{item}" if item.startswith("- ") else f"\n- {item}" for item in items if item) + "\n"
     values = [_inside(param.value, depth).strip() for param in node.params[:4] if not param.showkey]
     if name in ("convert", "cvt") and len(values) >= 2:
         return f"{values[0]} {values[1]}"
