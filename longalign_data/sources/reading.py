@@ -54,6 +54,7 @@ REASONS: dict[str, str] = {
     "bad-archive": "an archive with names or members that cannot be trusted",
     "bad-xml": "a record that is not well-formed XML",
     "bad-html": "a page from which no text can be taken",
+    "bad-wikitext": "a wiki page with more markup that nothing closes than its parser can take",
     "bad-tex": "a TeX source without a document, or one that cannot be resolved",
     "bad-record": "a record whose fields are not what its format states",
     "unreadable-file": "a document of a known kind (PDF, DOCX, ...) that its library cannot read, or that is locked",

@@ -57,6 +57,19 @@ TAR_BYTES = 1 << 16
 """Bytes of a tar that are read at once: by far fewer a book of a hundred kilobytes is put together of many pieces, and by
 far more each small member moves what was read ahead."""
 
+MAX_HEADER_BYTES = 1 << 20
+"""Of an extended header of a tar, which holds a name or a few fields."""
+
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_SPARSE_GOES_ON = 482
+"""The byte of an old GNU header that says that the list of a file's parts goes on behind it."""
+
 Problem = tuple[str, str, str]
 """(path, reason, detail) of a file that is left out of its repository with a word."""
 
@@ -249,11 +262,25 @@ def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator
                     yield inner, text
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header, of which no part fills memory: the library reads extended ones whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENDED and header.size > MAX_HEADER_BYTES:
+            detail = f"a header of {header.size} bytes; expected at most {MAX_HEADER_BYTES} for a name"
+            raise UnpackError("bad-archive", detail)
+        if header.type == tarfile.GNUTYPE_SPARSE and buf[_SPARSE_GOES_ON]:
+            raise UnpackError("bad-archive", "a file with holes whose list is longer than a header; expected sources")
+        return header
+
+
 def tar_members(file: Any, max_members: int, max_bytes: int, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of each regular file of a tar that is read once, from the front; of one with more than `max_bytes` the
     first `max_bytes` + 1. Names that lead out are problems; links and devices are passed over. Raises UnpackError."""
     try:
-        with tarfile.open(fileobj=file, mode="r|", bufsize=TAR_BYTES, errorlevel=1) as archive:
+        with tarfile.open(fileobj=file, mode="r|", bufsize=TAR_BYTES, errorlevel=1, tarinfo=_Header) as archive:
             for number, member in enumerate(archive):
                 if number >= max_members:
                     raise UnpackError("unpacks-too-large", f"more than {max_members} members")
