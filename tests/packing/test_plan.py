@@ -93,6 +93,27 @@ def test_nothing_to_pack_is_an_empty_plan() -> None:
         assert figures(plan, nothing, nothing.astype(float), shape(8))["num_packs"] == 0
 
 
+@pytest.mark.parametrize(("k", "num_steps"), [(8, 151), (16, 76), (32, 38)])
+def test_many_sequences_that_fill_a_pack_leave_steps_alike(k: int, num_steps: int) -> None:
+    # 1,000 are 6 or 7 packs of each of 151 steps: a step has one pack or two for its chats, and as many chats as any other.
+    chats = np.clip(np.exp(np.random.default_rng(0).normal(6.9, 0.9, 9_000)), 16, 65_536).astype(np.int64)
+    lengths = np.concatenate([np.full(1_000, 65_536), chats])
+    plan = make_plan("balanced", lengths, draws_for(lengths), shape(k))
+    m = plan.sequences_in_steps()
+    assert plan.num_steps == num_steps == -(-shape(k).lower_bound(lengths) // k)
+    assert m.max() - m.min() <= 1
+    low, high = np.percentile(effective_weights(plan, np.ones(len(lengths))), [1, 99])
+    assert 0.98 < low < high < 1.01
+
+
+def test_where_hardly_any_chat_stands_beside_full_packs_steps_are_added() -> None:
+    chats = np.clip(np.exp(np.random.default_rng(0).normal(6.9, 0.9, 1_000)), 16, 65_536).astype(np.int64)
+    lengths = np.concatenate([np.full(1_000, 65_536), chats])
+    plan = make_plan("balanced", lengths, draws_for(lengths), shape(8))
+    assert np.ptp(plan.sequences_in_steps()) <= 1
+    assert plan.num_steps == 143  # 1,000 / 7: one pack of each step is for chats
+
+
 def test_leftovers_of_a_step_move_to_free_places_before_a_step_is_added() -> None:
     # Dealt evenly, one of the eight steps gets lengths that need three packs; another step has room for what is over.
     lengths = np.array([8, 3, 4, 10, 2, 9, 9, 3, 6, 9, 2, 10, 9, 3, 9, 9, 5, 4, 2, 6, 3, 2, 5, 9])

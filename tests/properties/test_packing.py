@@ -67,6 +67,25 @@ def packed(folder: Path, sequences: list[TokenSequence], strategy: str, k: int, 
     return open_packs(folder)
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    lengths=st.lists(st.integers(1, CAPACITY), min_size=1, max_size=80),
+    spikes=st.integers(0, 40),
+    spike=st.sampled_from([CAPACITY, CAPACITY - 1, CAPACITY // 2]),
+    k=st.integers(1, 5),
+)
+def test_every_step_of_a_balanced_plan_holds_about_as_many_sequences(
+    lengths: list[int], spikes: int, spike: int, k: int
+) -> None:
+    chosen = np.asarray(lengths + [spike] * spikes, np.int64)
+    shape = Shape(capacity=CAPACITY, packs_per_step=k, linear=8.0, quadratic=1.0)
+    plan = make_plan("balanced", chosen, np.random.default_rng(0).random(len(chosen)), shape)
+    assert sorted(plan.sequences.tolist()) == list(range(len(chosen)))
+    assert plan.pack_sums(chosen).max() <= CAPACITY
+    m = plan.sequences_in_steps()
+    assert m.max() - m.min() <= max(2, 0.05 * m.mean())
+
+
 @settings(deadline=None, max_examples=40)
 @given(sequence_lists(), st.sampled_from(list(STRATEGIES)), st.sampled_from([1, 2, 4, 6]), st.sampled_from([0, 0.5, 1]))
 def test_every_sequence_reaches_the_trainer_once_with_its_weight(

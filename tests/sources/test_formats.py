@@ -640,6 +640,13 @@ GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
         ({"src/LICENSES/MIT.txt": corpora.MIT}, None),
         ({"Cargo.toml": '[package]\nlicense = "MIT OR Apache-2.0"\n'}, "MIT OR Apache-2.0"),
         ({"Cargo.toml": '[package]\nlicense = "MIT/Apache-2.0"\n'}, "MIT/Apache-2.0"),
+        ({"COPYING": GPL, "LICENSE.docs": "SPDX-License-Identifier: MIT\n"}, "GPL-3.0-only AND MIT"),
+        ({"LICENSE": "SPDX-License-Identifier: ISC\n" + corpora.MIT}, "ISC"),
+        ({"a.c": "// SPDX-License-Identifier: MIT, GPL-3.0-only\n"}, "MIT, GPL-3.0-only"),
+        ({"a.html": "<!-- SPDX-License-Identifier: MIT OR ISC -->\n"}, "MIT OR ISC"),
+        ({"a.c": "// SPDX-License-Identifier: MIT\n// SPDX-License-Identifier: ISC\n"}, "ISC AND MIT"),
+        ({"a.c": "/*" + " " * 2000 + "SPDX-License-Identifier: MIT */\n"}, None),
+        ({"a.py": '"""`SPDX-License-Identifier:` lines are read."""\n'}, None),
     ],
 )  # fmt: skip
 def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licence: str | None) -> None:
@@ -678,6 +685,42 @@ def test_repositories_under_several_licences_are_taken_by_the_card_of_the_catalo
     assert {raw.license for raw in docs(found)} == {
         {"choice": "Apache-2.0 OR MIT", "reuse": "CC0-1.0 AND MIT", "cargo": "MIT OR Apache-2.0"}[kind]
     }
+
+
+@pytest.mark.parametrize("kind", ["folders", "zip", "parquet", "parquet with a column of licences"])
+def test_a_file_under_a_licence_of_its_own_is_left_out_or_named_in_its_document(kind: str, tmp_path: Path) -> None:
+    files = {
+        "LICENSE": corpora.MIT,
+        "src/a.c": "int a;\n",
+        "src/b.c": "// SPDX-License-Identifier: GPL-3.0-only\nint b;\n",
+        "src/c.c": "/* SPDX-License-Identifier: ISC */\nint c;\n",
+        "src/d.c": "/* SPDX-License-Identifier: GPL-2.0-only OR MIT */\nint d;\n",
+    }
+    if kind.startswith("parquet"):
+        table = {"repo_name": ["o/r"] * len(files), "path": list(files), "content": list(files.values())}
+        if "column" in kind:
+            table["license"] = ["MIT"] * len(files)
+        pq.write_table(pa.table(table), tmp_path / "s.parquet")
+    elif kind == "zip":
+        with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+            for path, text in files.items():
+                archive.writestr(f"r-main/{path}", text)
+    else:
+        for path, text in files.items():
+            (tmp_path / "r" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "r" / path).write_text(text)
+    named = {} if "column" in kind else {"license": None}
+    found = everything(placed(tmp_path, "github", licenses=["MIT", "ISC"], **named))
+    (document,) = docs(found)
+    assert "int b" not in document.text
+    assert all(f"int {name}" in document.text for name in "acd")
+    assert document.license == "(GPL-2.0-only OR MIT) AND ISC AND MIT"
+    (reject,) = [raw for raw in found if isinstance(raw, RawReject)]
+    assert reject.reason == "licence-not-allowed"
+    assert "src/b.c: GPL-3.0-only; the card takes MIT, ISC; the file is left out" in reject.detail
+    (whole,) = docs(everything(placed(tmp_path, "github", **named)))
+    assert "int b" in whole.text
+    assert whole.license == "(GPL-2.0-only OR MIT) AND GPL-3.0-only AND ISC AND MIT"
 
 
 def test_of_several_licences_in_a_column_every_one_must_be_allowed(tmp_path: Path) -> None:

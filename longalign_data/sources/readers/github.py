@@ -5,8 +5,9 @@
     fn main() { ...
 
 Left out without a word: files with other suffixes, binaries, minified, generated and empty files, what is vendored or
-built, and links that leave the repository or lead nowhere; with a reject, files larger than the card allows. Archives are
-read in memory; a member's name is only ever a label.
+built, and links that leave the repository or lead nowhere; with a reject, files larger than the card allows, and files
+whose own `SPDX-License-Identifier:` names a licence that the card does not take; what other files name there holds for
+the document beside the repository's licence. Archives are read in memory; a member's name is only ever a label.
 """
 
 import os
@@ -40,6 +41,7 @@ from longalign_data.sources.readers.licences import (
     is_allowed,
     is_description,
     is_licence_file,
+    marked_licence,
 )
 from longalign_data.sources.readers.row_batches import row_batches
 from longalign_data.sources.readers.spill import Spill
@@ -146,20 +148,34 @@ def _repository(
         detail = f"{ref}: {licence or 'no known licence'}; the card takes {', '.join(options.licenses)}"
         yield RawReject(source_ref=ref, reason="licence-not-allowed", detail=detail)
         return
-    kept = [path for path in sorted_paths(files) if _is_source(path, options)]
+    kept: list[str] = []
+    marked: dict[str, str] = {}
+    for path in sorted_paths(files):
+        if not _is_source(path, options):
+            continue
+        own = None if is_licence_file(path) else marked_licence(files[path])
+        if own is not None:
+            if options.licenses is not None and not is_allowed(own, options.licenses):
+                where = storable(f"{ref}/{path}")
+                detail = f"{where}: {own}; the card takes {', '.join(options.licenses)}; the file is left out"
+                yield RawReject(source_ref=where, reason="licence-not-allowed", detail=detail)
+                continue
+            marked[path] = own
+        kept.append(path)
     by_folder = options.unit == "folder"
     if by_folder:
         kept.sort(key=lambda path: (path.rpartition("/")[0].split("/"), path))
     for folder, group in groupby(kept, lambda path: path.rpartition("/")[0] if by_folder else ""):
         where = f"{ref}/{folder}" if folder else ref
-        text = "\n".join(part for path in group for part in (header(storable(path)), files[path]))
+        paths = list(group)
+        text = "\n".join(part for path in paths for part in (header(storable(path)), files[path]))
         if len(text) > MAX_RECORD_BYTES:
             yield RawReject(source_ref=where, reason="too-large", detail=f"{where}: {len(text)} characters of source")
             continue
         title = f"{name}/{folder}" if folder else name
-        yield RawDocument(
-            text=text, title=title, lang=partition.card.lang, license=licence or NONE, source_ref=storable(where)
-        )
+        own_licences = {marked[path] for path in paths if path in marked}
+        whole = NONE if licence is None else all_of({licence, *own_licences}) if own_licences else licence
+        yield RawDocument(text=text, title=title, lang=partition.card.lang, license=whole, source_ref=storable(where))
 
 
 def _wanted(path: str, options: GithubReader) -> bool:
