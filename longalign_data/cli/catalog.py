@@ -84,6 +84,7 @@ def catalog_check(
         ("licences", ", ".join(f"{name} {count:,}" for name, count in found.licences.items())),
         ("titles", "; ".join(title for title in found.titles if title)),
         ("rejects", ", ".join(f"{name} {count:,}" for name, count in found.rejects.items()) or "none"),
+        ("skipped files", ", ".join(f"{name} {count:,}" for name, count in found.skipped.items()) or "none"),
         *(("", f"{reject.reason}: {reject.detail[:300]}") for reject in found.examples),
     ]
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -10,8 +10,9 @@ from itertools import islice
 
 import numpy as np
 
+from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.readers import partitions, read
+from longalign_data.sources.readers import files, partitions, read
 from longalign_data.sources.reading import RawReject
 from longalign_data.tokenizers import Tokenizer, count_tokens
 
@@ -22,7 +23,8 @@ MEASURED = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """What the first partitions hold. `lengths` are tokens of the first MEASURED documents: least, quartiles, greatest;
-    `num_bytes` is the UTF-8 of all documents read, `seconds` the time of the reader alone."""
+    `num_bytes` is the UTF-8 of all documents read, `seconds` the time of the reader alone.
+    `skipped` are the files of a folder that the card does not read, by suffix."""
 
     num_partitions: int
     read_partitions: int
@@ -33,6 +35,7 @@ class Check:
     languages: dict[str, int]
     licences: dict[str, int]
     rejects: dict[str, int]
+    skipped: dict[str, int]
     examples: tuple[RawReject, ...]
     titles: tuple[str, ...]
 
@@ -72,6 +75,7 @@ def check(placed: PlacedSource, tokenizer: Tokenizer, *, max_partitions: int = 2
         languages=dict(languages.most_common(10)),
         licences=dict(licences.most_common(10)),
         rejects=dict(rejects.most_common()),
+        skipped=dict(files.skipped(placed).most_common(20)) if isinstance(placed.card.reader, FilesReader) else {},
         examples=tuple(examples.values()),
         titles=tuple(titles[:5]),
     )

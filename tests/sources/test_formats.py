@@ -37,6 +37,7 @@ from longalign_data.sources.readers import (
     arxiv,
     blocks,
     fields,
+    files,
     json_array,
     jsonl,
     parquet,
@@ -982,6 +983,13 @@ def test_a_cell_that_claims_many_columns_or_rows_stands_once(tmp_path: Path) -> 
     (found,) = docs(everything(placed(tmp_path, "files")))
     assert found.text.splitlines()[:4] == ["wide | b", "tall | 0", " | 1", " | 2"]
     assert len(found.text.splitlines()) == 2001
+
+
+def test_files_of_other_kinds_are_counted_by_suffix(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.doc", "c.DOC", "sub/d.odt", "README", ".hidden.doc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("words")
+    assert files.skipped(placed(tmp_path, "files")) == {".doc": 2, ".odt": 1, "no suffix": 1}
 
 
 def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_none(tmp_path: Path) -> None:
