@@ -52,7 +52,7 @@ liger: $(VENV)/.dev ## test the loss through Liger's kernels, in Triton's interp
 schema: $(VENV)/.dev ## write recipes/schema.json anew, after a change of the recipe or the catalog's models
 	$(BIN)/python -c "from longalign_data.recipe import schema_json; print(schema_json(), end='')" > recipes/schema.json
 
-cluster: $(VENV)/.dev ## test ingest on a Ray cluster of two nodes on this machine
+cluster: $(VENV)/.dev ## test ingest and sample on a Ray cluster of two nodes on this machine
 	$(RUN) pip install --quiet --disable-pip-version-check -e '.[ray]'
 	$(RUN) pytest -m cluster
 

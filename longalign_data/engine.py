@@ -143,7 +143,7 @@ def _map_on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], address:
     connected_here = not ray.is_initialized()
     try:
         if connected_here:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            _connect(cluster, address)
         # A lost worker or machine is Ray's to notice: it does the job again elsewhere. An exception of a job is ours.
         remote = ray.remote(max_retries=LOST_WORKERS, retry_exceptions=False, scheduling_strategy="SPREAD")(function)
         todo = iter(jobs)
@@ -164,6 +164,17 @@ def _map_on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], address:
     finally:
         if connected_here:
             ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+        # Ray has no type of its own for an address that is malformed or at which nothing answers.
+        raise BuildError(
+            f"no Ray cluster at {address!r}: {error}; expected host:port of a running head node (ray start --head "
+            "--port=6379), or auto on a machine that belongs to one"
+        ) from error
 
 
 def _end_with_parent() -> None:

@@ -81,7 +81,8 @@ class LanguageCheck(Strict):
 
 
 class SecretsCheck(Strict):
-    """Keys, tokens and passwords are masked, or their documents rejected: in sources that are code, or in `all`."""
+    """Keys, tokens and passwords are masked, or their documents rejected: in sources that are code, or in `all`. Passwords of
+    fewer than 16 characters in an assignment, or 8 in a URL, are not looked for."""
 
     action: Literal["keep", "mask", "reject"] = "mask"
     where: Literal["code", "all"] = "code"

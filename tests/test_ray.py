@@ -1,4 +1,4 @@
-"""Ingest on a real Ray cluster of two nodes, one of which is killed in the middle.
+"""Ingest and sample on a real Ray cluster of two nodes, one of which is killed in the middle.
 
 Ray takes 127.0.0.1 for the machine's own outer address, so the nodes stand at 127.0.0.2 and 127.0.0.3.
 """
@@ -19,7 +19,9 @@ import yaml
 
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.recipe import load_recipe
+from longalign_data.records import Selected
 from longalign_data.shards.folder import BuildFolder
+from longalign_data.shards.parquet import iter_records
 from longalign_data.shards.stage import read_report
 from longalign_data.sources.ingest import ingest
 
@@ -186,3 +188,65 @@ def test_a_cluster_that_loses_a_node_gives_the_same_rows_bit_for_bit(
     assert clustered.num_out == 48
     assert clustered.shards == alone.shards
     assert clustered.details == alone.details
+
+
+def command_line(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "longalign_data", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def small_recipe(folder: Path) -> Path:
+    rng = random.Random(1)
+    words = [f"word{n}" for n in range(3000)]
+    (folder / "c").mkdir()
+    for part in range(3):
+        lines = (json.dumps({"text": " ".join(rng.choices(words, k=400))}) + "\n" for _ in range(5))
+        (folder / f"c/{part}.jsonl").write_text("".join(lines))
+    source = {"id": "s", "title": "S", "lang": "en", "license": "CC0-1.0", "path": "c", "reader": {"kind": "jsonl"}}
+    recipe = {
+        "name": "test",
+        "version": "1.0.0",
+        "sources": [source],
+        "ingest": {"min_tokens": 100, "max_tokens": 100_000},
+        "sample": {"count": 4, "strategy": "none"},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(280)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs more than one loopback address and /proc, as on Linux")
+def test_the_commands_of_both_stages_run_on_the_cluster_of_their_address(
+    tmp_path: Path, nodes: tuple[str, subprocess.Popen[bytes]], environment: dict[str, str]
+) -> None:
+    recipe = str(small_recipe(tmp_path))
+    address, _ = nodes
+    drawn = []
+    for name, engine in (("ray", ["--engine", "ray", "--address", address]), ("local", [])):
+        for stage in ("ingest", "sample"):
+            done = command_line(environment, stage, recipe, "--output", str(tmp_path / name), *engine)
+            assert done.returncode == 0, done.stderr
+        (root,) = (tmp_path / name / "test").iterdir()
+        drawn.append(list(iter_records(BuildFolder(root).shards("selection"), Selected)))
+    assert len(drawn[0]) == 4
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("stage", ["ingest", "sample"])
+def test_an_address_at_which_no_cluster_can_be_is_said_plainly(
+    stage: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    recipe = str(small_recipe(tmp_path))
+    if stage == "sample":
+        done = command_line(environment, "ingest", recipe, "--output", str(tmp_path / "b"))
+        assert done.returncode == 0, done.stderr
+    done = command_line(
+        environment, stage, recipe, "--output", str(tmp_path / "b"), "--engine", "ray", "--address", "nonsense"
+    )
+    assert done.returncode == 2
+    assert "no Ray cluster at 'nonsense': " in done.stderr
+    assert "expected host:port of a running head node" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -34,7 +34,7 @@ def test_its_commands_and_options_exist() -> None:
 
 
 def test_it_names_every_teacher_every_reject_and_every_paid_check() -> None:
-    others = ["no-questions", "empty-answer", "bad-request", "teacher-error", "document-cut"]
+    others = ["no-questions", "too-few-questions", "empty-answer", "bad-request", "teacher-error", "document-cut"]
     judged = ["known-without-document", "judged-low"]
     for name in (*PROVIDERS, *REASONS.values(), *others, *judged, *PaidChecks.model_fields):
         assert f"`{name}`" in PAGE, name

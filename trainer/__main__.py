@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from longalign_data.errors import MissingExtraError
 from trainer.measure.logs import TRACKERS
-from trainer.options import Parser, exit_code, positive
+from trainer.options import Parser, check_folder, exit_code, positive
 
 EXAMPLES = """\
 examples:
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Mapping[str, str]) -> None:
     from trainer.config import load_config
 
+    output = asked.output or Path("runs") / asked.config.stem
+    check_folder(output)
     config, settings = load_config(asked.config)
     try:
         import torch.distributed
@@ -89,7 +91,7 @@ def _train(asked: argparse.Namespace, *, rank: int, ranks: int, environment: Map
         loop.Run(
             build=asked.build,
             model=asked.model,
-            output=asked.output or Path("runs") / asked.config.stem,
+            output=output,
             config=config,
             deepspeed=settings,
             random_init=asked.random_init,

@@ -222,7 +222,35 @@ def _borders(module: nn.Module, query: Tensor, mask: Tensor | None, kwargs: dict
     for key in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(key) is not None:
             raise UserError(f"{name} needs {key}, which packed attention does not compute")
+    kind, window = _wanted_window(module)
+    if window is not None and kind == "chunked_attention":
+        raise UserError(
+            f"{name} attends in chunks of {window} tokens (chunked_attention), which packed attention does not compute"
+        )
+    if window is not None and kwargs.get("sliding_window") is None:
+        raise UserError(
+            f"{name} has a sliding window of {window} tokens but says so in its mask alone, which packs do not have; with "
+            f"max_positions: {window} or less it would not need it"
+        )
     return borders, int(longest)
+
+
+def _wanted_window(module: nn.Module) -> tuple[str, int | None]:
+    """The kind of attention that the model's configuration gives this layer, and how many tokens it reaches back; None where
+    that is all of them, as in a window that no sequence exceeds. Some models hand it on, some build it into their mask."""
+    config, layer = getattr(module, "config", None), getattr(module, "layer_idx", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        kind = kinds[layer] if isinstance(layer, int) and layer < len(kinds) else "full_attention"
+    else:
+        kind = "full_attention" if getattr(config, "use_sliding_window", None) is False else "sliding_attention"
+    setting = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}.get(kind, "")
+    window = getattr(config, setting, None)
+    positions = getattr(config, "max_position_embeddings", None)
+    # 0 is how some configurations write "none".
+    if not window or (positions is not None and positions <= window):
+        return kind, None
+    return kind, int(window)
 
 
 def _rows(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

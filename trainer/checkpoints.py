@@ -88,9 +88,17 @@ def make_universal(checkpoint: Path, world: World) -> None:
     world.wait()
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """The whole file or none of it."""
+def write_json(path: Path, value: Any) -> None:
+    """The whole file or none of it, also where the machine stops."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The text becomes the file once all of it is on the disk."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

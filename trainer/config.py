@@ -111,6 +111,11 @@ class TrainConfig(yamlfile.Strict):
                 "zero_stage: 0 with dtype: bf16 would sum the gradients of a step in bf16, which loses the small ones; "
                 "take zero_stage 1, 2 or 3, engine: torch, or dtype: fp32"
             )
+        if self.deepspeed is not None and self.engine == "torch":
+            raise ValueError(
+                f"deepspeed: {self.deepspeed}: engine: torch reads no DeepSpeed settings; leave them out, or write engine: "
+                "deepspeed"
+            )
         if self.offload_activations and not self.activation_checkpointing:
             raise ValueError("offload_activations: needs activation_checkpointing: true, whose inputs it keeps")
         return self
@@ -126,6 +131,8 @@ OWNED = {
     "fp16": "write dtype: bf16 in the YAML file; fp16 is not supported",
 }
 """DeepSpeed settings that would contradict the configuration, with what to do instead."""
+OFFLOADS = {"offload_optimizer": (1, 2, 3), "offload_param": (3,)}
+"""What DeepSpeed can offload, and the ZeRO stages at which it does; at others it would say nothing."""
 
 
 def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -143,8 +150,22 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     for key, instead in OWNED.items():
         if key in settings:
             raise RecipeError(f"{file}: {key}: not to be set here: {instead}")
-    if "stage" in settings.get("zero_optimization", {}):
+    zero = settings.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise RecipeError(f"{file}: zero_optimization: expected an object of settings, found {json.dumps(zero)}")
+    if "stage" in zero:
         raise RecipeError(f"{file}: zero_optimization.stage: not to be set here: write zero_stage in {path}")
+    for key, stages in OFFLOADS.items():
+        value = zero.get(key) or {}
+        if not isinstance(value, dict):
+            raise RecipeError(
+                f"{file}: zero_optimization.{key}: expected an object of settings, found {json.dumps(value)}"
+            )
+        if value.get("device", "none") != "none" and config.zero_stage not in stages:
+            fit = " or ".join(map(str, stages))
+            raise RecipeError(
+                f"{file}: zero_optimization.{key}: needs zero_stage {fit}, found zero_stage: {config.zero_stage} in {path}"
+            )
     return config, settings
 
 

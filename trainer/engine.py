@@ -8,6 +8,7 @@ sentence.
 
 import contextlib
 import copy
+import difflib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -207,7 +208,7 @@ def deepspeed_settings(
 ) -> dict[str, Any]:
     """The whole DeepSpeed configuration: ours, with the user's `extra` laid over it; `universal` to load a checkpoint that
     was converted."""
-    offloaded = extra.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
+    offload = extra.get("zero_optimization", {}).get("offload_optimizer") or {}
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulation,
@@ -224,11 +225,60 @@ def deepspeed_settings(
                 "betas": [config.adam_beta1, config.adam_beta2],
                 "eps": config.adam_epsilon,
                 # torch's AdamW needs no compiler at run time; only offload needs DeepSpeed's own.
-                "torch_adam": not offloaded,
+                "torch_adam": offload.get("device", "none") == "none",
             },
         },
     }
     return _overlaid(ours, extra)
+
+
+class _Noting(dict[str, Any]):
+    """Settings that note which of their keys are asked for."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.asked: set[object] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(key)
+        return super().__contains__(key)
+
+    def keys(self) -> Any:
+        # DeepSpeed writes `name in settings.keys()`.
+        return self
+
+
+def check_settings(settings: dict[str, Any], file: str) -> None:
+    """Raises UserError, naming `file` and the key, where DeepSpeed cannot read `settings`, which hold those of `file`, or never
+    asks for one of them: it would pass over a misspelt one in silence. It has no list of its top-level keys."""
+    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
+    from pydantic import ValidationError
+
+    noting = _Noting(copy.deepcopy(settings))
+    try:
+        DeepSpeedConfig(noting)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(str(part) for part in wrong["loc"])
+        raise UserError(
+            f"{file}: {key}: {wrong['msg']}, found {wrong['input']!r} (DeepSpeed's {error.title})"
+        ) from error
+    except (DeepSpeedConfigError, ValueError, TypeError, AttributeError, KeyError, AssertionError) as error:
+        told = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{file}: DeepSpeed cannot read these settings: {told}") from error
+    for key in settings:
+        if key not in noting.asked:
+            close = difflib.get_close_matches(key, [str(known) for known in noting.asked], n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"{file}: {key}: not a setting of DeepSpeed{meant}")
 
 
 def check_buffers(module: nn.Module, fine: Sequence[str]) -> None:

@@ -29,9 +29,9 @@ from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackReader, open_packs
 from trainer import model
 from trainer.batch import micro_batch
-from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json
+from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json, write_whole
 from trainer.config import TrainConfig, learning_rate
-from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings, loss_scale
+from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, check_settings, deepspeed_settings, loss_scale
 from trainer.guard import BadStepError, Guard, memory
 from trainer.measure import logs
 from trainer.measure.metrics import Meter
@@ -92,12 +92,16 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     universal = start.other_ranks and config.engine == "deepspeed" and config.zero_stage > 0
     shape = load_shape(asked.model, config, weights=not asked.random_init)
     model.check_fits(shape, capacity=reader.capacity, parts=parts)
+    # Now, because nobody wants to hear at the end that a hub does not answer.
+    tokenizer = model.tokenizer_files(asked.model) if rank == 0 else []
+    settings = deepspeed_settings(config, asked.deepspeed, accumulation, universal=universal)
+    if config.deepspeed is not None:
+        check_settings(settings, config.deepspeed)
     world = join(config.engine, rank=rank, ranks=ranks, local_rank=local_rank, parts=parts)
     reader.check_files(rank, ranks)
     world.wait()  # nobody writes before everybody has looked
 
     with memory("set-up", rank):
-        settings = deepspeed_settings(config, asked.deepspeed, accumulation, universal=universal)
         objective, attention_name = _objective(asked, shape, world, settings)
 
         def make(module: nn.Module) -> Engine:
@@ -149,7 +153,7 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
                 kept = done
     weights = worker.weights(objective.model)
     if world.rank == 0:
-        model.export(asked.model, objective.model, weights, asked.output / "model", config.lora)
+        model.export(tokenizer, objective.model, weights, asked.output / "model", config.lora)
     world.wait()
 
 
@@ -234,7 +238,7 @@ def keep_metrics(path: Path, start: int) -> None:
                 kept.append(line)
         except ValueError:
             break
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    write_whole(path, "".join(f"{line}\n" for line in kept))
 
 
 def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict[str, Any]) -> tuple[Objective, str]:
@@ -255,8 +259,8 @@ def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict
 
 @contextmanager
 def _reporting(asked: Run, world: World, described: dict[str, Any], start: int, stop: int) -> Iterator[logs.Report]:
-    """Rank 0 notes the run and reports its steps; the others have nothing to say."""
-    if world.rank != 0:
+    """Rank 0 notes the run and reports its steps; the others have nothing to say, nor has an export, which takes none."""
+    if world.rank != 0 or asked.export_only:
         yield lambda metrics: None
         return
     write_json(asked.output / "run.json", described)

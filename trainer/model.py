@@ -4,6 +4,7 @@ In: a folder, or a hub id with `@revision`. Out: the model, and at the end a fol
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from longalign_data.errors import UserError
 from trainer.config import Lora
@@ -139,26 +141,57 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
     """Freezes the model and puts adapters, drawn from `seed`, beside its linear layers. Raises UserError when there
-    are no such layers, or when one of them is the output head, whose weights the loss reads directly."""
+    are no such layers, when one of them is the output head, whose weights the loss reads directly, or when one cannot be merged
+    at export where that is wanted."""
     from peft import LoraConfig
+    from peft.tuners.lora import Linear
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     target: Any = lora.target_modules
     torch.manual_seed(seed)
     try:
         adapters = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM"
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=target,
+            # GPT-2 and its kin store W transposed, and then all of their layers do.
+            fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in model.modules()),
+            task_type="CAUSAL_LM",
         )
         model.add_adapter(adapters)
     except ValueError as error:
         raise UserError(f"lora.target_modules: {target}: {str(error).strip().splitlines()[0]}") from error
     if type(model.get_output_embeddings()) is not nn.Linear:
         raise UserError("lora.target_modules: the output head cannot have an adapter; leave lm_head out")
+    for name, layer in model.named_modules():
+        if lora.export == "merged" and isinstance(layer, BaseTunerLayer) and not isinstance(layer, Linear):
+            raise UserError(
+                f"lora.target_modules: the adapter of {name} ({type(layer.get_base_layer()).__name__}) cannot be merged, only "
+                "those of linear layers can; leave it out, or write export: adapter"
+            )
 
 
-def export(spec: str, model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, lora: Lora | None) -> None:
+def tokenizer_files(spec: str) -> list[Path]:
+    """The tokenizer's files as they stand beside a model, fetched where it is on the hub."""
+    name, revision = _name_and_revision(spec)
+    try:
+        source = (
+            Path(name)
+            if Path(name).is_dir()
+            else Path(snapshot_download(name, revision=revision, allow_patterns=TOKENIZER_FILES))
+        )
+    except (OSError, ValueError) as error:
+        raise _unloadable(spec, error) from error
+    # A folder of such a name, as some models have, is none of them.
+    return [file for pattern in TOKENIZER_FILES for file in sorted(source.glob(pattern)) if file.is_file()]
+
+
+def export(
+    tokenizer: Sequence[Path], model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, lora: Lora | None
+) -> None:
     """Writes a Hugging Face folder: `weights` (whole, on the CPU), the configurations of the model and of its generation, and
-    the tokenizer's files as they stand beside the model. With `lora`, the weights with the adapters merged in, or the
-    adapters alone."""
+    the files of its `tokenizer`. With `lora`, the weights with the adapters merged in, or the adapters alone."""
     if lora is None or lora.export == "adapter":
         model.save_pretrained(folder, state_dict=weights)
     else:
@@ -166,19 +199,13 @@ def export(spec: str, model: PreTrainedModel, weights: dict[str, Tensor], folder
             plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
         plain.generation_config = model.generation_config
         plain.save_pretrained(folder, state_dict=merged(model, weights))
-    name, revision = _name_and_revision(spec)
-    source = (
-        Path(name)
-        if Path(name).is_dir()
-        else Path(snapshot_download(name, revision=revision, allow_patterns=TOKENIZER_FILES))
-    )
-    for file in (file for pattern in TOKENIZER_FILES for file in source.glob(pattern)):
+    for file in tokenizer:
         shutil.copy(file, folder)
 
 
 def merged(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` of a model with adapters as those of the plain model: W + scaling * B A. The model's own parameters may lie
-    anywhere; only `weights` are read."""
+    """`weights` of a model with adapters as those of the plain model: W + scaling * B A, transposed where W is stored so. The
+    model's own parameters may lie anywhere; only `weights` are read."""
     found = {}
     for name, tensor in weights.items():
         if ".lora_" in name:
@@ -188,8 +215,8 @@ def merged(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tens
             layer = plain.removesuffix(".weight")
             down, up = (weights[f"{layer}.lora_{side}.default.weight"].float() for side in "AB")
             adapted: Any = model.get_submodule(layer)
-            scaling = adapted.scaling["default"]
-            tensor = (tensor.float() + scaling * (up @ down)).to(tensor.dtype)
+            change = adapted.scaling["default"] * (up @ down)
+            tensor = (tensor.float() + (change.T if adapted.fan_in_fan_out else change)).to(tensor.dtype)
         found[plain] = tensor
     return found
 

@@ -56,6 +56,15 @@ def exit_code(work: Callable[[], None], *, rank: int = 0) -> int:
     return 0
 
 
+def check_folder(output: Path) -> None:
+    """Raises UserError where no folder `output` can be, because a file stands there or on the way."""
+    for place in (output, *output.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise UserError(f"--output {output}: {place} is a file; a folder was expected, or a name for one")
+            return
+
+
 def positive(text: str) -> int:
     """The type of an option that counts."""
     return _whole(text, 1)

@@ -139,7 +139,8 @@ def ledger(
         typer.Option(
             "--forget",
             metavar="REASON",
-            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut): it is asked again.",
+            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error): it is "
+            "asked again.",
             show_default=False,
         ),
     ] = None,

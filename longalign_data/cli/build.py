@@ -197,7 +197,7 @@ def _teacher(generate: "Generate", url: str | None, concurrency: int, timeout_s:
 
     known = connection_of(generate.teacher, url)
     _need_key(generate.teacher, known, ledger)
-    notice = PROVIDERS[generate.teacher.provider].notice
+    notice = PROVIDERS[generate.teacher.provider].notice(known.base_url)
     if notice and generate.teacher.terms is None and not ledger.is_file():
         typer.echo(f"longalign: {notice}", err=True)
     return load_teacher(
@@ -224,8 +224,12 @@ def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":
         raise UserError(f"{prefix}_API_KEY holds white space or other characters that no key has; set it again")
     base_url = url or os.environ.get(f"{prefix}_BASE_URL") or None
     if base_url is not None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc:
+        try:
+            parts = urlsplit(base_url)
+            is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that do not close, a port that is no number
+            is_address = False
+        if not is_address:
             raise UserError(
                 f"{base_url!r} is no address of a teacher; expected something like http://localhost:8000/v1"
             )

@@ -28,5 +28,6 @@ def decontam_index(
 
     made = write_index(files, out)
     typer.echo(
-        f"{out}: {made.num_hashes:,} hashes of {made.num_items:,} texts ({made.num_short:,} were too short to count)"
+        f"{out}: {made.num_hashes:,} hashes of {made.num_items:,} texts (not counted: {made.num_repeated:,} repeated, "
+        f"{made.num_short:,} too short, {made.num_common:,} of nothing but what stands in many others)"
     )

@@ -4,15 +4,20 @@
     document + index -> Overlap(place="longbench.jsonl:17#context", of_item=0.93, of_document=0.02)
 
 Every text of a benchmark (a field of a JSON line, or a whole text file) is an *item*; its 13-token n-grams are hashed (see
-`shingles`). N-grams that stand in more than ten items are idioms and licence texts and do not count. A document is
-measured by the share of an item's n-grams that it holds, and by the share of its own n-grams that any item holds.
+`shingles`). A text that stands in several records is one item. N-grams that stand in more than ten items which have little
+else in common are idioms and licence texts and do not count; a passage that comes back with one question after the other
+is no idiom. A document is measured by the share of an item's n-grams that it holds, and by the share of its own n-grams
+that any item holds.
 
 Long items keep one hash in eight, those divisible by eight: the share among them is that of all, within a few percent.
 """
 
 import functools
 import gzip
+import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +32,9 @@ from longalign_data.shards.files import whole_file
 
 NGRAM = 13
 COMMON_ITEMS = 10
+ALIKE = 0.8
+"""An item is like earlier ones when they hold so much of it: a passage with another question behind it. What such items
+share is counted once. A header over short items stays below, as the n-grams across its end belong to each item alone."""
 LEAST_NGRAMS = 8
 """An item of fewer n-grams (20 tokens) is left out: whole answers such as "Paris" would match everywhere."""
 LONG_NGRAMS = 4096
@@ -58,38 +66,56 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indexed:
-    """What an index was made of: items that count, items too short to count, and hashes."""
+    """What an index was made of: items that count, texts that are one of them again, texts too short to count, items of
+    idioms alone, and hashes."""
 
     num_items: int
+    num_repeated: int
     num_short: int
+    num_common: int
     num_hashes: int
 
 
 def write_index(files: Sequence[Path], out: Path) -> Indexed:
     """Makes an index of benchmark files: `.jsonl` and `.json` (each text in each record), `.txt` and `.md` (each file); any of
-    them may end in `.gz`. Raises SourceError for a file that cannot be read."""
-    found: list[Hashes] = []
+    them may end in `.gz`. Raises SourceError for a file that cannot be read, and when nothing is left to look for."""
+    found: dict[bytes, Hashes] = {}
     places: list[str] = []
-    num_short = 0
+    num_repeated = num_short = 0
     for file in files:
         for place, text in _items(file):
             grams = np.unique(ngram_hashes(token_hashes(text), NGRAM))
             if len(grams) < LEAST_NGRAMS:
                 num_short += 1
                 continue
-            found.append(grams[grams % KEPT_OF == 0] if len(grams) >= LONG_NGRAMS else grams)
+            if (digest := hashlib.sha256(grams.tobytes()).digest()) in found:
+                num_repeated += 1
+                continue
+            found[digest] = grams[grams % KEPT_OF == 0] if len(grams) >= LONG_NGRAMS else grams
             places.append(place)
-    hashes = np.concatenate([np.zeros(0, dtype=np.uint64), *found])
-    items = np.repeat(np.arange(len(found), dtype=np.int32), [len(grams) for grams in found])
+    hashes = np.concatenate([np.zeros(0, dtype=np.uint64), *found.values()])
+    items = np.repeat(np.arange(len(found), dtype=np.int32), [len(grams) for grams in found.values()])
     order = np.argsort(hashes, kind="stable")
     hashes, items = hashes[order], items[order]
     unique, counts = np.unique(hashes, return_counts=True)
-    rare = counts <= COMMON_ITEMS
-    keep = np.repeat(rare, counts)
-    items = items[keep]
+    starts = np.cumsum(counts) - counts
+    groups = _groups(list(found.values()), unique, items[starts])[items]
+    hash_of = np.repeat(np.arange(len(unique)), counts)
+    # One pair for each group in which a hash stands; pairs of two small numbers are sorted as one number.
+    pairs = np.unique(hash_of * max(1, len(found)) + groups)
+    rare = np.bincount(pairs // max(1, len(found)), minlength=len(unique)) <= COMMON_ITEMS
+    items = items[np.repeat(rare, counts)]
     # An item that consists of common n-grams alone would be found everywhere or nowhere.
     sizes = np.bincount(items, minlength=len(found))
     sizes[sizes < LEAST_NGRAMS] = 0
+    num_items = int(np.count_nonzero(sizes))
+    num_common = len(found) - num_items
+    if not num_items:
+        raise SourceError(
+            f"{', '.join(map(str, files))}: nothing to look for: {num_short} texts are shorter than "
+            f"{NGRAM + LEAST_NGRAMS - 1} words or Chinese characters, and {num_common} consist of what stands in more than "
+            f"{COMMON_ITEMS} texts; give the files that hold the benchmarks' passages or questions"
+        )
     with whole_file(out) as temporary, temporary.open("wb") as target:
         np.savez(
             target,
@@ -100,28 +126,58 @@ def write_index(files: Sequence[Path], out: Path) -> Indexed:
             sizes=sizes,
             places=np.array(places, dtype=np.str_),
         )
-    num_items = int(np.count_nonzero(sizes))
-    return Indexed(num_items=num_items, num_short=num_short + len(found) - num_items, num_hashes=int(rare.sum()))
+    return Indexed(
+        num_items=num_items,
+        num_repeated=num_repeated,
+        num_short=num_short,
+        num_common=num_common,
+        num_hashes=int(rare.sum()),
+    )
+
+
+def _groups(found: Sequence[Hashes], unique: Hashes, first: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """For each item the number of the first item like it, or its own; `first` is the first item that holds each hash."""
+    groups = np.arange(len(found))
+    for number, grams in enumerate(found):
+        # Of a long item one hash in eight is kept, so only those can be compared with all others.
+        sampled = grams[grams % KEPT_OF == 0]
+        compared = sampled if len(sampled) >= LONG_NGRAMS // KEPT_OF // 2 else grams
+        holders, counts = np.unique(groups[first[np.searchsorted(unique, compared)]], return_counts=True)
+        earlier = holders < number
+        if earlier.any():
+            best = int(counts[earlier].argmax())
+            if counts[earlier][best] >= ALIKE * len(compared):
+                groups[number] = holders[earlier][best]
+    return groups
+
+
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises of a file that is cut, changed, or of another kind: a single array named .npz is a TypeError."""
 
 
 @functools.lru_cache(maxsize=2)
 def load_index(path: Path) -> Index:
     """The index in a file. Raises SourceError when there is none."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: NumPy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["format"]) != FORMAT:
                 raise ValueError(f"its format is {str(stored['format'])!r}, expected {FORMAT!r}")
-            return Index(
+            index = Index(
                 hashes=stored["hashes"],
                 starts=stored["starts"],
                 items=stored["items"],
                 sizes=stored["sizes"],
                 places=[str(place) for place in stored["places"]],
             )
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        if not len(index.hashes):
+            raise ValueError("it holds no hash, so that nothing would be found")
+    except _DAMAGE as error:
         raise SourceError(
-            f"{path}: not a decontamination index: {error}; make one with: longalign decontam index FILES --out {path.name}"
+            f"{path}: not a decontamination index, or a damaged one: {error}; make it anew with: longalign decontam index "
+            f"FILES --out {path.name}"
         ) from None
+    return index
 
 
 def overlap(text: str, index: Index) -> Overlap:
@@ -150,8 +206,10 @@ def _items(file: Path) -> Iterator[tuple[str, str]]:
     try:
         data = gzip.decompress(file.read_bytes()) if file.name.endswith(".gz") else file.read_bytes()
         text = data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file}: cannot be read: {error}; expected UTF-8 text or JSON, plain or .gz") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"{file}: cannot be read: {error}; expected UTF-8 text or JSON, plain or .gz; fetch the file again"
+        ) from None
     if name.endswith((".txt", ".md")):
         yield file.name, text
     elif name.endswith(".jsonl"):

@@ -4,7 +4,9 @@
 
 A table of forms that issuers publish, and some that need judgement (an assignment to something called a password or key,
 in quotes or up to the end of the line, and a password in a URL), which count only when the value looks drawn at random.
-Rules of pure entropy are left out: on prose, checksums and test data most of what they find is no secret.
+Rules of pure entropy are left out: on prose, checksums and test data most of what they find is no secret. A password of
+fewer than 16 characters in an assignment, or fewer than 8 in a URL, is not looked for: so short a value is seldom told from
+a word or an example.
 """
 
 import math

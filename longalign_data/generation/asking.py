@@ -6,6 +6,7 @@ nothing but the bill.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ REFUSALS_BEFORE_ANY_ANSWER = 3
 """So many requests refused as malformed, and none answered: the fault is in the recipe, not in the documents."""
 
 READ_BYTES = 100_000
+BREATH_S = 0.005
+"""So long the documents go on before the event loop sees to all else; ten thousand finished ones have no time for more."""
 
 GO_ON = "nothing that was received is lost; run the same command again to go on"
 
@@ -93,6 +96,7 @@ class _Asker:
     has_answers: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    breathed: float = 0.0
     read: deque[Document] = field(default_factory=deque)
 
     async def work(self, documents: Iterator[Document]) -> None:
@@ -102,6 +106,8 @@ class _Asker:
                 return
 
     async def _next(self, documents: Iterator[Document]) -> Document | None:
+        if self.read:
+            return self.read.popleft()
         # Beside the loop: decompressing a long document takes longer than anything else here.
         async with self.reading:
             if not self.read:
@@ -115,10 +121,12 @@ class _Asker:
         self._done(document)
 
     async def _step(self, document: Document) -> Call | Finished | Rejected:
-        # One at a time, with a breath before each: replies come in bursts, and a long document takes milliseconds. A teacher on
+        # One at a time, with a breath between: replies come in bursts, and a long document takes milliseconds. A teacher on
         # this machine never waits; without the breath an interruption would only be seen at the end.
         async with self.turn:
-            await asyncio.sleep(0)
+            if time.monotonic() - self.breathed > BREATH_S:
+                await asyncio.sleep(0)
+                self.breathed = time.monotonic()
             return follow(document, self.plan, self.ledger)
 
     def _done(self, document: Document) -> None:

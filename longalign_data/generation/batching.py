@@ -37,6 +37,7 @@ ROUNDS = 5
 
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.25, 60.0
 _SKEW_S = 600.0
+"""So far apart the provider's own clocks may be; this machine's is never set against them."""
 _STORED_TOGETHER = 128
 
 
@@ -80,11 +81,26 @@ async def ask_in_batches(
 
 @dataclass(slots=True, kw_only=True)
 class _Shard:
-    """The requests of one batch."""
+    """The requests of one batch, with the bytes and the estimated tokens of each."""
 
     calls: list[Call] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     num_bytes: int = 0
     num_tokens: int = 0
+
+    def add(self, call: Call, *, num_bytes: int, num_tokens: int) -> None:
+        self.calls.append(call)
+        self.sizes.append(num_bytes)
+        self.tokens.append(num_tokens)
+        self.num_bytes += num_bytes
+        self.num_tokens += num_tokens
+
+    def cut(self, count: int) -> None:
+        """Keeps the first `count` requests."""
+        for each in (self.calls, self.sizes, self.tokens):
+            del each[count:]
+        self.num_bytes, self.num_tokens = sum(self.sizes), sum(self.tokens)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -163,9 +179,7 @@ class _Batcher:
                 ):
                     yield shard
                     shard = _Shard()
-                shard.calls.append(call)
-                shard.num_bytes += num_bytes
-                shard.num_tokens += num_tokens
+                shard.add(call, num_bytes=num_bytes, num_tokens=num_tokens)
         if shard.calls:
             yield shard
 
@@ -190,7 +204,7 @@ class _Batcher:
         if costs[0] > left:
             raise self.budget.used_up(costs[0])
         num_fitting = sum(total <= left for total in itertools.accumulate(costs))
-        del shard.calls[num_fitting:]
+        shard.cut(num_fitting)
         self.most_usd = sum(costs[:num_fitting])
 
     def _left(self, waiting: Sequence[Submission]) -> float:
@@ -201,6 +215,7 @@ class _Batcher:
         if not self.has_tried:
             await self._try(shard.calls[0])
             self.has_tried = True
+        newer_than = await self._newest()
         created = time.time()
         submission_id = digest([created, [call.request_id for call in shard.calls]])
         first = shard.calls[0]
@@ -216,6 +231,7 @@ class _Batcher:
                 num_tokens=shard.num_tokens,
                 created=created,
                 kept_until=None,
+                newer_than=newer_than,
             ),
             shard.calls,
         )
@@ -233,11 +249,19 @@ class _Batcher:
             raise
         self.submissions.opened(submission_id, status.batch_id, kept_s=self.batches.limits.kept_s)
 
+    async def _newest(self) -> float:
+        """When the provider's newest batch was created, by its own clock; 0 where it has none."""
+        async for status in self.batches.listed(0.0):
+            return status.created
+        return 0.0
+
     async def _try(self, like: Call) -> None:
         """Asks a tiny question at once, at full price, unless requests like this one have been answered before. A parameter
         that the model does not take would otherwise be heard of a day later, from every request alike."""
         if self.ledger.has_answers(like):
             return
+        async for _ in self.batches.listed(time.time()):
+            break  # a server without a batch API says so before anything is paid
         request = replace(like.request, document=doctor.DOCUMENT, instruction=doctor.INSTRUCTION)
         document_hash = digest(doctor.DOCUMENT)
         trial = Call(
@@ -326,7 +350,7 @@ class _Batcher:
         requests and, once the batch has ended, their ids. While a batch of that size is running, nobody can tell."""
         known = self.submissions.batch_ids()
         own = self.submissions.requests(submission.submission_id)
-        async for status in self.batches.listed(submission.created - _SKEW_S):
+        async for status in self.batches.listed(submission.newer_than - _SKEW_S):
             if status.batch_id in known:
                 continue
             if status.label is not None:

@@ -33,11 +33,12 @@ REASONS: dict[StopReason, str] = {
     "pause_turn": "stopped-early",
     "unknown": "stopped-early",
 }
-"""The reject of every stop reason but `end_turn`. The other rejects of this stage are `no-questions`, `empty-answer`,
+"""The reject of every stop reason but `end_turn`. The other rejects of this stage are `no-questions`, `too-few-questions` (one
+for each answer that the recipe wants and nothing was left to ask for), `empty-answer`,
 `teacher-error` (a reply that is not in the provider's format), `document-cut` (the server read a part of the document) and
 what a provider refused a request for: `context-exceeded` and `bad-request`."""
 
-AGAIN = ("context-exceeded", "bad-request", "document-cut")
+AGAIN = ("context-exceeded", "bad-request", "document-cut", "teacher-error")
 """The rejects that a changed server or provider may mend: `forgetting.forget` takes them back."""
 
 LEAST_SHARE = 1 / 3
@@ -80,7 +81,8 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """All replies are there. `asked` and `asked_id` are of the question call; `answers` are in the order of the draw."""
+    """All replies are there. `asked` and `asked_id` are of the question call; `answers` are in the order of the draw, one for
+    each that the recipe wants."""
 
     task: str
     questions: Sequence[str]
@@ -160,6 +162,9 @@ def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Fi
             )
     if missing:
         return missing
+    wanted = recipe.generate.answers_per_document
+    detail = f"answers_per_document is {wanted}; questions in the reply: {len(questions)}"
+    answers += [Rejected(reason="too-few-questions", detail=detail)] * (wanted - len(answers))
     return Finished(task=task, questions=questions, asked=asked, asked_id=asking.request_id, answers=answers)
 
 
@@ -231,7 +236,8 @@ def _ending(call: Call, stored: Stored | None, plan: Plan) -> TeacherReply | Cal
     try:
         reply = plan.read(stored.raw)
     except ValueError as error:
-        return Rejected(reason="teacher-error", detail=f"{call.kind} call: {error}")
+        detail = f"{call.kind} call: {error}{_again('teacher-error')}"
+        return Rejected(reason="teacher-error", detail=detail, request_id=call.request_id)
     if reply.stop_reason != "end_turn":
         reason = REASONS[reply.stop_reason]
         detail = f"{call.kind} call: {reply.detail}".rstrip(": ") + _again(reason)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
@@ -93,6 +94,7 @@ def generate(
     for a selected document that is not in the build, UserError for a live run while a batch is out, BudgetError when the
     money is used up, and TeacherError when documents could not be asked; the same call then goes on where it stopped.
     """
+    began = time.monotonic()
     recipe = loaded.recipe
     choice = recipe.generate.teacher
     provider = PROVIDERS[choice.provider]
@@ -126,7 +128,7 @@ def generate(
                 progress=progress,
             )
         asyncio.run(asking)
-        with StageWriter(build, STAGE, fingerprint=fingerprint, run=run) as writer:
+        with StageWriter(build, STAGE, fingerprint=fingerprint, run=run, began=began) as writer:
             figures = _Figures()
             figures.resume(build)
             for chunk in _chunks(source.in_order(writer.cursor)):

@@ -25,12 +25,17 @@ CREATE TABLE IF NOT EXISTS submission_items (
     PRIMARY KEY (submission_id, request_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS submission_items_by_request ON submission_items (request_id);
+CREATE TABLE IF NOT EXISTS submission_bounds (
+    submission_id TEXT PRIMARY KEY REFERENCES submissions,
+    newer_than    REAL NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """One batch. `created` and `kept_until` are Unix seconds of this machine's clock; `num_tokens` is an estimate."""
+    """One batch. `created` and `kept_until` are Unix seconds of this machine's clock; `newer_than` is, by the provider's clock,
+    when its newest batch before this one was created (0: none, or not noted). `num_tokens` is an estimate."""
 
     submission_id: str
     provider: str
@@ -42,6 +47,7 @@ class Submission:
     num_tokens: int
     created: float
     kept_until: float | None
+    newer_than: float = 0.0
 
 
 class Submissions:
@@ -73,6 +79,7 @@ class Submissions:
                     submission.kept_until,
                 ),
             )
+            db.execute("INSERT INTO submission_bounds VALUES (?, ?)", (submission.submission_id, submission.newer_than))
             db.executemany(
                 "INSERT INTO submission_items VALUES (?, ?)",
                 [(submission.submission_id, call.request_id) for call in calls],
@@ -113,7 +120,9 @@ class Submissions:
     def _in_state(self, state: State) -> list[Submission]:
         with self._ledger.together() as db:
             rows = db.execute(
-                "SELECT * FROM submissions WHERE state = ? ORDER BY created, submission_id", (state,)
+                "SELECT submissions.*, coalesce(newer_than, 0.0) FROM submissions LEFT JOIN submission_bounds "
+                "USING (submission_id) WHERE state = ? ORDER BY created, submission_id",
+                (state,),
             ).fetchall()
         return [_submission(row) for row in rows]
 

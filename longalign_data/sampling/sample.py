@@ -52,7 +52,7 @@ def sample(
     ]
     progress.start("sample", None, "documents")
     whole = PartialDraw(wish, seed=loaded.recipe.seed)
-    for partial in map_ordered(_partial, jobs, workers=min(run.workers, len(jobs))):
+    for partial in map_ordered(_partial, jobs, workers=min(run.workers, len(jobs)), ray_address=run.ray_address):
         whole.merge(partial)
         progress.advance(partial.num_seen)
     drawn = finish(whole)

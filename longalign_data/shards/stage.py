@@ -87,10 +87,13 @@ class StageWriter:
 
     Use: skip the first `cursor` inputs; for each further input call `write`, `reject` or `leave_out` as often as needed
     and then `next_input`; at the end `finish`. `counts.num_in` and `num_out` are kept here, one for each `next_input`
-    and each row of the stage's first table unless more is said.
+    and each row of the stage's first table unless more is said. `began` (`time.monotonic`) is when the stage's work began, where
+    that was before its writing.
     """
 
-    def __init__(self, build: BuildFolder, stage: str, *, fingerprint: str, run: RunOptions) -> None:
+    def __init__(
+        self, build: BuildFolder, stage: str, *, fingerprint: str, run: RunOptions, began: float | None = None
+    ) -> None:
         self._build = build
         self._stage = stage
         self._fingerprint = fingerprint
@@ -98,7 +101,7 @@ class StageWriter:
         self._tables = (*STAGES[stage], "rejects")
         self._closed: dict[str, list[ShardInfo]] = {table: [] for table in self._tables}
         self._open: dict[str, ShardFile] = {}
-        self._began = time.monotonic()
+        self._began = time.monotonic() if began is None else began
         self.counts = Counts()
         self.cursor = 0
         if not self._restore():

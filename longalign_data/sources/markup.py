@@ -4,6 +4,7 @@ In: HTML of any quality, as text. Out: text; nothing is fetched, and no entity b
 """
 
 import re
+from collections import Counter, defaultdict
 from typing import Any
 
 from longalign_data.sources.extras import extra as _extra
@@ -12,6 +13,10 @@ MAX_HTML_CHARS = 8 << 20
 MAX_DEPTH = 1_000
 """A page with more characters, or with elements nested deeper, is not read: the parser's time grows with the square of
 the depth, and a page of a megabyte of opening tags would hold it for minutes."""
+
+MAX_REOPENED = 1_000_000
+"""A parser closes the open formatting elements with each block and opens them again in the next one. Where they are never
+closed, a page of 70 kB becomes millions of elements, of 400 bytes each; this bounds their number."""
 
 # Elements without an end tag, and those whose end tag may be left out: they do not nest.
 _FLAT = frozenset(
@@ -49,6 +54,10 @@ _FLAT = frozenset(
 
 
 _NESTING = re.compile(rf"<(/?)(?!(?:{'|'.join(sorted(_FLAT))})(?![a-zA-Z0-9]))[a-zA-Z]", re.IGNORECASE)
+# The formatting elements of which several of one name can stand open.
+_FORMATTING = re.compile(r"<(/?)(b|big|code|em|font|i|s|small|strike|strong|tt|u)(?![a-zA-Z0-9])([^>]*)", re.IGNORECASE)
+_ALIKE = 3
+"""Of elements of one name and with the same attributes, a parser keeps so many open."""
 
 
 class MarkupError(Exception):
@@ -67,6 +76,9 @@ def html_text(html: str, library: Any, *, main_content: bool = False) -> str:
         raise MarkupError(f"{len(html)} characters of HTML; expected at most {MAX_HTML_CHARS}")
     if _too_deep(html):
         raise MarkupError(f"elements nested more than {MAX_DEPTH} deep; expected a page")
+    if _too_often_reopened(html):
+        detail = f"formatting that is never closed, and opens again more than {MAX_REOPENED} times; expected a page"
+        raise MarkupError(detail)
     try:
         text: str = library.extract_plain_text(html, main_content=main_content, alt_texts=False)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -84,3 +96,33 @@ def _too_deep(html: str) -> bool:
         if depth > MAX_DEPTH:
             return True
     return False
+
+
+def _too_often_reopened(html: str) -> bool:
+    """Whether the formatting elements open at each tag come to more than MAX_REOPENED together (HTML, "Reconstruct the
+    active formatting elements")."""
+    num_tags = html.count("<")
+    if num_tags * num_tags <= MAX_REOPENED or num_tags * len(_FORMATTING.findall(html)) <= MAX_REOPENED:
+        return False
+    opened: defaultdict[str, list[str]] = defaultdict(list)
+    alike = Counter[str]()
+    num_open = reopened = position = 0
+    for match in _FORMATTING.finditer(html):
+        if num_open:
+            reopened += num_open * html.count("<", position, match.start())
+        position = match.end()
+        name = match[2].lower()
+        if not match[1]:
+            start = f"{name} {match[3]}"
+            if alike[start] < _ALIKE:
+                opened[name].append(start)
+                alike[start] += 1
+                num_open += 1
+        else:
+            if opened[name]:
+                alike[opened[name].pop()] -= 1
+                num_open -= 1
+            reopened += num_open
+        if reopened > MAX_REOPENED:
+            return True
+    return reopened + num_open * html.count("<", position) > MAX_REOPENED

@@ -54,10 +54,11 @@ REASONS: dict[str, str] = {
     "bad-archive": "an archive with names or members that cannot be trusted",
     "bad-xml": "a record that is not well-formed XML",
     "bad-html": "a page from which no text can be taken",
+    "bad-wikitext": "a wiki page with more markup that nothing closes than its parser can take",
     "bad-tex": "a TeX source without a document, or one that cannot be resolved",
     "bad-record": "a record whose fields are not what its format states",
     "unreadable-file": "a document of a known kind (PDF, DOCX, ...) that its library cannot read, or that is locked",
-    "licence-not-allowed": "a repository whose licence is not among the card's",
+    "licence-not-allowed": "a repository, or a file in it, whose licence is not among the card's",
     "link-outside": "a symbolic link that leads out of the source folder",
     "link-broken": "a symbolic link that leads to nothing, or in a circle",
 }

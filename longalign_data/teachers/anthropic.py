@@ -93,6 +93,7 @@ class AnthropicTeacher:
             fault_of=fault_of,
             retry_s=self._connection.retry_s,
             trouble=self._line.trouble,
+            key=self._connection.api_key,
         )
 
     async def close(self) -> None:

@@ -10,21 +10,7 @@ from typing import Any
 from longalign_data.teachers.base import Raw
 from longalign_data.teachers.batch_calls import BatchCalls
 from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
-from longalign_data.teachers.retry import fault_of_status
-
-_STATUS_OF = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""The HTTP status of each error type; batch items carry the type alone."""
+from longalign_data.teachers.retry import STATUS_OF_TYPE, fault_of_status
 
 
 class AnthropicBatches(BatchCalls):
@@ -59,7 +45,7 @@ class AnthropicBatches(BatchCalls):
     async def results(self, batch_id: str) -> AsyncIterator[ItemResult]:
         streamed = self._client.messages.batches.with_streaming_response
         for line in await self._lines(lambda: streamed.results(batch_id)):
-            yield _result(json.loads(line))
+            yield self._said_safely(_result(json.loads(line)))
 
 
 def _status(raw: Raw) -> BatchStatus:
@@ -82,6 +68,6 @@ def _result(line: Raw) -> ItemResult:
         return ItemResult(custom_id=custom_id, raw=result["message"])
     if result["type"] == "errored":
         error = result["error"].get("error", result["error"])
-        status = _STATUS_OF.get(str(error.get("type")), 500)
+        status = STATUS_OF_TYPE.get(str(error.get("type")), 500)
         return ItemResult(custom_id=custom_id, fault=fault_of_status(status, str(error.get("message")), {}))
     return ItemResult(custom_id=custom_id, fault=EXPIRED)

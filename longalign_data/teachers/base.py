@@ -120,13 +120,14 @@ class Teacher(Protocol):
 class Provider:
     """One kind of teacher: how it is opened, how its raw replies are read (raises ValueError for one that is not in the
     provider's format), what is said of its output's use when the recipe says nothing, whether it is free and
-    deterministic, and what its users should have read before they train on the output, where its provider restricts that."""
+    deterministic, and what its users should have read before they train on the output, where the provider behind this address
+    (None: its own) restricts that; empty where not."""
 
     open: Callable[[TeacherChoice, Connection], Teacher]
     read: Callable[[Raw], TeacherReply]
     terms: str
     is_free: bool = False
-    notice: str = ""
+    notice: Callable[[str | None], str] = lambda base_url: ""
 
 
 def prompt(request: TeacherRequest) -> str:

@@ -57,7 +57,8 @@ class UnsureError(Exception):
 
 
 class Batches(Protocol):
-    """The batch API of a teacher. Every method raises TeacherError as `Teacher.ask` does."""
+    """The batch API of a teacher. Every method raises TeacherError as `Teacher.ask` does; `listed` raises UserError for a
+    server that has no batch API."""
 
     limits: BatchLimits
 
@@ -70,7 +71,7 @@ class Batches(Protocol):
         ...
 
     def listed(self, since: float) -> AsyncIterator[BatchStatus]:
-        """The batches created since (Unix seconds), newest first."""
+        """The batches created since (Unix seconds by the provider's clock), newest first."""
         ...
 
     async def status(self, batch_id: str) -> BatchStatus:

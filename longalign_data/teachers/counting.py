@@ -3,14 +3,14 @@
 Only Anthropic has an endpoint for it (`/v1/messages/count_tokens`); it has a rate limit of its own.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from longalign_data.errors import TeacherError, UserError
 from longalign_data.recipe import TeacherChoice
-from longalign_data.teachers.anthropic import BASE_URL, content_of
+from longalign_data.teachers.anthropic import BASE_URL, content_of, fault_of
 from longalign_data.teachers.base import Connection, TeacherRequest
-from longalign_data.teachers.retry import fault_of_status
 
 
 async def count_prompts(
@@ -36,12 +36,21 @@ async def count_prompts(
         for request in requests:
             turn: Any = {"role": "user", "content": content_of(request)}
             counted = await client.messages.count_tokens(model=request.model, messages=[turn])
-            counts.append(counted.input_tokens)
-    except anthropic.APIStatusError as error:
-        fault = fault_of_status(error.status_code, str(error.message), error.response.headers)
-        raise TeacherError(f"counting tokens: {fault.message}", reason=fault.reason) from error
-    except anthropic.APIConnectionError as error:
-        raise TeacherError(f"counting tokens: {error}", reason="unavailable", retryable=True) from error
+            num_tokens = getattr(counted, "input_tokens", None)
+            if type(num_tokens) is not int or num_tokens < 1:
+                raise TeacherError(
+                    "counting tokens: the server answers without a number `input_tokens`, so it has no counting endpoint; "
+                    "estimate without --pilot",
+                    reason="not-found",
+                )
+            counts.append(num_tokens)
+    except (anthropic.APIStatusError, anthropic.APIConnectionError, json.JSONDecodeError) as error:
+        # The client's error repeats what the server said, the key perhaps with it.
+        fault = fault_of(error).without(connection.api_key)
+        advice = "; a server without a counting endpoint? estimate without --pilot" * (fault.reason == "not-found")
+        raise TeacherError(
+            f"counting tokens: {fault.message}{advice}", reason=fault.reason, retryable=fault.retryable
+        ) from None
     finally:
         await client.close()
     return counts

@@ -9,13 +9,14 @@ In: the recipe's teacher and how it is reached. Out: findings, each good, to be 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.teachers.base import Connection, Raw, TeacherReply, TeacherRequest
 from longalign_data.teachers.prices import Prices
+from longalign_data.teachers.retry import hidden
 from longalign_data.teachers.table import PROVIDERS, load_teacher
 
 DOCUMENT = (
@@ -48,7 +49,12 @@ class Finding:
 
 
 async def examine(choice: TeacherChoice, connection: Connection, prices: Prices) -> list[Finding]:
-    """Asks once and says what works; nothing is raised for a teacher that does not."""
+    """Asks once and says what works; nothing is raised for a teacher that does not, and the key is never said."""
+    found = await _examine(choice, connection, prices)
+    return [replace(finding, words=hidden(finding.words, connection.api_key)) for finding in found]
+
+
+async def _examine(choice: TeacherChoice, connection: Connection, prices: Prices) -> list[Finding]:
     provider = PROVIDERS[choice.provider]
     if provider.is_free:
         return [

@@ -6,7 +6,7 @@ from typing import Any
 
 from longalign_data.teachers.base import UNWATCHED, Connection, Raw, TeacherRequest, Watch
 from longalign_data.teachers.pace import Pace
-from longalign_data.teachers.retry import Fault, Trouble, repeat
+from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat
 
 _BYTES_PER_TOKEN = 3.6
 """On the low side for English and Chinese alike: the budget is corrected by the headers of the next reply."""
@@ -19,6 +19,7 @@ class Line:
         self._connection = connection
         self.pace = Pace(connection.concurrency)
         self.trouble = Trouble()
+        self._turn = asyncio.Lock()
 
     async def ask(
         self,
@@ -47,10 +48,12 @@ class Line:
             headers: Mapping[str, str] = {}
             raw: Any = None
             try:
+                # One after the other, with a breath before each: a long prompt takes milliseconds to be written out.
+                async with self._turn:
+                    await asyncio.sleep(0)
                 await watch.sending()
                 raw, headers = await send()
-                if not isinstance(raw, dict):
-                    fault = Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
+                fault = fault_within(raw, headers) if isinstance(raw, dict) else NO_OBJECT
             except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
                 fault = fault_of(error)
                 headers = getattr(getattr(error, "response", None), "headers", {})
@@ -62,6 +65,8 @@ class Line:
                     wait_s=fault.wait_s if fault else None,
                     headers=headers,
                 )
+            if fault is not None:
+                fault = fault.without(self._connection.api_key)
             if fault is not None and fault.may_be_billed:
                 came = clock()
                 await watch.lost()

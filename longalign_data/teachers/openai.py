@@ -35,6 +35,12 @@ TERMS = (
     "and the terms of whoever serves it govern the use of its output; check them for your purpose."
 )
 
+NOTICE = (
+    "OpenAI's terms restrict training models on the output of its models: it may not be used to develop models that compete with "
+    "OpenAI. Read them for your purpose, and write what applies to you under generate.teacher.terms; it goes into every sample "
+    "and onto the card"
+)
+
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -42,6 +48,16 @@ _STOP_REASONS: dict[str, StopReason] = {
     "tool_calls": "tool_use",
     "function_call": "tool_use",
 }
+
+
+def notice(base_url: str | None) -> str:
+    """What OpenAI restricts, where it is OpenAI that answers at this address (None: its own); of other servers nothing is known."""
+    return NOTICE if _is_openai(base_url) else ""
+
+
+def _is_openai(base_url: str | None) -> bool:
+    host = urlsplit(base_url or BASE_URL).hostname or ""
+    return host == "openai.com" or host.endswith(".openai.com")
 
 
 class OpenAITeacher:
@@ -79,12 +95,12 @@ class OpenAITeacher:
             fault_of=fault_of,
             retry_s=self._connection.retry_s,
             trouble=self._line.trouble,
+            key=self._connection.api_key,
         )
 
     def _params(self, request: TeacherRequest) -> dict[str, Any]:
         # OpenAI's newer models refuse `max_tokens`; many other servers know nothing else.
-        host = urlsplit(self._connection.base_url or BASE_URL).hostname or ""
-        limit = "max_completion_tokens" if host.endswith("openai.com") else "max_tokens"
+        limit = "max_completion_tokens" if _is_openai(self._connection.base_url) else "max_tokens"
         return {
             "model": request.model,
             "messages": [{"role": "user", "content": prompt(request)}],
@@ -123,7 +139,7 @@ def fault_of(error: Exception) -> Fault:
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return fault_of_status(error.status_code, _said(error), error.response.headers)
+        return fault_of_status(error.status_code, _said(error), error.response.headers, code=error.code)
     return transport_fault(error, openai.APIConnectionError)
 
 

@@ -5,13 +5,14 @@ A line of the input: {"custom_id": "q-9f0c...", "method": "POST", "url": "/v1/ch
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from longalign_data.teachers.base import Raw
 from longalign_data.teachers.batch_calls import BatchCalls
 from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
-from longalign_data.teachers.retry import fault_of_status
+from longalign_data.teachers.retry import fault_of_status, fault_within, hidden
 
 ENDPOINT = "/v1/chat/completions"
 LABEL = "longalign_submission"
@@ -34,6 +35,10 @@ class OpenAIBatches(BatchCalls):
     def _api(self) -> Any:
         return self._client.batches.with_raw_response
 
+    def _read(self, raw: Raw) -> BatchStatus:
+        status = _status(raw)
+        return replace(status, detail=hidden(status.detail, self._key))
+
     async def submit(self, label: str, items: Sequence[Item]) -> BatchStatus:
         content = b"".join(self._line(item) for item in items)
         # A file uploaded twice costs nothing; only the batch made of it does.
@@ -46,18 +51,18 @@ class OpenAIBatches(BatchCalls):
             completion_window="24h",
             metadata={LABEL: label},
         )
-        return _status(raw)
+        return self._read(raw)
 
     async def listed(self, since: float) -> AsyncIterator[BatchStatus]:
         async for raw in self._pages(self._api.list, after="after"):
-            status = _status(raw)
+            status = self._read(raw)
             # The stamps are whole seconds.
             if status.created + 1 < since:
                 return
             yield status
 
     async def status(self, batch_id: str) -> BatchStatus:
-        return _status(await self._call(self._api.retrieve, batch_id=batch_id))
+        return self._read(await self._call(self._api.retrieve, batch_id=batch_id))
 
     async def results(self, batch_id: str) -> AsyncIterator[ItemResult]:
         batch = await self._call(self._api.retrieve, batch_id=batch_id)
@@ -65,7 +70,7 @@ class OpenAIBatches(BatchCalls):
             if file_id:
                 content = partial(self._client.files.with_streaming_response.content, file_id)
                 for line in await self._lines(content):
-                    yield _result(json.loads(line))
+                    yield self._said_safely(_result(json.loads(line)))
 
 
 def _status(raw: Raw) -> BatchStatus:
@@ -90,8 +95,8 @@ def _result(line: Raw) -> ItemResult:
             return ItemResult(custom_id=custom_id, fault=EXPIRED)
         return ItemResult(custom_id=custom_id, fault=fault_of_status(500, str(error.get("message")), {}))
     if response["status_code"] == 200:
-        return ItemResult(custom_id=custom_id, raw=response["body"])
+        fault = fault_within(response["body"], {})
+        return ItemResult(custom_id=custom_id, raw=None if fault else response["body"], fault=fault)
     error = response["body"].get("error") or {}
-    return ItemResult(
-        custom_id=custom_id, fault=fault_of_status(response["status_code"], str(error.get("message")), {})
-    )
+    fault = fault_of_status(response["status_code"], str(error.get("message")), {}, code=error.get("code"))
+    return ItemResult(custom_id=custom_id, fault=fault)

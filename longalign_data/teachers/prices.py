@@ -102,13 +102,18 @@ class Prices(Strict):
         found = self.rate(provider, model)
         if found is not None:
             return found
-        known = ", ".join(sorted(self.providers[provider].models)) if provider in self.providers else ""
+        of_provider = self.providers.get(provider, ProviderPrices())
+        known = ", ".join(sorted(of_provider.models))
+        factors = "".join(
+            f"{name}: {getattr(of_provider, name):g}, " for name in ("cache_write", "cache_read", "batch")
+        )
         raise RecipeError(
             f"no price is known for the model {model!r} of provider {provider!r}{f' (known: {known})' if known else ''}. "
             "Write its dollars per million tokens into a file and give it with --prices FILE:\n\n"
             f"dated: {self.dated}   # the day on which you read them\n"
             f"providers:\n  {provider}:\n    models:\n"
-            f"      {model}: {{tiers: [{{input: 0.00, output: 0.00}}]}}"
+            "      # The multipliers are of the input price (batch: of everything); 1 where nothing is added or taken off.\n"
+            f"      {model}: {{{factors}tiers: [{{input: 0.00, output: 0.00}}]}}"
         )
 
 

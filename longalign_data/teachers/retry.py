@@ -8,9 +8,10 @@ back together; a server's `retry-after` is honoured up to a minute; all ends at 
 import asyncio
 import json
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from longalign_data.errors import TeacherError
 
@@ -20,14 +21,41 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 16.0
 LONGEST_RETRY_AFTER_S = 60.0
 SAID_AFTER_S = 3.0
+_SECRET_CHARS = 8
 _CHANCE = random.SystemRandom()
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _LOAD = frozenset({429, 503, 529})
+_NOT_THERE = frozenset({404, 405, 501})
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """What the HTTP library raises before a byte of the request has left."""
-_CONTEXT = ("context length", "context_length", "context window", "maximum context")
+_CONTEXT = (
+    "context length",
+    "context_length",
+    "context window",
+    "maximum context",
+    "context size",  # llama.cpp: request (1834 tokens) exceeds the available context size (512 tokens)
+    "context limit",  # Anthropic: input length and `max_tokens` exceed context limit
+    "maximum model length",  # vLLM: longer than the maximum model length
+    "maximum allowed length",  # SGLang: input length (9000 tokens) exceeds the maximum allowed length
+)
 _UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
+STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The HTTP status of each of Anthropic's error types, for where the type stands alone."""
+
+_MAY_BE_UNPAID = frozenset({400, 403})
+"""With other statuses the same words are of a limit for a minute, or of a billing service that is away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +72,34 @@ class Fault:
     is_unsure: bool = False
     may_be_billed: bool = False
 
+    def without(self, key: str | None) -> "Fault":
+        """The fault with the API key taken out of its message."""
+        return replace(self, message=hidden(self.message, key))
 
-def fault_of_status(status: int, message: str, headers: Mapping[str, str]) -> Fault:
-    """The meaning of an HTTP error status. `headers` are looked up in lower case."""
+
+def hidden(text: str, key: str | None) -> str:
+    """What a server says, without the API key, which some repeat when they complain of a request."""
+    if not key:
+        return text
+    # A short one is no secret and may be a part of any word.
+    pattern = re.escape(key) if len(key) >= _SECRET_CHARS else rf"(?<!\w){re.escape(key)}(?!\w)"
+    return re.sub(pattern, "[API key]", text)
+
+
+NO_OBJECT = Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
+
+
+def fault_of_status(status: int, message: str, headers: Mapping[str, str], *, code: object = None) -> Fault:
+    """The meaning of an HTTP error status. `headers` are looked up in lower case; `code` is the server's own name for the
+    error, where it has one."""
     said = f"HTTP {status}: {message}"
     text = message.lower()
-    if any(mark in text for mark in _UNPAID) or status == 402:
+    is_spent = status == 429 and code == "insufficient_quota"
+    if status == 402 or is_spent or (status in _MAY_BE_UNPAID and any(mark in text for mark in _UNPAID)):
         return Fault(reason="unpaid", message=said, retryable=False)
     if status in {401, 403}:
         return Fault(reason="unauthorized", message=said, retryable=False)
-    if status == 404:
+    if status in _NOT_THERE:
         return Fault(reason="not-found", message=said, retryable=False)
     if status in _TRANSIENT or status >= 500:
         reason = "rate-limited" if status == 429 else "unavailable"
@@ -68,6 +114,22 @@ def fault_of_status(status: int, message: str, headers: Mapping[str, str]) -> Fa
     if status == 413 or _is_too_long(text):
         return Fault(reason="context-exceeded", message=said, retryable=False)
     return Fault(reason="bad-request", message=said, retryable=False)
+
+
+def fault_within(raw: Mapping[str, Any], headers: Mapping[str, str]) -> Fault | None:
+    """The fault in a reply of status 200 that holds `error` in place of an answer, as gateways send it when the server behind
+    them failed; None for every other reply. Its status is the error's `code`, else what its type or its words say, else 503."""
+    error = raw.get("error")
+    if not error or raw.get("choices") or raw.get("content"):
+        return None
+    inner = error if isinstance(error, dict) else {"message": error}
+    code = inner.get("code")
+    message = str(inner.get("message") or json.dumps(error))
+    if str(code).isdecimal() and 400 <= int(str(code)) < 600:
+        status = int(str(code))
+    else:
+        status = STATUS_OF_TYPE.get(str(inner.get("type")), 400 if _is_too_long(message.lower()) else 503)
+    return fault_of_status(status, f"{message} (in a reply of status 200)", headers, code=code)
 
 
 def _is_too_long(text: str) -> bool:

@@ -11,9 +11,12 @@ PROVIDERS: dict[str, Provider] = {
         open=extractive.ExtractiveTeacher, read=extractive.read, terms=extractive.TERMS, is_free=True
     ),
     "anthropic": Provider(
-        open=anthropic.AnthropicTeacher, read=anthropic.read, terms=anthropic.TERMS, notice=anthropic.NOTICE
+        open=anthropic.AnthropicTeacher,
+        read=anthropic.read,
+        terms=anthropic.TERMS,
+        notice=lambda base_url: anthropic.NOTICE,
     ),
-    "openai": Provider(open=openai.OpenAITeacher, read=openai.read, terms=openai.TERMS),
+    "openai": Provider(open=openai.OpenAITeacher, read=openai.read, terms=openai.TERMS, notice=openai.notice),
 }
 
 _OURS = ("model", "messages", "max_tokens", "max_completion_tokens", "system", "stream", "n", "tools")

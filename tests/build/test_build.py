@@ -370,6 +370,7 @@ def test_one_stage_alone_makes_its_own_missing_table_again(reference: tuple[Path
         ({}, [], "set ANTHROPIC_API_KEY"),
         ({"ANTHROPIC_API_KEY": "with space"}, [], "no key has"),
         ({"ANTHROPIC_API_KEY": "k"}, ["--teacher-url", "not a url"], "no address of a teacher"),
+        ({"ANTHROPIC_API_KEY": "k"}, ["--teacher-url", "http://["], "no address of a teacher"),
     ],
 )
 def test_a_teacher_that_cannot_be_asked_is_told_before_the_corpus_is_read(

@@ -6,6 +6,7 @@ import pydoc_data.topics
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,10 +139,85 @@ def test_the_index_holds_no_text(tmp_path: Path) -> None:
 def test_what_stands_in_many_items_counts_for_none(tmp_path: Path) -> None:
     with (tmp_path / "b.jsonl").open("w", encoding="utf-8") as file:
         for number in range(decontamination.COMMON_ITEMS + 1):
-            own = " ".join(f"w{number}x{n}" for n in range(60))
+            own = " ".join(f"w{number}x{n}" for n in range(200))
             file.write(json.dumps({"text": ENGLISH[:2000] + own}) + "\n")
     write_index([tmp_path / "b.jsonl"], tmp_path / "i.npz")
     assert overlap(ENGLISH[:2000], load_index(tmp_path / "i.npz")).of_item == 0
+
+
+def context(number: int, num_words: int) -> str:
+    rng = random.Random(number)
+    return " ".join(f"fact{rng.randrange(10**6)}" for _ in range(num_words))
+
+
+@pytest.mark.parametrize("num_words", [150, 4100])
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_passage_with_many_questions_is_looked_for(joined: bool, num_words: int, tmp_path: Path) -> None:
+    """As reading benchmarks have it: the passage in every record, or in one text with each of its questions, whose number
+    takes a text of 4,100 words over the length from which hashes are sampled."""
+    records = []
+    for number in range(2):
+        passage = context(number, num_words)
+        for asked in range(decontamination.COMMON_ITEMS + 5):
+            question = context(1000 + 100 * number + asked, 5 + asked % 15) + "?"
+            records.append({"text": f"{passage} {question}"} if joined else {"context": passage, "question": question})
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    made = write_index([tmp_path / "b.jsonl"], tmp_path / "i.npz")
+    assert made.num_items == (len(records) if joined else 2)
+    assert made.num_repeated == (0 if joined else 2 * (decontamination.COMMON_ITEMS + 4))
+    assert (made.num_short, made.num_common) == (0 if joined else len(records), 0)
+    index = load_index(tmp_path / "i.npz")
+    for number in range(2):
+        found = overlap(f"{context(77, 3000)} {context(number, num_words)} {context(78, 3000)}", index)
+        assert found.of_item > 0.9
+        assert found.place.startswith("b.jsonl:")
+    assert overlap(context(99, 3000), index).of_item == 0
+
+
+def test_texts_of_idioms_alone_are_counted_apart_from_short_ones(tmp_path: Path) -> None:
+    idiom = context(0, 100)
+    texts = [f"{idiom} {context(number, 200)}" for number in range(1, decontamination.COMMON_ITEMS + 3)]
+    other = [f"{context(50, 100)} {context(number, 200)}" for number in range(101, decontamination.COMMON_ITEMS + 103)]
+    lines = [*texts, *other, idiom[: len(idiom) // 2], "too short"]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in lines))
+    made = write_index([tmp_path / "b.jsonl"], tmp_path / "i.npz")
+    assert (made.num_items, made.num_short, made.num_common) == (len(texts) + len(other), 1, 1)
+    assert overlap(f"{idiom} {context(50, 100)}", load_index(tmp_path / "i.npz")).of_item == 0
+
+
+def test_an_index_in_which_nothing_can_be_found_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("too short")
+    with pytest.raises(SourceError, match=r"b\.txt: nothing to look for: 1 texts are shorter than 20 words"):
+        write_index([tmp_path / "b.txt"], tmp_path / "i.npz")
+    assert not (tmp_path / "i.npz").exists()
+    with np.load(benchmark(tmp_path)) as stored:
+        arrays = dict(stored)
+    np.savez(tmp_path / "none.npz", **(arrays | {"hashes": arrays["hashes"][:0]}))
+    with pytest.raises(
+        SourceError, match=r"none\.npz: .*it holds no hash.*make it anew with: longalign decontam index"
+    ):
+        load_index(tmp_path / "none.npz")
+
+
+def test_damaged_files_of_a_benchmark_and_of_an_index_are_said_with_their_names(tmp_path: Path) -> None:
+    whole = benchmark(tmp_path).read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:3000])
+    np.save(tmp_path / "array.npy", np.arange(9))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 0xFF
+    (tmp_path / "changed.npz").write_bytes(changed)
+    (tmp_path / "text.npz").write_text("no index")
+    for name in ("cut", "array", "changed", "text"):
+        with pytest.raises(
+            SourceError, match=rf"{name}\.npz: not a decontamination index, or a damaged one: .*make it anew"
+        ):
+            load_index(tmp_path / f"{name}.npz")
+    packed = bytearray(gzip.compress(json.dumps({"text": ENGLISH}).encode()))
+    packed[len(packed) // 2] ^= 0xFF
+    (tmp_path / "b.jsonl.gz").write_bytes(packed)
+    with pytest.raises(SourceError, match=r"b\.jsonl\.gz: cannot be read: .*fetch the file again"):
+        write_index([tmp_path / "b.jsonl.gz"], tmp_path / "o.npz")
 
 
 def test_a_long_item_is_measured_by_a_sample_of_its_hashes(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ CPU = torch.device("cpu")
 OFFLOADS: dict[str, dict[str, Any]] = {
     "": {},
     "optimizer": {"offload_optimizer": {"device": "cpu"}},
+    "deepspeed's adam": {"offload_optimizer": {"device": "cpu"}},
     "parameters": {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}},
 }
 SHARDED = {
@@ -158,7 +159,7 @@ def _engine(case: Case, config: TrainConfig, objective: Objective, world: World)
     if case.stage < 0:
         return TorchEngine(objective, config, world)
     extra: dict[str, Any] = {"zero_optimization": OFFLOADS[case.offload] | (SHARDED if case.stage == 3 else {})}
-    if case.offload:
+    if case.offload and case.offload != "deepspeed's adam":
         # DeepSpeed's own Adam for the CPU would be compiled first, for a minute.
         extra |= {"optimizer": {"params": {"torch_adam": True}}, "zero_force_ds_cpu_optimizer": False}
     return DeepSpeedEngine(objective, config, world, deepspeed_settings(config, extra, case.accumulation))

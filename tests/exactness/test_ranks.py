@@ -5,6 +5,7 @@ LONGALIGN_EXACTNESS=1 (`make exactness`) runs the whole grid; otherwise a part o
 
 import itertools
 import os
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def some_of_the_grid() -> list[Case]:
     ]
 
 
-GRID = whole_grid() if os.environ.get("LONGALIGN_EXACTNESS") else some_of_the_grid()
+WHOLE = bool(os.environ.get("LONGALIGN_EXACTNESS"))
+GRID = whole_grid() if WHOLE else some_of_the_grid()
 FAULTY = [
     Case(stage=-1, readers=2, parts=1, accumulation=2, alpha=1.0, fault="mean of means"),
     Case(stage=-1, readers=2, parts=1, accumulation=2, alpha=1.0, fault="M of the micro-batch"),
@@ -115,3 +117,20 @@ def test_the_same_packs_on_other_ranks_make_the_same_update(
 @pytest.mark.parametrize("case", FAULTY, ids=lambda case: f"{case.fault} at {case.stage}")
 def test_each_known_fault_is_far_from_it(case: Case, measured: dict[Case, dict[str, float]]) -> None:
     assert measured[case]["step 0"] > 0.05
+
+
+@pytest.mark.skipif(
+    not WHOLE or shutil.which("g++") is None or shutil.which("ninja") is None,
+    reason="compiles DeepSpeed's Adam for a minute; needs g++ and ninja; run: make exactness",
+)
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeeds_own_adam_on_the_cpu_makes_the_update_of_torchs(stage: int, place: Path) -> None:
+    """The one that a run with `offload_optimizer` takes; the grid uses torch's in its place."""
+    torchs, own = (
+        Case(stage=stage, offload=offload, readers=2, parts=1, accumulation=2, alpha=1.0)
+        for offload in ("optimizer", "deepspeed's adam")
+    )
+    for found in ranks.run([torchs, own], place):
+        assert max(found.values()) <= ALLOWED[own.dtype]
+    updates = [torch.load(ranks.updated(case, place)) for case in (own, torchs)]
+    assert distance(*updates) <= 1e-5

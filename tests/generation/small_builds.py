@@ -21,8 +21,9 @@ KEY = "sk-test-0123456789-secret"
 
 
 def recipe(**teacher: Any) -> LoadedRecipe:
-    """A recipe whose teacher is given; `tasks` and `templates` go to generate itself."""
-    generate_part = {name: teacher.pop(name) for name in ("tasks", "templates") if name in teacher}
+    """A recipe whose teacher is given; `tasks`, `templates` and `answers_per_document` go to generate itself."""
+    names = ("tasks", "templates", "answers_per_document")
+    generate_part = {name: teacher.pop(name) for name in names if name in teacher}
     source = {
         "id": "made",
         "title": "Made",

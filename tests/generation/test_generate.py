@@ -14,11 +14,16 @@ from typing import Any
 
 import pytest
 
-from longalign_data.errors import BuildError, RecipeError, TeacherError
+from longalign_data.errors import BuildError, RecipeError, TeacherError, UserError
+from longalign_data.generation.exchange import Plan
+from longalign_data.generation.forgetting import forget
+from longalign_data.generation.ledger import Ledger
 from longalign_data.identity import document_id
 from longalign_data.records import Reject, Usage
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_records, to_row
+from longalign_data.tasks.templates import load_templates
+from longalign_data.teachers.table import PROVIDERS
 from longalign_data.tokenizers import count_tokens, load_tokenizer
 from tests.generation.small_builds import (
     KEY,
@@ -324,6 +329,20 @@ def test_every_reply_that_is_no_finished_answer_is_a_named_reject_and_not_asked_
     assert (report.num_in, report.num_out, report.rejected) == (3, 2, {reason: 1})
 
 
+def test_a_reply_in_no_known_format_can_be_forgotten_and_is_asked_for_again(tmp_path: Path) -> None:
+    build, loaded = stand(tmp_path, some_documents(3)), recipe()
+    with FakeServer(scripted(None, Answer({"type": "surprise"}))).running() as server:
+        run_generate(build, loaded, server.url)
+    (reject,) = rejects_of(build)
+    assert "--forget teacher-error" in reject.detail
+    plan = Plan(recipe=loaded.recipe, templates=load_templates(), read=PROVIDERS["anthropic"].read)
+    with Ledger(build.ledger) as ledger:
+        assert forget(build, plan, ledger, "teacher-error") == 1
+    with FakeServer(teaches).running() as server:
+        assert run_generate(build, loaded, server.url).num_out == 3
+        assert len(server.seen) == 1
+
+
 def test_thinking_first_and_several_text_blocks_make_one_answer(tmp_path: Path) -> None:
     build = stand(tmp_path, some_documents(1))
     many = Answer(message(thinking("let me see"), text("One. "), text("Two.")))
@@ -384,6 +403,20 @@ def test_odd_documents_before_the_first_answer_are_rejected_once_something_is_an
     assert progress.items == 5
 
 
+def test_over_long_documents_before_the_first_answer_do_not_end_the_run(tmp_path: Path) -> None:
+    # Ranks run backwards: doc6 to doc4 come first. So llama.cpp says it.
+    said = "request (1834 tokens) exceeds the available context size (512 tokens), try increasing it"
+    build = stand(tmp_path, some_documents(7))
+
+    def script(body: dict[str, Any], times: int) -> Answer:
+        too_long = document_of(body).startswith(("doc6 ", "doc5 ", "doc4 "))
+        return refused(400, "exceed_context_size_error", said) if too_long else teaches(body, times)
+
+    with FakeServer(script).running() as server:
+        report = run_generate(build, recipe(), server.url, concurrency=1)
+    assert (report.num_out, report.rejected) == (4, {"context-exceeded": 3})
+
+
 def test_documents_that_could_not_be_asked_end_the_stage_and_are_asked_by_the_next_run(tmp_path: Path) -> None:
     build = stand(tmp_path, some_documents(6))
     away = scripted(refused(529, "overloaded_error", "Overloaded"), None, only="doc2 ")
@@ -420,10 +453,32 @@ def test_while_a_teacher_is_away_the_progress_says_so_and_why(tmp_path: Path) ->
 
 
 def test_no_key_is_in_any_file_of_the_build_or_in_any_message(tmp_path: Path) -> None:
-    build = stand(tmp_path, some_documents(3))
-    with FakeServer(teaches).running() as server:
-        run_generate(build, recipe(), server.url)
+    build = stand(tmp_path, some_documents(4))
+    progress = Counting()
+
+    def script(body: dict[str, Any], times: int) -> Answer:
+        given = server.seen[-1].headers["authorization"]
+        echo = f"cannot read the header Authorization: {given}"
+        if document_of(body).startswith("doc1 "):
+            return refused(400, "invalid_request_error", echo)
+        if document_of(body).startswith("doc2 ") and times == 0:
+            return refused(503, "api_error", echo)
+        return Answer({"error": echo}) if times == 0 else teaches(body, times)
+
+    server = FakeServer(script)
+    with server.running():
+        report = run_generate(build, recipe(), server.url, progress=progress)
         assert all(KEY in entry.headers["authorization"] for entry in server.seen)
+        assert (report.num_out, report.rejected) == (3, {"bad-request": 1})
+        server.script = lambda body, times: refused(401, "authentication_error", f"no such key: {KEY}")
+        with pytest.raises(TeacherError, match=r"no such key: \[API key\]") as caught:
+            run_generate(stand(tmp_path / "again", some_documents(1)), recipe(), server.url)
+    assert KEY not in repr(caught.getrepr(style="long"))
+    assert KEY not in "".join(progress.notes)
+    (reject,) = rejects_of(build)
+    assert "cannot read the header Authorization: Bearer [API key]" in reject.detail
+    with Ledger(build.ledger) as book:
+        assert KEY not in "".join(json.dumps(entry.raw) for entry in book.entries())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert build.ledger in files
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
@@ -431,6 +486,20 @@ def test_no_key_is_in_any_file_of_the_build_or_in_any_message(tmp_path: Path) ->
     dump = "\n".join(ledger.iterdump())
     ledger.close()
     assert KEY not in dump
+
+
+def test_the_time_of_a_stage_is_that_of_its_asking_too(tmp_path: Path) -> None:
+    slow = scripted(Answer(QUESTIONS, delay_s=0.4), only="doc0 ")
+    with FakeServer(slow).running() as server:
+        assert run_generate(stand(tmp_path, some_documents(1)), recipe(), server.url).seconds >= 0.4
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_server_without_a_batch_api_is_named_before_anything_is_asked(tmp_path: Path, provider: str) -> None:
+    with FakeServer(teaches).running() as server:
+        with pytest.raises(UserError, match=r"no batch API; take --schedule live \(HTTP 501"):
+            run_generate(stand(tmp_path, some_documents(2)), recipe(provider=provider), server.url, schedule="batch")
+        assert not server.seen
 
 
 def test_an_openai_compatible_server_teaches_as_well(tmp_path: Path) -> None:
@@ -474,6 +543,22 @@ def test_the_offline_teacher_makes_samples_with_true_evidence_at_no_cost(tmp_pat
             assert span.doc_id == each.doc_id
             assert each.text[span.start : span.end] in sample.messages[1].content
     assert any("\u4e00" <= letter <= "\u9fff" for letter in samples["zh"].messages[1].content)
+
+
+def test_answers_that_there_is_no_question_for_are_rejected_by_name_and_counted(tmp_path: Path) -> None:
+    documents = some_documents(3)
+
+    def frugal(body: dict[str, Any], times: int) -> Answer:
+        if wants_questions(body) and document_of(body).startswith("doc1 "):
+            return Answer(message(text("1: What is it?\n2: Where is it?\n3: Whose is it?")))
+        return teaches(body, times)
+
+    build = stand(tmp_path, documents)
+    with FakeServer(frugal).running() as server:
+        report = run_generate(build, recipe(answers_per_document=5), server.url)
+    assert (report.num_in, report.num_out, report.rejected) == (15, 13, {"too-few-questions": 2})
+    assert {reject.id for reject in rejects_of(build)} == {documents[1].doc_id}
+    assert {reject.detail for reject in rejects_of(build)} == {"answers_per_document is 5; questions in the reply: 3"}
 
 
 def test_a_language_without_instructions_is_asked_in_english_and_counted(tmp_path: Path) -> None:

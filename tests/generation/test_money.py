@@ -88,6 +88,16 @@ def test_a_limit_is_never_passed_and_a_larger_one_goes_on(
     asked.build(second.url, tmp_path / "limited", *options, f"{2 * bill:.6f}")
     assert second.state.usd() == pytest.approx(bill, rel=0.3)
     assert samples(tmp_path / "limited") == samples(whole)
+    if schedule == "batch":
+        # Every request went out once in both, so what is noted of the batches adds up to the same.
+        assert sent_in_batches(tmp_path / "limited") == sent_in_batches(whole)
+
+
+def sent_in_batches(output: Path) -> tuple[int, int, int]:
+    """Requests, bytes and tokens of all batches, as the ledger has them."""
+    with contextlib.closing(sqlite3.connect(output / "asked/1.0.0/ledger.sqlite")) as db:
+        found = db.execute("SELECT sum(num_requests), sum(num_bytes), sum(num_tokens) FROM submissions").fetchone()
+    return tuple(found)
 
 
 def test_the_end_of_a_budget_sends_nothing_that_would_be_thrown_away() -> None:

@@ -103,6 +103,24 @@ def test_a_submission_whose_reply_was_lost_is_found_and_not_sent_twice(
     assert len(texts(tmp_path / "out")) == 16
 
 
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_submission_whose_reply_was_lost_is_found_though_the_clock_here_is_ahead(
+    corpus: Callable[..., Asked],
+    serve: Callable[..., FakeServer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+) -> None:
+    clock = time.time
+    # The provider runs in this process, two hours behind the build in one of its own.
+    monkeypatch.setattr(time, "time", lambda: clock() - 7_200.0)
+    asked, server = corpus(provider), serve(batches={"seconds": 0.5, "lost_replies": 2})
+    asked.build(address(server, provider), tmp_path / "out", "--schedule", "batch")
+    keys = Counter(item["key"] for line in log_of(tmp_path) if line["event"] == "batch" for item in line["items"])
+    assert set(keys.values()) == {1}
+    assert len(texts(tmp_path / "out")) == 16
+
+
 def test_batches_are_cut_to_the_tokens_that_the_provider_lets_wait(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
 ) -> None:

@@ -34,7 +34,9 @@ from longalign_data.sources import reading, unpacking
 from longalign_data.sources.readers import (
     READERS,
     archives,
+    arxiv,
     blocks,
+    fields,
     json_array,
     jsonl,
     parquet,
@@ -358,6 +360,43 @@ def test_lists_tables_and_templates_keep_a_readable_form() -> None:
     assert text == "Lead of 5 km, oui.\n- one two\n  - deep\n- first\n\nA | B\n1 | C\n\n## Code\n\nint x;"
 
 
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "{|\n|-\n|a\n",
+        "[[a|",
+        "{{a|b=",
+        "<b>",
+        "<div class=x>",
+        "<ref name=a ",
+        "[http://a ",
+        "<!--",
+        "{{{a|",
+        "{{[[",
+        "<nowiki>",
+    ],
+)
+def test_a_page_of_markup_that_nothing_closes_is_a_reject(tmp_path: Path, markup: str) -> None:
+    pages = [
+        corpora.mediawiki_page(1, "A", "word " + markup * 4000),
+        corpora.mediawiki_page(2, "B", "word " + markup * 3),
+    ]
+    corpora.write_mediawiki(tmp_path / "w.xml", pages)
+    found = everything(placed(tmp_path, "wikipedia"))
+    assert reasons(found) == ["bad-wikitext"]
+    assert [raw.title for raw in docs(found)] == ["B"]
+
+
+def test_markup_in_comments_and_programs_counts_for_nothing_and_deep_lists_are_read() -> None:
+    import mwparserfromhell
+
+    shown = "{{a|" * 4000
+    text = f"word <!-- {shown} --><syntaxhighlight>{shown}</syntaxhighlight><br>\n{':' * 5000}deep"
+    found = plain_text(text, mwparserfromhell.parse)
+    assert found.count("{{a|") == 4000
+    assert found.endswith("deep")
+
+
 def test_chinese_variants_are_chosen() -> None:
     text = "-{zh-hans:计算机;zh-hant:電腦}-与-{A|zh-cn:软件;zh-tw:軟體;}-。-{H|zh-cn:隐藏}--{原样}-"
     assert choose_variant(text, "zh-cn") == "计算机与软件。原样"
@@ -600,6 +639,13 @@ GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
         ({"src/LICENSES/MIT.txt": corpora.MIT}, None),
         ({"Cargo.toml": '[package]\nlicense = "MIT OR Apache-2.0"\n'}, "MIT OR Apache-2.0"),
         ({"Cargo.toml": '[package]\nlicense = "MIT/Apache-2.0"\n'}, "MIT/Apache-2.0"),
+        ({"COPYING": GPL, "LICENSE.docs": "SPDX-License-Identifier: MIT\n"}, "GPL-3.0-only AND MIT"),
+        ({"LICENSE": "SPDX-License-Identifier: ISC\n" + corpora.MIT}, "ISC"),
+        ({"a.c": "// SPDX-License-Identifier: MIT, GPL-3.0-only\n"}, "MIT, GPL-3.0-only"),
+        ({"a.html": "<!-- SPDX-License-Identifier: MIT OR ISC -->\n"}, "MIT OR ISC"),
+        ({"a.c": "// SPDX-License-Identifier: MIT\n// SPDX-License-Identifier: ISC\n"}, "ISC AND MIT"),
+        ({"a.c": "/*" + " " * 2000 + "SPDX-License-Identifier: MIT */\n"}, None),
+        ({"a.py": '"""`SPDX-License-Identifier:` lines are read."""\n'}, None),
     ],
 )  # fmt: skip
 def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licence: str | None) -> None:
@@ -640,6 +686,42 @@ def test_repositories_under_several_licences_are_taken_by_the_card_of_the_catalo
     }
 
 
+@pytest.mark.parametrize("kind", ["folders", "zip", "parquet", "parquet with a column of licences"])
+def test_a_file_under_a_licence_of_its_own_is_left_out_or_named_in_its_document(kind: str, tmp_path: Path) -> None:
+    files = {
+        "LICENSE": corpora.MIT,
+        "src/a.c": "int a;\n",
+        "src/b.c": "// SPDX-License-Identifier: GPL-3.0-only\nint b;\n",
+        "src/c.c": "/* SPDX-License-Identifier: ISC */\nint c;\n",
+        "src/d.c": "/* SPDX-License-Identifier: GPL-2.0-only OR MIT */\nint d;\n",
+    }
+    if kind.startswith("parquet"):
+        table = {"repo_name": ["o/r"] * len(files), "path": list(files), "content": list(files.values())}
+        if "column" in kind:
+            table["license"] = ["MIT"] * len(files)
+        pq.write_table(pa.table(table), tmp_path / "s.parquet")
+    elif kind == "zip":
+        with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+            for path, text in files.items():
+                archive.writestr(f"r-main/{path}", text)
+    else:
+        for path, text in files.items():
+            (tmp_path / "r" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "r" / path).write_text(text)
+    named = {} if "column" in kind else {"license": None}
+    found = everything(placed(tmp_path, "github", licenses=["MIT", "ISC"], **named))
+    (document,) = docs(found)
+    assert "int b" not in document.text
+    assert all(f"int {name}" in document.text for name in "acd")
+    assert document.license == "(GPL-2.0-only OR MIT) AND ISC AND MIT"
+    (reject,) = [raw for raw in found if isinstance(raw, RawReject)]
+    assert reject.reason == "licence-not-allowed"
+    assert "src/b.c: GPL-3.0-only; the card takes MIT, ISC; the file is left out" in reject.detail
+    (whole,) = docs(everything(placed(tmp_path, "github", **named)))
+    assert "int b" in whole.text
+    assert whole.license == "(GPL-2.0-only OR MIT) AND GPL-3.0-only AND ISC AND MIT"
+
+
 def test_of_several_licences_in_a_column_every_one_must_be_allowed(tmp_path: Path) -> None:
     table = {"repo_name": ["o/r"], "path": ["a.py"], "content": ["A = 1\n"], "license": [["MIT", "GPL-3.0-only"]]}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
@@ -670,6 +752,30 @@ def test_files_are_merged_and_macros_and_comments_resolved() -> None:
     assert "(z)" in text
     assert "[x, y]" in text
     assert "gone" not in text
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (r"See \url{http://a/b%20c}, \href{x%20y}{words} and \verb|5%^{\$_|: 3\% % gone", r"See <http://a/b%20c>, words and 5%^{\$_: 3%"),
+        ("\\begin{lstlisting}\nx = 5 % 3\n\\end{lstlisting}", "x = 5 % 3"),
+        ("one % gone\n\ntwo % gone\n  three %\n% gone\n\nfour", "one\n\ntwo three\n\nfour"),
+        (r"a \bibliographystyle{plain}\bibliography{refs}\includeonly{chap}\includegraphics[width=1]{f}b", "a b"),
+        ("\\begin{tabular}{l}a & b \\\\& c\\end{tabular}\n\n\\begin{lstlisting}\nif (a && b) c;\n\\end{lstlisting}", "a | b \n | c\n\nif (a && b) c;"),
+        (r"\subimport{sec/}{b} \import{other/}{q}", "B \nC\n\nD \nE\n\nQ"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_comments_cells_and_commands_keeps_its_words(source: str, text: str) -> None:
+    files = {
+        "main.tex": "\\documentclass{a}\\begin{document}\n" + source + "\n\\end{document}",
+        "sec/b.tex": r"B \input{c} \subimport{deep}{d}",
+        "sec/c.tex": "C",
+        "sec/deep/d.tex": r"D \input{e}",
+        "sec/deep/e.tex": "E",
+        "other/q.tex": "Q",
+        "c.tex": "not this one",
+    }
+    assert source_text(files, arxiv._inline())[1] == text
 
 
 @pytest.mark.parametrize(
@@ -715,6 +821,28 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
     found = everything(placed(tmp_path, "warc", main_content=False))
     assert [(raw.text, raw.lang) for raw in docs(found)] == [("café", "en"), ("ab", "en"), ("正文", "zh")]
     assert reasons(found) == ["bad-html"]
+
+
+@pytest.mark.parametrize("tag", ["b", "FONT", "a"])
+def test_formatting_that_is_never_closed_does_not_multiply(tmp_path: Path, tag: str) -> None:
+    opened = "".join(f"<{tag} id={number}>" for number in range(900))
+    (tmp_path / "unclosed.html").write_text(f"<p>{opened}words</p>" + "<p>more</p>" * 8000)
+    (tmp_path / "closed.html").write_text(f"<p>{opened}words{f'</{tag}>' * 900}</p>" + "<p>more</p>" * 8000)
+    (tmp_path / "typing-slip.html").write_text("<p><b>words<b></p>" * 400 + "<p>more</p>" * 8000)
+    found = everything(placed(tmp_path, "files"))
+    kept = [raw.source_ref for raw in docs(found)]
+    assert kept == ["closed.html", "typing-slip.html", *(["unclosed.html"] if tag == "a" else [])]
+    assert reasons(found) == ([] if tag == "a" else ["bad-html"])
+
+
+@pytest.mark.parametrize("length", ["²", "٣", "+3", "3_0", "1" * 16, ""])
+def test_a_length_that_is_no_number_ends_a_warc_file_with_a_reject(tmp_path: Path, length: str) -> None:
+    first = corpora.warc_record("conversion", "u", b"one")
+    data = first + f"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {length}\r\n\r\ntwo".encode()
+    (tmp_path / "a.wet").write_bytes(data)
+    found = everything(placed(tmp_path, "warc"))
+    assert [raw.text for raw in docs(found)] == ["one"]
+    assert reasons(found) == ["bad-record"]
 
 
 def test_bombs_are_rejects(tmp_path: Path) -> None:
@@ -783,6 +911,49 @@ def test_a_bomb_in_any_packed_format_is_a_reject_and_not_held(
     assert peak < reading.MAX_RECORD_BYTES * 2
 
 
+def long_name_tar(kind: bytes) -> bytes:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, 80 << 20
+    return header.tobuf(tarfile.GNU_FORMAT) + b"a" * (80 << 20) + corpora.tar_bytes([("repo/a.py", b"x = 1")])
+
+
+def sparse_tar() -> bytes:
+    header = tarfile.TarInfo("repo/holes")
+    header.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[482] = 1
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:]))
+    return bytes(block) + (b"\0" * 504 + b"\1" + b"\0" * 7) * 100_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "made", "reason"),
+    [
+        ("github", "a.tar.gz", lambda: gzip.compress(long_name_tar(b"L")), "bad-archive"),
+        ("books", "a.tar.gz", lambda: gzip.compress(long_name_tar(b"K")), "bad-archive"),
+        ("arxiv", "a.tar", lambda: long_name_tar(b"x"), "bad-archive"),
+        ("github", "a.tar", lambda: sparse_tar(), "bad-archive"),
+        ("jsonl", "a.jsonl", lambda: b'{"text": "x", "t": [' + b"[]," * (1 << 13) + b"[]]}\n", "bad-json"),
+        ("json", "a.json", lambda: b'[{"content": "x", "t": [' + b"[]," * (1 << 13) + b"[]]}]\n", "bad-json"),
+        ("wikipedia", "w.xml", lambda: corpora.MEDIAWIKI_HEAD.encode() + b"<page><ns>0</ns>" + b"<a/>" * (2 << 20) + b"</page></mediawiki>", "bad-xml"),
+        ("wikipedia", "w.xml", lambda: corpora.MEDIAWIKI_HEAD.encode() + b"<page><ns>0</ns><a" + b' a=""' * (2 << 20) + b"/></page></mediawiki>", "bad-xml"),
+    ],
+)  # fmt: skip
+def test_what_would_grow_in_memory_is_a_reject_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str, made: Callable[[], bytes], reason: str
+) -> None:
+    monkeypatch.setattr(fields, "MAX_JSON_SIGNS", 1 << 13)
+    (tmp_path / name).write_bytes(made())
+    found = partitions(placed(tmp_path / name, kind))
+    tracemalloc.start()
+    rejects = [raw for partition in found for raw in read(partition)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reasons(rejects) == [reason]
+    assert docs(rejects) == []
+    assert peak < 64 << 20
+
+
 def with_docx_body(body: bytes) -> bytes:
     whole, made = io.BytesIO(corpora.docx_bytes("T", "x")), io.BytesIO()
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
@@ -813,6 +984,26 @@ def test_a_cell_that_claims_many_columns_or_rows_stands_once(tmp_path: Path) -> 
     assert len(found.text.splitlines()) == 2001
 
 
+def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_none(tmp_path: Path) -> None:
+    def run(words: str) -> str:
+        return f"<w:r><w:t>{words}</w:t></w:r>"
+
+    def control(inner: str) -> str:
+        return f"<w:sdt><w:sdtPr/><w:sdtContent>{inner}</w:sdtContent></w:sdt>"
+
+    inline = f"{run('one ')}<w:ins>{run('two')}</w:ins><w:del><w:r><w:delText>old</w:delText></w:r></w:del>"
+    inline += (
+        control(run(" three"))
+        + "<w:r><w:tab/><w:t>four</w:t><w:br/></w:r>"
+        + f"<w:hyperlink>{run('five')}</w:hyperlink>"
+    )
+    table = f"<w:tbl><w:tr><w:tc><w:p>{run('a')}</w:p></w:tc><w:tc><w:p><w:ins>{run('b')}</w:ins></w:p></w:tc></w:tr></w:tbl>"
+    body = f"<w:p>{inline}</w:p>" + control(f"<w:p>{run('six')}</w:p>{control(table)}")
+    (tmp_path / "a.docx").write_bytes(with_docx_body(body.encode()))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "one two three\tfour\nfive\n\nsix\n\na | b"
+
+
 def test_headings_and_lists_of_a_docx_keep_their_marks(tmp_path: Path) -> None:
     import docx
 
@@ -820,9 +1011,11 @@ def test_headings_and_lists_of_a_docx_keep_their_marks(tmp_path: Path) -> None:
     document.add_heading("Part", level=2)
     document.add_paragraph("plain")
     document.add_paragraph("item", style="List Bullet")
+    document.styles.add_style("Heading ²", docx.enum.style.WD_STYLE_TYPE.PARAGRAPH)
+    document.add_paragraph("squared", style="Heading ²")
     document.save(str(tmp_path / "a.docx"))
     (found,) = docs(everything(placed(tmp_path, "files")))
-    assert found.text == "## Part\n\nplain\n\n- item"
+    assert found.text == "## Part\n\nplain\n\n- item\n\nsquared"
 
 
 @pytest.mark.parametrize("method", ["FILTER_DEFLATE", "FILTER_BZIP2", "FILTER_LZMA2"])
@@ -978,6 +1171,23 @@ def test_what_stands_between_the_objects_of_an_array_is_a_reject(tmp_path: Path)
     assert [raw.text for raw in docs(found)] == ["one", "four"]
     assert reasons(found) == ["not-an-object"] * 3
     assert len({raw.source_ref for raw in found}) == 5
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_arrays_that_follow_each_other_are_all_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(json_array, "PIECE_BYTES", size)
+    (tmp_path / "a.json").write_text('[{"content": "one"}]\n[{"content": "two"}, {"content": "three"}]\n\n[]\n')
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert [raw.text for raw in docs(found)] == ["one", "two", "three"]
+    assert reasons(found) == []
+    (tmp_path / "a.json").write_text('[{"content": "one"}]\n{"content": "two"}\n[{"content": "three"}]')
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert [raw.text for raw in docs(found)] == ["one"]
+    assert reasons(found) == ["bad-json"]
+    (tmp_path / "a.json").write_text('[{"content": "one"}]\n[{"content": "two"}')
+    found = everything(placed(tmp_path / "a.json", "json"))
+    assert [raw.text for raw in docs(found)] == ["one", "two"]
+    assert reasons(found) == ["damaged-file"]
 
 
 def test_many_broken_objects_take_time_by_their_number_alone(tmp_path: Path) -> None:

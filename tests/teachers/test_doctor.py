@@ -12,6 +12,7 @@ from longalign_data.teachers.base import Connection
 from longalign_data.teachers.doctor import Finding, examine
 from longalign_data.teachers.fake import FakeServer, Scenario
 from longalign_data.teachers.prices import load_prices
+from tests.teachers import fake_servers
 
 KEY = "sk-planted-77aa12"
 
@@ -86,3 +87,17 @@ def test_the_offline_teacher_needs_nothing() -> None:
     choice = TeacherChoice()
     (finding,) = asyncio.run(examine(choice, Connection(), load_prices()))
     assert finding.state == "ok"
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_server_that_repeats_the_key_does_not_get_it_said(status: int) -> None:
+    def script(body: dict[str, Any], times: int) -> fake_servers.Answer:
+        echo = f"37, and you sent {server.seen[-1].headers['authorization']}"
+        if status == 200:
+            return fake_servers.Answer(fake_servers.message(fake_servers.text(echo)))
+        return fake_servers.refused(401, "authentication_error", echo)
+
+    server = fake_servers.FakeServer(script)
+    with server.running():
+        found = ask(server.url)
+    assert "you sent Bearer [API key]" in words(found, "ok" if status == 200 else "bad")

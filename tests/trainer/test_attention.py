@@ -281,6 +281,43 @@ def test_rotary_sections_are_refused_only_where_they_matter() -> None:
     run_probe(Qwen2ForCausalLM(config))
 
 
+MOE = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 2, "num_experts_per_tok": 1}
+MOE |= {"num_local_experts": 2, "max_position_embeddings": 512}
+SLIDING = {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}
+CHUNKED = {"intermediate_size_mlp": 64, "head_dim": 8, "moe_layers": []}
+WINDOWED = [
+    (
+        "phimoe",
+        {},
+        "sliding_window",
+        "PhimoeAttention has a sliding window of 128 tokens but says so in its mask alone",
+    ),
+    ("qwen2_moe", SLIDING, "sliding_window", "Qwen2MoeAttention has a sliding window of 128 tokens but says so in its"),
+    ("llama4_text", CHUNKED, "attention_chunk_size", r"attends in chunks of 128 tokens \(chunked_attention\)"),
+]
+
+
+@pytest.mark.parametrize(("model_type", "changes", "setting", "told"), WINDOWED, ids=[kind for kind, *_ in WINDOWED])
+def test_a_window_that_is_only_in_the_mask_is_refused_unless_no_sequence_exceeds_it(
+    model_type: str, changes: dict[str, Any], setting: str, told: str
+) -> None:
+    def model(window: int) -> PreTrainedModel:
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(model_type, **SMALL | MOE | changes | {setting: window})
+        found: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=ours())
+        return found
+
+    with pytest.raises(UserError, match=told):
+        run_probe(model(128))
+    if model_type != "llama4_text":  # of which the loss cannot have the hidden states in any case
+        run_probe(model(512))
+
+
+def test_a_window_that_is_switched_off_is_none() -> None:
+    config = AutoConfig.for_model("qwen2_moe", **SMALL | MOE | {"sliding_window": 128, "use_sliding_window": False})
+    run_probe(AutoModelForCausalLM.from_config(config, attn_implementation=ours()))
+
+
 def gemma(**changes: object) -> PreTrainedModel:
     torch.manual_seed(0)
     config = Gemma2Config(**SMALL, head_dim=8, query_pre_attn_scalar=8, **changes)

@@ -45,6 +45,42 @@ def test_deepspeed_settings_that_contradict_the_plan_are_refused(tmp_path: Path,
         load_config(tmp_path / "x.yaml")
 
 
+@pytest.mark.parametrize(
+    ("given", "settings", "told"),
+    [
+        ("engine: torch", "{}", r"x\.yaml.*deepspeed: ds\.json: engine: torch reads no DeepSpeed settings"),
+        (
+            "zero_stage: 2",
+            '{"zero_optimization": null}',
+            r"ds\.json: zero_optimization: expected an object.*found null",
+        ),
+        (
+            "zero_stage: 2",
+            '{"zero_optimization": true}',
+            r"ds\.json: zero_optimization: expected an object.*found true",
+        ),
+        (
+            "zero_stage: 2",
+            '{"zero_optimization": {"offload_param": {"device": "cpu"}}}',
+            r"ds\.json: zero_optimization\.offload_param: needs zero_stage 3, found zero_stage: 2 in .*x\.yaml",
+        ),
+        (
+            "zero_stage: 0\ndtype: fp32",
+            '{"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}',
+            r"offload_optimizer: needs zero_stage 1 or 2 or 3, found zero_stage: 0",
+        ),
+        ("zero_stage: 3", '{"zero_optimization": {"offload_param": "cpu"}}', r"offload_param: expected an object"),
+    ],
+)
+def test_deepspeed_settings_that_would_do_nothing_are_refused(
+    tmp_path: Path, given: str, settings: str, told: str
+) -> None:
+    (tmp_path / "ds.json").write_text(settings)
+    (tmp_path / "x.yaml").write_text(f"{given}\ndeepspeed: ds.json\n")
+    with pytest.raises(RecipeError, match=told):
+        load_config(tmp_path / "x.yaml")
+
+
 def test_a_broken_or_missing_deepspeed_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("deepspeed: ds.json\n")
     with pytest.raises(RecipeError, match=r"ds\.json: no such file"):

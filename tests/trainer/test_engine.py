@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from longalign_data.errors import LongAlignError, UserError
 from tests.trainer.builds import tiny_llama
 from trainer.config import TrainConfig
-from trainer.engine import TorchEngine, check_buffers, deepspeed_settings, parameter_groups
+from trainer.engine import TorchEngine, check_buffers, check_settings, deepspeed_settings, parameter_groups
 from trainer.probe import calibrate
 from trainer.world import World
 
@@ -65,6 +65,38 @@ def test_the_users_deepspeed_settings_lie_over_ours() -> None:
     assert settings["zero_optimization"] == {"stage": 3, "offload_optimizer": {"device": "cpu"}}
     assert (settings["gradient_accumulation_steps"], settings["steps_per_print"]) == (4, 5)
     assert settings["optimizer"]["params"]["torch_adam"] is False
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"zero_optimisation": {}}, r"ds\.json: zero_optimisation: not a setting.*mean 'zero_optimization'\?"),
+        (
+            {"zero_optimization": {"overlap_com": True}},
+            r"ds\.json: overlap_com: Extra inputs are not permitted, found True",
+        ),
+        ({"zero_optimization": {"reduce_bucket_size": "big"}}, r"ds\.json: reduce_bucket_size: .*found 'big'"),
+        ({"optimizer": "adam"}, r"ds\.json: DeepSpeed cannot read these settings"),
+    ],
+)
+def test_settings_that_deepspeed_does_not_know_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    with pytest.raises(UserError, match=told) as caught:
+        check_settings(deepspeed_settings(TrainConfig(zero_stage=2), extra, 4), "ds.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_deepspeed_knows_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    extra = {name: {"enabled": False} for name in ("flops_profiler", "comms_logger", "autotuning", "torch_autocast")}
+    extra |= {
+        "aio": {"block_size": 1048576},
+        "activation_checkpointing": {"profile": False},
+        "wall_clock_breakdown": True,
+    }
+    check_settings(deepspeed_settings(TrainConfig(zero_stage=3), extra, 4), "ds.json")
 
 
 def test_an_engine_that_rounds_the_rotary_frequencies_is_refused_with_their_name() -> None:

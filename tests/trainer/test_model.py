@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from longalign_data.errors import UserError
 from tests.trainer import runs
@@ -16,7 +16,7 @@ from tests.trainer.runs import losses
 from trainer.__main__ import main
 from trainer.batch import micro_batch
 from trainer.config import Lora, TrainConfig
-from trainer.model import add_lora, load_config
+from trainer.model import add_lora, export, load_config
 from trainer.objective import load_objective, load_shape
 from trainer.tools.fit_work_model import random_pack
 from trainer.world import World
@@ -37,6 +37,7 @@ def pretrained(place: Path) -> Path:
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "README.md").write_text("not of the tokenizer")
+    (folder / "tokenizer").mkdir()
     return folder
 
 
@@ -61,6 +62,20 @@ def test_an_export_has_the_tokenizer_and_the_generation_configuration(place: Pat
     assert AutoModelForCausalLM.from_pretrained(output / "model").generation_config.max_new_tokens == 77
 
 
+def test_a_tokenizer_that_cannot_be_fetched_is_said_before_the_first_step(
+    place: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = load_config(str(pretrained), weights=True)
+    # A hub that gave the configuration and then no more.
+    monkeypatch.setattr("trainer.loop.load_shape", lambda *given, **options: shape)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    output = place / "unfetched"
+    assert main(runs.options(place / "build", Path("nobody/nothing"), output, random_init=False), {}) == 2
+    assert "error: --model nobody/nothing: cannot be loaded" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_a_model_is_exported_when_asked_without_another_step(
     place: Path, pretrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,9 +83,14 @@ def test_a_model_is_exported_when_asked_without_another_step(
     whole = (output / "model" / "model.safetensors").read_bytes()
     for file in (output / "model").iterdir():
         file.unlink()
+    noted = {name: (output / name).read_bytes() for name in ("run.json", "metrics.jsonl")}
+    # As after a crash, whose lines beyond the last checkpoint are all that is left of those steps.
+    later = noted["metrics.jsonl"] + b'{"step": 4, "loss": 1.0}\n'
+    (output / "metrics.jsonl").write_bytes(later)
     trained(place, pretrained, "asked", "--export")
     assert (output / "model" / "model.safetensors").read_bytes() == whole
-    assert len(losses(output)) == 4
+    assert (output / "metrics.jsonl").read_bytes() == later
+    assert (output / "run.json").read_bytes() == noted["run.json"]
     nothing = runs.options(place / "build", pretrained, place / "nothing", "--export", random_init=False)
     assert main(nothing, {}) == 2
     assert "no checkpoint to export" in capsys.readouterr().err
@@ -94,6 +114,38 @@ def test_adapters_are_trained_alone_and_merge_to_the_same_logits(place: Path, pr
     assert moved
     assert all("_proj" in name for name in moved)
     assert whole.generation_config.max_new_tokens == 77
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["attn.c_proj"]], ids=["all", "square"])
+def test_adapters_merge_to_the_same_logits_where_weights_are_stored_transposed(
+    tmp_path: Path, targets: list[str] | Literal["all-linear"]
+) -> None:
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4)).save_pretrained(
+        tmp_path / "base"
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    plain = logits(model)
+    lora = Lora(rank=4, target_modules=targets)
+    add_lora(model, lora, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    wanted = logits(model)
+    assert (wanted - plain).abs().max() > 1e-2
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    export([], model, weights, tmp_path / "merged", lora)
+    found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused_before_training_unless_it_is_exported_alone() -> None:
+    targets = ["q_proj", "embed_tokens"]
+    with pytest.raises(
+        UserError, match=r"adapter of model\.embed_tokens \(Embedding\) cannot be merged.*export: adapter"
+    ):
+        add_lora(tiny_llama("sdpa", tie_word_embeddings=False), Lora(target_modules=targets), seed=0)
+    add_lora(tiny_llama("sdpa", tie_word_embeddings=False), Lora(target_modules=targets, export="adapter"), seed=0)
 
 
 def test_adapters_on_sharded_ranks_take_the_steps_of_one_process(place: Path, pretrained: Path) -> None:

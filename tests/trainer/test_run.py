@@ -174,6 +174,16 @@ def test_a_folder_that_is_no_build_is_refused(place: Path, capsys: pytest.Captur
     assert "no packs/*.parquet here" in refused(capsys, options)
 
 
+def test_an_output_that_is_a_file_or_in_one_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = place / "file"
+    file.write_text("mine")
+    for output in (file, file / "run"):
+        options = ["--build", str(place / "build"), "--model", str(place / "model"), "--random-init"]
+        told = refused(capsys, [*options, "--config", str(place / "no.yaml"), "--output", str(output)])
+        assert told == f"error: --output {output}: {file} is a file; a folder was expected, or a name for one\n"
+    assert file.read_text() == "mine"
+
+
 def test_a_second_run_into_the_same_folder_is_refused(
     place: Path, reference: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,17 @@ LANGUAGES = {"eng": "en", "zho": "zh", "chi": "zh", "deu": "de", "fra": "fr", "s
 _LANGUAGE = re.compile(r"\s*([A-Za-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,40})?\s*")
 
 
+MAX_JSON_SIGNS = 6 << 20
+"""Brackets and commas of a record, in its strings or not. Each may stand for a value of a hundred bytes, and a book has one
+for fifty characters."""
+
+
+def check_json_signs(data: bytes) -> None:
+    """Raises ValueError for a record that would take many times its size when it is parsed."""
+    if len(data) > MAX_JSON_SIGNS and sum(data.count(sign) for sign in (b"[", b"{", b",")) > MAX_JSON_SIGNS:
+        raise ValueError(f"more than {MAX_JSON_SIGNS} brackets and commas")
+
+
 def language_of(tag: str) -> str | None:
     """The language of a tag such as `zh-CN`, `en_US` or `eng`, as cards name it; None for what is no tag."""
     match = _LANGUAGE.fullmatch(tag)

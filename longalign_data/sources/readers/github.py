@@ -5,8 +5,9 @@
     fn main() { ...
 
 Left out without a word: files with other suffixes, binaries, minified, generated and empty files, what is vendored or
-built, and links that leave the repository or lead nowhere; with a reject, files larger than the card allows. Archives are
-read in memory; a member's name is only ever a label.
+built, and links that leave the repository or lead nowhere; with a reject, files larger than the card allows, and files
+whose own `SPDX-License-Identifier:` names a licence that the card does not take; what other files name there holds for
+the document beside the repository's licence. Archives are read in memory; a member's name is only ever a label.
 """
 
 import os
@@ -40,6 +41,7 @@ from longalign_data.sources.readers.licences import (
     is_allowed,
     is_description,
     is_licence_file,
+    marked_licence,
 )
 from longalign_data.sources.readers.row_batches import row_batches
 from longalign_data.sources.readers.spill import Spill
@@ -54,6 +56,19 @@ MAX_MEMBERS = 200_000
 TAR_BYTES = 1 << 16
 """Bytes of a tar that are read at once: by far fewer a book of a hundred kilobytes is put together of many pieces, and by
 far more each small member moves what was read ahead."""
+
+MAX_HEADER_BYTES = 1 << 20
+"""Of an extended header of a tar, which holds a name or a few fields."""
+
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_SPARSE_GOES_ON = 482
+"""The byte of an old GNU header that says that the list of a file's parts goes on behind it."""
 
 Problem = tuple[str, str, str]
 """(path, reason, detail) of a file that is left out of its repository with a word."""
@@ -133,20 +148,34 @@ def _repository(
         detail = f"{ref}: {licence or 'no known licence'}; the card takes {', '.join(options.licenses)}"
         yield RawReject(source_ref=ref, reason="licence-not-allowed", detail=detail)
         return
-    kept = [path for path in sorted_paths(files) if _is_source(path, options)]
+    kept: list[str] = []
+    marked: dict[str, str] = {}
+    for path in sorted_paths(files):
+        if not _is_source(path, options):
+            continue
+        own = None if is_licence_file(path) else marked_licence(files[path])
+        if own is not None:
+            if options.licenses is not None and not is_allowed(own, options.licenses):
+                where = storable(f"{ref}/{path}")
+                detail = f"{where}: {own}; the card takes {', '.join(options.licenses)}; the file is left out"
+                yield RawReject(source_ref=where, reason="licence-not-allowed", detail=detail)
+                continue
+            marked[path] = own
+        kept.append(path)
     by_folder = options.unit == "folder"
     if by_folder:
         kept.sort(key=lambda path: (path.rpartition("/")[0].split("/"), path))
     for folder, group in groupby(kept, lambda path: path.rpartition("/")[0] if by_folder else ""):
         where = f"{ref}/{folder}" if folder else ref
-        text = "\n".join(part for path in group for part in (header(storable(path)), files[path]))
+        paths = list(group)
+        text = "\n".join(part for path in paths for part in (header(storable(path)), files[path]))
         if len(text) > MAX_RECORD_BYTES:
             yield RawReject(source_ref=where, reason="too-large", detail=f"{where}: {len(text)} characters of source")
             continue
         title = f"{name}/{folder}" if folder else name
-        yield RawDocument(
-            text=text, title=title, lang=partition.card.lang, license=licence or NONE, source_ref=storable(where)
-        )
+        own_licences = {marked[path] for path in paths if path in marked}
+        whole = NONE if licence is None else all_of({licence, *own_licences}) if own_licences else licence
+        yield RawDocument(text=text, title=title, lang=partition.card.lang, license=whole, source_ref=storable(where))
 
 
 def _wanted(path: str, options: GithubReader) -> bool:
@@ -233,11 +262,25 @@ def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator
                     yield inner, text
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header, of which no part fills memory: the library reads extended ones whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENDED and header.size > MAX_HEADER_BYTES:
+            detail = f"a header of {header.size} bytes; expected at most {MAX_HEADER_BYTES} for a name"
+            raise UnpackError("bad-archive", detail)
+        if header.type == tarfile.GNUTYPE_SPARSE and buf[_SPARSE_GOES_ON]:
+            raise UnpackError("bad-archive", "a file with holes whose list is longer than a header; expected sources")
+        return header
+
+
 def tar_members(file: Any, max_members: int, max_bytes: int, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of each regular file of a tar that is read once, from the front; of one with more than `max_bytes` the
     first `max_bytes` + 1. Names that lead out are problems; links and devices are passed over. Raises UnpackError."""
     try:
-        with tarfile.open(fileobj=file, mode="r|", bufsize=TAR_BYTES, errorlevel=1) as archive:
+        with tarfile.open(fileobj=file, mode="r|", bufsize=TAR_BYTES, errorlevel=1, tarinfo=_Header) as archive:
             for number, member in enumerate(archive):
                 if number >= max_members:
                     raise UnpackError("unpacks-too-large", f"more than {max_members} members")

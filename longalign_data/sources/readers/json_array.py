@@ -16,7 +16,7 @@ from pathlib import Path
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.places import listed
 from longalign_data.sources.readers import jsonl
-from longalign_data.sources.readers.fields import document_of
+from longalign_data.sources.readers.fields import check_json_signs, document_of
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
 from longalign_data.sources.unpacking import PACKED, UnpackError, opened, pieces
 
@@ -34,7 +34,8 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
-    """The objects of the array, or the lines of a file that does not begin with a bracket."""
+    """The objects of the array, or of several that follow each other, or the lines of a file that does not begin with a
+    bracket."""
     name, number = partition.units[0].name, 0
     try:
         with opened(Path(partition.path)) as file:
@@ -61,12 +62,22 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 
 
 def _elements(file: Iterator[bytes]) -> Iterator[tuple[int, object]]:
-    """(first byte, value) of each element of the outer array; the value is a reject without a place where it is damaged,
-    None where it is beyond MAX_RECORD_BYTES. Raises UnpackError."""
-    scan, base = _Brackets(), 0
+    """(first byte, value) of each element of the outer array, or of several that follow each other; the value is a reject
+    without a place where it is damaged, None where it is beyond MAX_RECORD_BYTES. Raises UnpackError."""
+    scan: _Brackets | None = _Brackets()
+    base = 0
     for piece in file:
         at, parsing = 0, True
         while at < len(piece):
+            if scan is None:
+                first = _FIRST_BYTE.search(piece, at)
+                if first is None:
+                    break
+                if first[0] != b"[":
+                    detail = f"{piece[first.start() :][:20]!r} behind an array; expected another array or nothing"
+                    yield base + first.start(), RawReject(source_ref="", reason="bad-json", detail=detail)
+                    return
+                scan, at = _Brackets(), first.start()
             if parsing and scan.depth == 1:
                 at = yield from _parsed(piece, at, base)
                 # What the parser does not take is judged by its brackets, and so is all that follows it in this piece:
@@ -78,9 +89,10 @@ def _elements(file: Iterator[bytes]) -> Iterator[tuple[int, object]]:
                 begin, data = element
                 yield begin, None if data is None else _judged(data)
             elif scan.depth == 0:
-                return
+                scan = None
         base += len(piece)
-    raise UnpackError("damaged-file", "the file ends inside its array")
+    if scan is not None:
+        raise UnpackError("damaged-file", "the file ends inside its array")
 
 
 def _parsed(piece: bytes, at: int, base: int) -> Generator[tuple[int, object], None, int]:
@@ -104,6 +116,7 @@ def _judged(data: bytes) -> object:
         detail = "something that is no object; expected objects alone"
         return RawReject(source_ref="", reason="not-an-object", detail=detail)
     try:
+        check_json_signs(data)
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         detail = f"not UTF-8 at byte {error.start} of the object; expected UTF-8"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.places import failed, listed
-from longalign_data.sources.readers.fields import document_of
+from longalign_data.sources.readers.fields import check_json_signs, document_of
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, ranges
 from longalign_data.sources.unpacking import UnpackError, opened
 
@@ -66,6 +66,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 
 def _record(line: bytes, partition: Partition, ref: str, where: str) -> RawDocument | RawReject:
     try:
+        check_json_signs(line)
         try:
             value = json.loads(line.decode("utf-8"))
         except json.JSONDecodeError:

@@ -2,9 +2,10 @@
 
     LICENSE-MIT, LICENSE-APACHE -> "Apache-2.0 OR MIT";   LICENSE, LICENSES/CC0-1.0.txt -> "CC0-1.0 AND MIT"
 
-`SPDX-License-Identifier:` lines come first, then the texts of LICENSE and COPYING and the folder LICENSES, then the
-package's own description. Files named after their licences offer a choice; of all others every one holds.
-Detection is by sentences that stand in one licence's text and in no other's; what is not known for sure is None.
+LICENSE, COPYING and the folder LICENSES come first, each by its `SPDX-License-Identifier:` line, its name or its text, then
+the package's own description, then the lines with that mark in the heads of files. Files named after their licences offer
+a choice; of all others every one holds. Detection is by sentences that stand in one licence's text and in no other's;
+what is not known for sure is None. Of a single file only the marked lines are read, not notices in words.
 """
 
 import re
@@ -18,12 +19,16 @@ _CHOICE = re.compile(r"^licen[cs]e[.-]([a-z]+)", re.IGNORECASE)
 _FOLDER = re.compile(r"^LICENSES/([A-Za-z0-9.+-]+)\.txt$")
 """The folder of https://reuse.software/spec/, where a file is named by its SPDX id."""
 _MARK = "SPDX-License-Identifier:"
-_SPDX = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+() -]{2,80}?)\s*(?:\*/|-->|$)", re.MULTILINE)
+_HEAD = 2000
+"""Characters of a file in which such a line is looked for."""
+_EXPRESSION = re.compile(r"[ \t]*([A-Za-z0-9(][A-Za-z0-9.+() ,;:/&_-]*)")
+"""Wider than SPDX: of `MIT, GPL-3.0-only` all must be read, so that it is not taken for MIT."""
 _DESCRIBED = re.compile(
     r"""^\s*"?license"?\s*[=:]\s*(?:\{\s*text\s*=\s*)?"([A-Za-z0-9.+()/ -]{2,60})\"""", re.MULTILINE
 )
 _DESCRIPTIONS = ("pyproject.toml", "Cargo.toml", "package.json", "setup.cfg")
 
+_JOINT = re.compile(r" (?:OR|AND) |/", re.IGNORECASE)
 _TOKEN = re.compile(r"[()/]|[^\s()/]+")
 MAX_TOKENS = 200
 """A longer expression is of nobody's writing, and its brackets could nest as deep."""
@@ -65,14 +70,14 @@ def is_description(path: str) -> bool:
 
 def detect_licence(files: Mapping[str, str]) -> str | None:
     """The SPDX expression of a repository with these texts by path (at least its licence files and descriptions), or None."""
-    texts = {path: text for path, text in sorted(files.items()) if is_licence_file(path)}
-    for text in texts.values():
-        if (match := _SPDX.search(text[:4000])) is not None:
-            return match[1].strip()
     choices: set[str] = set()
     found: set[str] = set()
-    for path, text in texts.items():
-        name = folder[1] if (folder := _FOLDER.match(path)) is not None else licence_of_text(text)
+    for path, text in files.items():
+        if not is_licence_file(path):
+            continue
+        name = marked_licence(text)
+        if name is None:
+            name = folder[1] if (folder := _FOLDER.match(path)) is not None else licence_of_text(text)
         if name is not None:
             (choices if _is_choice(path, name) else found).add(name)
     if choices:
@@ -82,10 +87,21 @@ def detect_licence(files: Mapping[str, str]) -> str | None:
     for path in _DESCRIPTIONS:
         if (match := _DESCRIBED.search(files.get(path, ""))) is not None:
             return match[1].strip()
-    heads = (text[:2000] for text in files.values())
-    # Most files say nothing, which a search for the mark alone shows sooner.
-    named = {match[1].strip() for head in heads if _MARK in head and (match := _SPDX.search(head)) is not None}
+    named = {marked_licence(text) for text in files.values()} - {None}
     return named.pop() if len(named) == 1 else None
+
+
+def marked_licence(text: str) -> str | None:
+    """What the `SPDX-License-Identifier:` lines at the beginning of a file say, all of them together, or None."""
+    found: list[str] = []
+    at = text.find(_MARK, 0, _HEAD)
+    while at >= 0:
+        at += len(_MARK)
+        if (match := _EXPRESSION.match(text, at)) is not None:
+            # A sentence's or a comment's end may stand behind it: `-->`.
+            found.append(match[1].rstrip(" -/.,;:"))
+        at = text.find(_MARK, at, _HEAD)
+    return all_of(found) if found else None
 
 
 def _is_choice(path: str, name: str) -> bool:
@@ -96,9 +112,18 @@ def _is_choice(path: str, name: str) -> bool:
 
 
 def all_of(expressions: Iterable[str]) -> str:
-    """The expression that says that all of these hold."""
-    several = sorted(set(expressions))
-    return several[0] if len(several) == 1 else " AND ".join(f"({one})" if " " in one else one for one in several)
+    """The expression that says that all of these hold; what several of them say stands in it once."""
+    terms: dict[frozenset[str], str] = {}
+    for expression in sorted(set(expressions)):
+        plain = "(" not in expression and " OR " not in expression
+        for term in expression.split(" AND ") if plain else [expression]:
+            # `MIT OR Apache-2.0` is `Apache-2.0 OR MIT`.
+            flat = "(" not in term and " AND " not in term
+            terms.setdefault(frozenset(term.split(" OR ") if flat else [term]), term)
+    several = sorted(terms.values())
+    return (
+        several[0] if len(several) == 1 else " AND ".join(f"({one})" if _JOINT.search(one) else one for one in several)
+    )
 
 
 def is_allowed(expression: str, allowed: Collection[str]) -> bool:

@@ -6,6 +6,8 @@ Their libraries hold the whole file as trees, so what the trees will take is rec
 """
 
 import io
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from longalign_data.sources.readers.archives import checked_zip, member_bytes
@@ -19,6 +21,10 @@ NODE_BYTES = 240
 90 to 220."""
 
 XML = (".xml", ".rels")
+_HEADING = re.compile(r"Heading ([1-9])")
+_AROUND_BLOCKS = frozenset(("sdt", "sdtContent", "customXml", "ins", "moveTo"))
+_UNREAD = frozenset(("del", "moveFrom", "txbxContent", "Fallback"))
+_SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
 def tree_bytes(xml: bytes) -> int:
@@ -45,14 +51,15 @@ def docx_text(data: bytes, docx: Any) -> tuple[str, str]:
     # Asked for its style, a paragraph without one looks through all styles of the file: seconds for a thousand.
     names = {style.style_id: style.name or "" for style in document.styles}
     parts = []
-    for block in document.iter_inner_content():
-        if hasattr(block, "rows"):
-            parts.append("\n".join(" | ".join(_cell(cell) for cell in row.tc_lst) for row in block._element.tr_lst))
+    for block in _blocks(document.element.body):
+        if block.tag.endswith("}tbl"):
+            parts.append("\n".join(" | ".join(_cell(cell) for cell in row.tc_lst) for row in block.tr_lst))
             continue
-        style = names.get(block._element.style, "")
-        level = int(style[8:]) if style.startswith("Heading ") and style[8:].isdigit() else 0
+        style = names.get(block.style, "")
+        heading = _HEADING.fullmatch(style)
+        level = int(heading[1]) if heading else 0
         bullet = "- " if style.startswith("List") else ""
-        text = block.text.strip()
+        text = _words(block).strip()
         if text:
             parts.append(f"{'#' * min(level, 6)} {text}" if level else f"{bullet}{text}")
     return document.core_properties.title or "", "\n\n".join(parts)
@@ -70,10 +77,37 @@ def pptx_text(data: bytes, pptx: Any) -> tuple[str, str]:
     return deck.core_properties.title or "", "\n\n".join(part for part in parts if part)
 
 
+def _blocks(parent: Any) -> Iterator[Any]:
+    """The `w:p` and `w:tbl` in their order, those in content controls and tracked insertions included."""
+    for child in parent.iterchildren("{*}*"):
+        name = child.tag.rpartition("}")[2]
+        if name in ("p", "tbl"):
+            yield child
+        elif name in _AROUND_BLOCKS:
+            yield from _blocks(child)
+
+
+def _words(paragraph: Any) -> str:
+    """The text of a `w:p` as it stands once its tracked changes are accepted. What the library gives leaves out
+    insertions and content controls."""
+    pieces: list[str] = []
+    pending = [paragraph]
+    while pending:
+        node = pending.pop()
+        name = node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
+        if name == "t":
+            pieces.append(node.text or "")
+        elif name in _SIGNS:
+            pieces.append(_SIGNS[name])
+        elif name not in _UNREAD and name != "pPr":
+            pending += reversed(node)
+    return "".join(pieces)
+
+
 def _cell(cell: Any) -> str:
     """The text of a `w:tc`, tables within it included. A cell that spans others stands once: the library gives it once for
     each column that its file claims, of which there may be billions, and climbs merged rows by recursion."""
-    return _one_line(" ".join(part.text for part in cell.iter(cell.tag.removesuffix("tc") + "p")))
+    return _one_line(" ".join(_words(part) for part in cell.iter(cell.tag.removesuffix("tc") + "p")))
 
 
 def _shape(shape: Any, depth: int) -> list[str]:

@@ -8,7 +8,7 @@ In: the files of one submission by name. Out: its text. TeX is a programming lan
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 MAX_CHARS = 16 << 20
 MAX_EXPANSIONS = 200_000
@@ -18,10 +18,19 @@ MAX_ARGUMENT = 100_000
 MAX_UNCLOSED = 20
 """Braces that nothing closes, after which no more are looked for: each costs a search through MAX_ARGUMENT characters."""
 
-_COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%[^\n]*(?:\n[ \t]*)?")
+# A comment with the line end behind it, unless a blank line follows: that still ends the paragraph. Before it, in a group,
+# what may hold a per cent sign that begins none.
+_COMMENT = re.compile(
+    r"(\\(?:verb\*?|lstinline)([^A-Za-z0-9\s*{\[])[^\n]*?\2"
+    r"|\\(?:url|href|path|nolinkurl|lstinline)\s*\{(?:[^{}\n]|\{[^{}\n]*\})*\}|\\.)|%[^\n]*(?:\n(?![ \t]*\n)[ \t]*)?",
+    re.DOTALL,
+)
+PER_CENT = "\ue003"
+"""A character of private use for a per cent sign that begins no comment, which the converter would take for one."""
+
 _VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:verbatim|lstlisting|minted)\*?\})")
 _INCLUDE = re.compile(
-    r"\\(?:input|include|subfile|subimport|import)\b\s*(?:\{([^{}]{0,300})\}\s*(?:\{([^{}]{0,300})\})?|([\w./-]{1,300}))"
+    r"\\(input|include|subfile|subimport|import)\b\s*(?:\{([^{}]{0,300})\}\s*(?:\{([^{}]{0,300})\})?|([\w./-]{1,300}))"
 )
 _DOCUMENT = re.compile(r"\\document(?:class|style)\b")
 _MACRO = re.compile(
@@ -51,12 +60,16 @@ _LEVEL = {
 _CITE = re.compile(r"~?\\(?:no)?[cC]ite[a-zA-Z]*\*?\s*(?:\[[^\]]{0,300}\]\s*){0,2}\{([^{}]{0,2000})\}")
 _REFERENCE = re.compile(r"\\(?:eq|auto|c|C|page|v|name)?ref\*?\{([^{}]{0,300})\}")
 _DROPPED = re.compile(
-    r"\\(?:label|vspace|hspace|bibliography|bibliographystyle|includegraphics|input|include|pagestyle|thispagestyle|setlength|addtolength|"
-    r"setcounter|usepackage|addcontentsline|markboth|vskip|hskip|graphicspath)\*?\s*(?:\[[^\]]{0,300}\])?(?:\{[^{}]{0,300}\}){0,2}"
+    r"\\(?:label|vspace|hspace|bibliography|bibliographystyle|include(?:graphics|only|pdf|svg)?|input|pagestyle|thispagestyle|setlength|addtolength|"
+    r"setcounter|usepackage|addcontentsline|markboth|vskip|hskip|graphicspath)(?![A-Za-z])\*?\s*(?:\[[^\]]{0,300}\])?(?:\{[^{}]{0,300}\}){0,2}"
     r"|\\(?:maketitle|centering|noindent|newpage|clearpage|tableofcontents|appendix|small|footnotesize|normalsize|large|hline|toprule|midrule|"
     r"bottomrule|smallskip|medskip|bigskip|hfill|vfill|balance|printbibliography|par)(?![A-Za-z])"
 )
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]{0,60}\}(?:\[[^\]]{0,200}\])?(?:\{[lcrpXmb|@!>< .\d{}\\*]{0,200}\})?")
+_TABLE = re.compile(
+    r"(\\(?:begin|end)\{(?:tabular[xy]?|tabulary|tabu|long(?:table|tabu)|supertabular|xltabular|tblr|array)\*?\})"
+)
+_CELL_END = re.compile(r"(?<!\\)((?:\\\\)*)&")
 _SPECIAL = re.compile(r"[\\{}~$&^_]|``|''|---?")
 
 
@@ -85,7 +98,7 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
 def _main_file(files: Mapping[str, str]) -> str | None:
     candidates = [name for name, text in files.items() if _DOCUMENT.search(text)]
     whole = [name for name in candidates if r"\begin{document}" in files[name]] or candidates
-    included = {match[1] or match[3] for text in files.values() for match in _INCLUDE.finditer(text)}
+    included = {match[2] or match[4] for text in files.values() for match in _INCLUDE.finditer(text)}
     tops = [name for name in whole if name not in included and name.removesuffix(".tex") not in included] or whole
     likely = ("main.tex", "ms.tex", "paper.tex", "article.tex")
     return min(
@@ -94,21 +107,36 @@ def _main_file(files: Mapping[str, str]) -> str | None:
 
 
 def without_comments(text: str) -> str:
-    """TeX without comments; a `\\%` and what stands in verbatim environments stay."""
-    parts = _VERBATIM.split(text)
+    """TeX without comments. A `\\%` stays; a per cent sign in an address or in a verbatim environment becomes PER_CENT,
+    and of what the converter loses, `\\verb` becomes escaped text, and `\\href` leaves its words."""
+    parts = _VERBATIM.split(text.replace(PER_CENT, ""))
     inside = False
     for index, part in enumerate(parts):
         if index % 2:
             inside = part.startswith("\\begin")
-        elif not inside:
-            parts[index] = _COMMENT.sub(r"\1", part)
+        else:
+            parts[index] = part.replace("%", PER_CENT) if inside else _COMMENT.sub(_kept, part)
     return "".join(parts)
+
+
+def _kept(match: "re.Match[str]") -> str:
+    kept, mark = match[1] or "", match[2]
+    if mark:
+        return re.sub(
+            r"[\\{}$&#_~%]", lambda sign: _ESCAPES.get(sign[0], f"\\{sign[0]}"), kept[kept.index(mark) + 1 : -1]
+        )
+    if kept.startswith("\\href"):
+        return ""
+    return kept if len(kept) == 2 else kept.replace("%", PER_CENT)
+
+
+_ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
 
 
 def _merged(main: str, files: Mapping[str, str]) -> str:
     size = 0
 
-    def merge(name: str, above: tuple[str, ...]) -> str:
+    def merge(name: str, above: tuple[str, ...], folder: str) -> str:
         nonlocal size
         text = without_comments(files[name])
         size += len(text)
@@ -116,19 +144,23 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
             raise TexError(f"included files grow to more than {MAX_CHARS} characters")
 
         def include(match: "re.Match[str]") -> str:
-            wanted = (f"{match[1]}/{match[2]}" if match[2] else match[1]) or match[3]
-            found = _resolve(wanted.strip(), posixpath.dirname(main), files)
+            wanted, inside = (match[2] or match[4] or "").strip(), folder
+            if match[3] is not None:
+                # `\import` and `\subimport` name a folder first, in which all stands that their file includes.
+                wanted, inside = match[3].strip(), posixpath.join(folder if match[1] == "subimport" else top, wanted)
+            found = _resolve(wanted, (inside, top, "", posixpath.dirname(name)), files)
             if found is None or found in above or len(above) > 20:
                 return ""
-            return f"\n{merge(found, (*above, found))}\n"
+            return f"\n{merge(found, (*above, found), inside)}\n"
 
         return _INCLUDE.sub(include, text)
 
-    return merge(main, (main,))
+    top = posixpath.dirname(main)
+    return merge(main, (main,), top)
 
 
-def _resolve(wanted: str, folder: str, files: Mapping[str, str]) -> str | None:
-    for base in (folder, ""):
+def _resolve(wanted: str, folders: Sequence[str], files: Mapping[str, str]) -> str | None:
+    for base in folders:
         name = posixpath.normpath(posixpath.join(base, wanted))
         for option in (name, f"{name}.tex"):
             if option in files:
@@ -245,8 +277,7 @@ def _paragraphs(text: str, inline: Callable[[str], str]) -> str:
     text = _REFERENCE.sub(lambda match: match[1], text)
     text = _DROPPED.sub("", text)
     text = text.replace(r"\begin{abstract}", "\n\n\ue002## Abstract\n\n")
-    if "\\begin{tab" in text or "\\begin{longtab" in text:
-        text = re.sub(r"(?<!\\)&", " | ", text)
+    text = _with_cells(text)
     text = _ENVIRONMENT.sub("\n", text)
     text = re.sub(r"\\item\b\s*(?:\[([^\]]{0,300})\])?", lambda match: f"\n- {match[1] or ''}", text)
     text = text.replace(r"\\", "\n")
@@ -257,7 +288,23 @@ def _paragraphs(text: str, inline: Callable[[str], str]) -> str:
         if not plain:
             continue
         done.append(" ".join(plain.split()) if plain.startswith("\ue002") else plain)
-    return re.sub(r"\ue000(\d+)\ue001", lambda match: formulas[int(match[1])], "\n\n".join(done)).replace("\ue002", "")
+    return (
+        re.sub(r"\ue000(\d+)\ue001", lambda match: formulas[int(match[1])], "\n\n".join(done))
+        .replace("\ue002", "")
+        .replace(PER_CENT, "%")
+    )
+
+
+def _with_cells(text: str) -> str:
+    """The sign between two cells of a table as a bar, and elsewhere, as in a listing, as itself."""
+    parts = _TABLE.split(text)
+    depth = 0
+    for index, part in enumerate(parts):
+        if index % 2:
+            depth = max(0, depth + (1 if part.startswith("\\begin") else -1))
+        else:
+            parts[index] = _CELL_END.sub(r"\1 | " if depth else r"\1\\&", part)
+    return "".join(parts)
 
 
 def _with_headings(text: str) -> str:

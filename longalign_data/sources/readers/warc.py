@@ -36,6 +36,7 @@ from longalign_data.sources.unpacking import PACKED, UnpackError, gunzip, opened
 SUFFIXES = [f"{name}{packed}" for name in (".warc", ".wet") for packed in ("", *PACKED)]
 MAX_HEADER_LINES = 500
 MAX_LINE = 1 << 16
+_LENGTH = re.compile(r"[0-9]{1,15}")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{2,40})", re.IGNORECASE)
 
 
@@ -54,7 +55,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
             while (fields := _fields(file)) is not None:
                 ref, number = f"{name}#{number}", number + 1
                 length = fields.get("content-length", "")
-                if not length.isdigit() or len(length) > 15:
+                if not _LENGTH.fullmatch(length):
                     raise UnpackError("bad-record", f"Content-Length is {length[:40]!r}; expected a number")
                 size, limit = int(length), MAX_RECORD_BYTES
                 wanted = fields.get("warc-type", "").lower() in ("response", "conversion")

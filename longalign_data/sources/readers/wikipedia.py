@@ -21,7 +21,12 @@ from longalign_data.catalog import WikipediaReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.places import failed, listed
-from longalign_data.sources.readers.wikitext import choose_variant, is_disambiguation, plain_text
+from longalign_data.sources.readers.wikitext import (
+    WikitextError,
+    choose_variant,
+    is_disambiguation,
+    plain_text,
+)
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, ranges
 from longalign_data.sources.unpacking import PACKED, UnpackError, opened
 
@@ -31,6 +36,11 @@ RANGE_BYTES = 64 << 20
 MAX_WIKITEXT = 4_000_000
 """Characters of wikitext in one page. MediaWiki stores at most 2 MiB."""
 
+MAX_TAGS = 10_000
+MAX_TAG_BYTES = 1 << 16
+"""Of one page, which has about forty short tags: more would only fill memory."""
+
+_LONG_TAG = re.compile(rb"<[^>]{%d}" % MAX_TAG_BYTES)
 CHUNK = 1 << 20
 HEAD_BYTES = 1 << 16
 STREAM = re.compile(rb"BZh[1-9]1AY&SY")
@@ -93,7 +103,11 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
             continue
         if chinese:
             title, wikitext = convert(title), convert(choose_variant(wikitext, options.variant))
-        text = plain_text(wikitext, parse)
+        try:
+            text = plain_text(wikitext, parse)
+        except WikitextError as error:
+            yield RawReject(source_ref=ref, reason="bad-wikitext", detail=f"{ref}: {error}")
+            continue
         yield RawDocument(
             text=f"# {title}\n\n{text}" if text else "",
             title=title,
@@ -251,6 +265,9 @@ def _fields(page: bytes, where: str) -> tuple[str, str, str] | RawReject | None:
     """(title, page id and revision, wikitext); None for what is no article."""
     if b"<redirect" in page or b"<ns>0</ns>" not in page:
         return None
+    if page.count(b"<") > MAX_TAGS or _LONG_TAG.search(page):
+        detail = f"{where}: more than {MAX_TAGS} tags, or one of more than {MAX_TAG_BYTES} bytes; expected a <page> of a dump"
+        return RawReject(source_ref=where, reason="bad-xml", detail=detail)
     try:
         page.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,0 +1,99 @@
+"""What a batch API says against requests: without the key, and an error of status 200 for what it is."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from longalign_data.recipe import TeacherChoice
+from longalign_data.teachers.batches import BatchTeacher, ItemResult
+from longalign_data.teachers.table import load_teacher
+
+KEY = "sk-planted-in-a-batch"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A batch of either provider that has ended; its items repeat the header of whoever fetches them."""
+
+    def do_GET(self) -> None:
+        echo = {"type": "invalid_request_error", "message": f"bad header {self.headers['authorization']}"}
+        if self.path.endswith("/results"):
+            errored = {"type": "errored", "error": {"type": "error", "error": echo}}
+            self.send([{"custom_id": "q-1", "result": errored}])
+        elif self.path.endswith("/content"):
+            within = {"error": {"message": "overloaded", "code": 502}}
+            self.send(
+                [
+                    {"custom_id": "q-1", "response": {"status_code": 400, "body": {"error": echo}}},
+                    {"custom_id": "q-2", "response": {"status_code": 200, "body": within}},
+                ]
+            )
+        elif "messages" in self.path:
+            url = f"http://{self.headers['host']}/v1/messages/batches/b/results"
+            ended = {"id": "b", "type": "message_batch", "processing_status": "ended", "results_url": url}
+            counts = {"processing": 0, "succeeded": 0, "errored": 1, "canceled": 0, "expired": 0}
+            self.send([ended | {"created_at": "2026-11-22T00:00:00Z", "archived_at": None, "request_counts": counts}])
+        else:
+            errors = {"data": [{"code": "bad", "message": echo["message"]}]}
+            failed = {"id": "b", "object": "batch", "status": "failed", "created_at": 1, "errors": errors}
+            self.send([failed | {"output_file_id": "f", "error_file_id": None}])
+
+    def send(self, lines: list[dict[str, Any]]) -> None:
+        data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def fetched(url: str, provider: str) -> tuple[str, dict[str, ItemResult]]:
+    """The detail of the batch's status, and its results."""
+
+    async def run() -> tuple[str, dict[str, ItemResult]]:
+        choice = TeacherChoice.model_validate({"provider": provider, "model": "fake-1"})
+        teacher = load_teacher(choice, api_key=KEY, base_url=url + ("/v1" if provider == "openai" else ""), retry_s=0)
+        assert isinstance(teacher, BatchTeacher)
+        try:
+            batches = teacher.batches()
+            status = await batches.status("b")
+            return status.detail, {result.custom_id: result async for result in batches.results("b")}
+        finally:
+            await teacher.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_batch_that_repeats_the_key_does_not_get_it_said(url: str, provider: str) -> None:
+    detail, results = fetched(url, provider)
+    fault = results["q-1"].fault
+    assert fault is not None
+    assert fault.message == "HTTP 400: bad header Bearer [API key]"
+    assert KEY not in detail
+    assert provider == "anthropic" or "[API key]" in detail
+
+
+def test_an_item_of_status_200_that_holds_an_error_is_asked_again(url: str) -> None:
+    result = fetched(url, "openai")[1]["q-2"]
+    assert result.raw is None
+    assert result.fault is not None
+    assert result.fault.retryable
