@@ -347,6 +347,12 @@ class WorkModel(Strict):
     linear: Annotated[float | None, Field(ge=0)] = None
     quadratic: Annotated[float, Field(ge=0)] = 1.0
 
+    @model_validator(mode="after")
+    def _some_work(self) -> "WorkModel":
+        if self.linear == 0 and self.quadratic == 0:
+            raise ValueError("`linear` and `quadratic` are both 0, so nothing would be work; give at least one above 0")
+        return self
+
     @property
     def cost(self) -> tuple[float, float]:
         """The linear and the quadratic part."""

@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from longalign_data.build.fingerprints import fingerprints
 from longalign_data.encoding.encode import make_encoder
 from longalign_data.errors import RecipeError
-from longalign_data.recipe import Recipe, load_recipe, schema_json
+from longalign_data.recipe import Recipe, WorkModel, load_recipe, schema_json
 from longalign_data.tokenizers import load_tokenizer
 
 NOTES = "{id: notes, title: N, lang: en, license: CC0-1.0, path: ../notes, reader: {kind: text}}"
@@ -211,3 +212,10 @@ def test_a_bare_name_is_a_recipe_that_comes_along_unless_a_file_has_it(
         load_recipe(Path("quickstrat"))
     (tmp_path / "quickstart").write_text(f"{HEAD}{TAIL}")
     assert load_recipe(Path("quickstart")).recipe.name == "x"
+
+
+def test_a_work_model_without_any_work_is_refused() -> None:
+    for given in ({"linear": 0}, {"quadratic": 0}):
+        WorkModel.model_validate(given)
+    with pytest.raises(ValidationError, match="both 0"):
+        WorkModel.model_validate({"linear": 0, "quadratic": 0})

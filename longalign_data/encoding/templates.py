@@ -265,6 +265,9 @@ class HubTemplate:
         added = {token.content for token in hub.added_tokens_decoder.values() if token.special}
         specials = sorted(added | set(hub.all_special_tokens), key=lambda token: (-len(token), token))
         self._specials: dict[str, int] = {token: hub.convert_tokens_to_ids(token) for token in specials if token}
+        self._swallows = {
+            token.content: (token.lstrip, token.rstrip) for token in hub.added_tokens_decoder.values() if token.special
+        }
         self._special = re.compile("|".join(map(re.escape, self._specials)) or r"(?!)")
 
     def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
@@ -307,6 +310,7 @@ class HubTemplate:
                     return before
                 if isinstance(after, Refusal):
                     return after
+                after = self._own_turn(after, len(before), text, turns[: index + 1])
                 if not after.startswith(before) or not text.startswith(after):
                     return Refusal(
                         "template-rewrites-turns",
@@ -359,12 +363,32 @@ class HubTemplate:
                 add_generation_prompt=prompt,
                 **self._hub.special_tokens_map,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            return Refusal("template", f"the tokenizer's chat template refuses this conversation: {error}"), []
+        except (*_TEMPLATE_FAULTS, TemplateError) as error:
+            cause = str(error) or type(error).__name__
+            return Refusal("template", f"the tokenizer's chat template refuses this conversation: {cause}"), []
         texts, ranges = result
         text: str = texts[0]
         marked: list[tuple[int, int]] = ranges[0] if ranges else []
         return text, [(int(start), int(end)) for start, end in marked]
+
+    def _own_turn(self, after: str, start: int, text: str, turns: Sequence[dict[str, str]]) -> str:
+        """`after`, the conversation up to an answer that begins at `start`, without what the template writes behind the last
+        turn alone (as Phi-3's does its end of text): special tokens and white space that another turn would not leave
+        there."""
+        closing = list(self._special.finditer(after, start))
+        if len(closing) < 2:
+            return after
+        following: str | Refusal = text
+        if len(text) <= len(after):
+            following, _ = self._write([*turns, {"role": "user", "content": "-"}])
+        if isinstance(following, Refusal) or following.startswith(after):
+            return after
+        for match in reversed(closing):
+            if self._special.sub("", after[match.end() :]).strip():
+                break
+            if following.startswith(after[: match.end()]):
+                return after[: match.end()]
+        return after
 
     def _turn_end(self, text: str, start: int) -> int:
         """Where generation stops: white space after the special token that ends the turn is the template's own."""
@@ -392,13 +416,17 @@ class HubTemplate:
         at = 0
         for match in [*self._special.finditer(text.shielded), None]:
             end = match.start() if match else len(text.text)
+            left, right = self._swallows.get(match[0], (False, False)) if match else (False, False)
+            if left:
+                end = at + len(text.text[at:end].rstrip())
             for piece_ids, piece_spans in self._encode([text.text[at:end]] if end > at else [], split=True):
                 ids += piece_ids
                 spans += [(at + first, at + last) for first, last in piece_spans]
             if match:
                 ids.append(self._specials[match[0]])
                 spans.append(match.span())
-                at = match.end()
+                rest = text.text[match.end() :]
+                at = match.end() + (len(rest) - len(rest.lstrip()) if right else 0)
         return ids, spans
 
 
@@ -447,6 +475,9 @@ TEMPLATES: dict[str, Callable[[Tokenizer], Template]] = {
     "tokenizer": _hub,
 }
 """Every template by name."""
+
+_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+"""What the expressions of a chat template may raise on a conversation, besides Jinja's own errors."""
 
 _ROLES = ("system", "user", "assistant")
 

@@ -176,10 +176,13 @@ class PackReader:
         self, rank: int, ranks: int, accumulation: int, *, first_step: int = 0, ahead: int = 4, threads: int = 2
     ) -> Iterator[tuple[int, int, PackBatch | None]]:
         """Step, micro-batch and pack of `rank`, in order from `first_step` to the end: what `batch` gives for each, while
-        `threads` threads read up to `ahead` row groups (about two packs each) in advance. Raises as `batch` does."""
+        `threads` threads read up to `ahead` row groups (about two packs each) in advance.
+        `first_step` may be `num_steps`, when nothing is left. Raises as `batch` does."""
         self.check_split(ranks, accumulation)
         if not 0 <= rank < ranks:
             raise IndexError(f"rank {rank} of {ranks}: out of range")
+        if not 0 <= first_step <= self.num_steps:
+            raise IndexError(f"first_step {first_step}: out of range; the plan has {self.num_steps} steps")
         return self._stream(rank, ranks, accumulation, first_step, ahead, threads)
 
     def _stream(
@@ -335,8 +338,8 @@ class _Folder:
 
         try:
             store, root = fsspec.core.url_to_fs(place)
-        except (ImportError, ValueError) as error:
-            raise BuildError(f"{place}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - every store has errors of its own
+            raise BuildError(f"{place}: cannot be opened: {str(error) or type(error).__name__}") from None
         return cls(root, store)
 
     def __str__(self) -> str:

@@ -29,6 +29,14 @@ FORGETFUL = (
     "{% else %}{{ m['content'] }}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+ENDED = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}{{ eos_token }}{% endif %}"
+)
+FAULTY = "{% if messages[0]['content'] == 'Q' %}{{ FAULT }}{% endif %}" + CHATML
+FAULTS = {
+    "zero": "1 / 0", "overflow": "10.0 ** 400", "lookup": "[].pop()", "attribute": "messages | map(attribute=0) | sum"
+}  # fmt: skip
 DATED = "{{ bos_token }}Today is {{ strftime_now('%d %b %Y') }}.\n" + CHATML
 STRICT = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turns here') }}{% endif %}" + CHATML
 
@@ -38,7 +46,15 @@ def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str | None
     """Makes the folder of a small byte-level tokenizer with a chat template of that name."""
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
-    templates = {"chatml": CHATML, "marked": MARKED, "forgetful": FORGETFUL, "dated": DATED, "strict": STRICT}
+    templates = {
+        "chatml": CHATML,
+        "marked": MARKED,
+        "forgetful": FORGETFUL,
+        "dated": DATED,
+        "strict": STRICT,
+        "ended": ENDED,
+    }
+    templates |= {name: FAULTY.replace("FAULT", fault) for name, fault in FAULTS.items()}
 
     def make(template: str | None) -> Path:
         backend = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -46,7 +62,12 @@ def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str | None
         backend.decoder = tokenizers.decoders.ByteLevel()
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=600,
-            special_tokens=["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
+            special_tokens=[
+                "<s>",
+                "</s>",
+                "<|im_start|>",
+                tokenizers.AddedToken("<|im_end|>", special=True, normalized=False, rstrip=template == "ended"),
+            ],
             initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )

@@ -193,6 +193,33 @@ def test_a_conversation_that_the_template_raises_on_is_refused_with_its_words(hu
     assert isinstance(headless, Refusal)
 
 
+def test_what_a_template_writes_behind_the_last_turn_alone_is_no_target(hub_folder: HubFolder) -> None:
+    tokenizer = load_tokenizer(f"hf:{hub_folder('ended')}")
+    end = special(tokenizer, "<|im_end|>")
+    for turns, answers in ((CHAT[:3], ["\n A fox."]), (CHAT, ["\n A fox.", "Yes"])):
+        ids, targets = rendered("tokenizer", tokenizer, turns)
+        assert targets == [token for answer in answers for token in (*tokenizer.encode(answer), end)]
+        assert ids[-1] == tokenizer.eos_id
+
+
+def test_a_special_token_that_swallows_white_space_does_so_beside_one_that_a_text_spells(hub_folder: HubFolder) -> None:
+    tokenizer = load_tokenizer(f"hf:{hub_folder('ended')}")
+    plain, _ = rendered("tokenizer", tokenizer, [("user", "Q"), ("assistant", "A")])
+    spelled, _ = rendered("tokenizer", tokenizer, [("user", "Q<s>"), ("assistant", "A")])
+    extra = [token for token in spelled if token not in plain]
+    assert [token for token in spelled if token not in extra] == plain
+    assert tokenizer.decode(extra) == "<s>"
+
+
+@pytest.mark.parametrize("fault", ["zero", "overflow", "lookup", "attribute"])
+def test_an_expression_of_a_template_that_fails_refuses_the_conversation(fault: str, hub_folder: HubFolder) -> None:
+    template = load_template("tokenizer", load_tokenizer(f"hf:{hub_folder(fault)}"))
+    refused, fine = template.render([messages([("user", q), ("assistant", "A")]) for q in ("Q", "R")])
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "template"
+    assert not isinstance(fine, Refusal)
+
+
 def test_a_template_that_asks_for_the_date_gives_the_same_tomorrow(hub_folder: HubFolder) -> None:
     tokenizer = load_tokenizer(f"hf:{hub_folder('dated')}")
     ids, _ = rendered("tokenizer", tokenizer, [("user", "Q"), ("assistant", "A")])

@@ -237,6 +237,21 @@ def test_an_unknown_store_is_named() -> None:
         open_packs("nostore://bucket/build")
 
 
+def test_a_url_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    url = f"zip://packs::{tmp_path / 'none.zip'}"
+    with pytest.raises(BuildError, match=r"none\.zip: cannot be opened: "):
+        open_packs(url)
+
+
+def test_a_stream_from_beyond_the_plan_is_refused_at_the_call(build: Any) -> None:
+    reader = open_packs(build.root)
+    k = reader.packs_per_step
+    assert list(reader.stream(0, k, 1, first_step=reader.num_steps)) == []
+    for step in (-1, reader.num_steps + 1):
+        with pytest.raises(IndexError, match=f"first_step {step}: out of range; the plan has {reader.num_steps} steps"):
+            reader.stream(0, k, 1, first_step=step)
+
+
 def opened(places: list[str], environment: dict[str, str]) -> list[str]:
     """What a process says that opens each place and reads its first pack: `read`, or the BuildError."""
     program = (
