@@ -83,9 +83,12 @@ def test_a_read_only_folder_is_named_and_nothing_is_begun_in_it(
     else:
         output.mkdir()
     before = sorted(output.rglob("*"))
-    (output / place).chmod(0o555)
+    folders = [output / place, *(path for path in (output / place).rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
     done = held(asked, "http://127.0.0.1:9", output, "generate", obey_permissions)
-    (output / place).chmod(0o755)
+    for folder in folders:
+        folder.chmod(0o755)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert str(output / place) in done.stderr
