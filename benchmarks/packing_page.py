@@ -85,7 +85,7 @@ python benchmarks/reader.py
 ```
 
 The rows stand in [benchmarks/results](../benchmarks/results) ({commits}); `benchmarks/packing_page.py` writes this section
-from them; other work ran on the two cores at the same time.
+from them.
 Peers are re-stated as algorithms over lengths in [benchmarks/peers.py](../benchmarks/peers.py).
 
 On the synthetic mix (100,000 sequences, capacity 65,536, a lower bound of {of["ours: balanced"]["lower_bound"]:,} packs, which make
