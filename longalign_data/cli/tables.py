@@ -41,6 +41,9 @@ def print_sampling(built: Built, console: Console) -> None:
                     f"mix set {found['id']}: asked for {found['asked']:,} conversations, it holds {found['usable']:,}"
                 )
                 console.print(line, highlight=False, markup=False)
+            elif found["usable"] and not found["taken"]:
+                line = f"mix set {found['id']}: nothing was taken, its share of {found['usable']:,} conversations is less than one"
+                console.print(line, highlight=False, markup=False)
         if outcome.report.stage != "sample" or not outcome.ran:
             continue
         details = outcome.report.details

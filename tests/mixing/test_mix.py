@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -261,3 +263,19 @@ def test_a_set_that_is_not_there_or_named_twice_is_told(tmp_path: Path) -> None:
         load(tmp_path, LINES.replace(", path: data.jsonl", ""))
     with pytest.raises(RecipeError, match="sources: missing: where documents come from"):
         load(tmp_path, "  []\n")
+
+
+def test_a_share_that_comes_to_less_than_one_conversation_is_said(tmp_path: Path) -> None:
+    write_lines(tmp_path / "data.jsonl", [messages(n) for n in range(20)])
+    sets = "".join(
+        f"- {{id: {name}, lang: en, license: CC0-1.0, path: data.jsonl{more}}}\n"
+        for name, more in (("all", ""), ("few", ", share: 0.01"))
+    )
+    recipe = tmp_path / "recipe.yaml"
+    shape = "encode: {template: chatml, max_tokens: 512}\npack: {capacity: 512, packs_per_step: 2}\n"
+    recipe.write_text(f"name: shares\nversion: 1.0.0\nmix:\n{sets}{shape}", encoding="utf-8")
+    command = [sys.executable, "-m", "longalign_data", "build", str(recipe), "--output", str(tmp_path / "builds")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mix set few: nothing was taken, its share of 20" in done.stdout + done.stderr
+    assert "mix set all" not in done.stdout + done.stderr
