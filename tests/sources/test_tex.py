@@ -146,6 +146,15 @@ def test_macros_of_the_submissions_own_packages_and_class_are_resolved() -> None
     assert text == "## One\n\nWe call it LongAlign and Deep: the pair, a pair, ROBUST, Main [k]. x"
 
 
+def test_packages_are_found_beside_a_paper_that_stands_in_a_folder() -> None:
+    files = {
+        "paper/main.tex": r"\documentclass{own}\usepackage{sty/a}\begin{document}\one, \two\end{document}",
+        "paper/own.cls": r"\def\one{One}\newcommand{\two}{never}",
+        "sty/a.sty": r"\newcommand{\two}{\be x \ee}\def\be{\begin{equation}}\def\ee{\end{equation}}",
+    }
+    assert source_text(files, INLINE)[1] == r"One, \begin{equation} x \end{equation}"
+
+
 def test_a_class_of_the_submission_is_no_paper_of_its_own() -> None:
     files = {"my.cls": r"\documentclass{article}\begin{document}of the class\end{document}" * 9, "a.tex": "no document"}
     with pytest.raises(TexError, match="no file has"):

@@ -87,6 +87,10 @@ _TABLE = re.compile(
     r"(\\(?:begin|end)\{(?:tabular[xy]?|tabulary|tabu|long(?:table|tabu)|supertabular|xltabular|tblr|array)\*?\})"
 )
 _CELL_END = re.compile(r"(?<!\\)((?:\\\\)*)&")
+_PROGRAM = re.compile(
+    r"@|\\(?:expandafter|csname|futurelet|advance|[egx]?def|let|global|newcommand|renewcommand|penalty|setbox|begingroup|"
+    r"global|write|immediate|parshape)(?![A-Za-z])"
+)
 _LINE_END = re.compile(r"\\\\\*?(?:[ \t]*\[[ \t]*-?[\d.]+[ \t]*[a-z]{2}[ \t]*\])?")
 _ROW_END = re.compile(rf"{_LINE_END.pattern}\s*")
 _OWN = frozenset((
@@ -107,7 +111,7 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
     if main is None:
         raise TexError(f"no file has \\documentclass; there are: {', '.join(sorted(files)[:8]) or 'none'}")
     merged, listings = _without_listings(_merged(main, files))
-    packaged = _packaged(merged, files, set())
+    packaged = _packaged(merged, posixpath.dirname(main), files, set())
     # A conditional in a macro stands in the text once the macro is expanded.
     merged = without_false_branches(merged, [(start, end) for _, start, end, _, _ in _definitions(merged)])
     merged = without_false_branches(_expanded(merged, packaged), [])
@@ -234,21 +238,22 @@ def _definitions(text: str) -> Iterator[tuple[int, int, int, str, Macro | None]]
         position = end
 
 
-def _packaged(text: str, files: Mapping[str, str], read: set[str]) -> dict[str, Macro]:
-    """The macros that a text's packages and class define, as far as the submission has them as files, and which make words
-    and no layout."""
+def _packaged(text: str, folder: str, files: Mapping[str, str], read: set[str]) -> dict[str, Macro]:
+    """The macros that a text's packages and class define, as far as the submission has them as files, in the paper's folder
+    or at the top, and which stand for words and are no programs."""
     macros: dict[str, Macro] = {}
     for match in _PACKAGE.finditer(text):
         for name in match[2].split(","):
-            file = f"{name.strip()}.{'sty' if match[1] else 'cls'}"
-            if file not in files or file in read:
+            wanted = f"{name.strip()}.{'sty' if match[1] else 'cls'}"
+            file = _resolve(wanted, (folder, ""), files)
+            if file is None or file in read:
                 continue
             read.add(file)
             source = without_comments(files[file])
-            macros |= _packaged(source, files, read)
+            macros |= _packaged(source, folder, files, read)
             for start, *_, defined, macro in _definitions(source):
-                layout = source.startswith("\\renew", start) or macro is None or "@" in macro[2]
-                if macro is not None and not layout and not _known(defined):
+                renews = source.startswith("\\renew", start)
+                if macro is not None and not renews and not _PROGRAM.search(macro[2]) and not _known(defined):
                     macros[defined] = macro
     return macros
 
