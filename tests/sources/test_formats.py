@@ -37,13 +37,13 @@ from longalign_data.sources.readers import (
     arxiv,
     blocks,
     fields,
-    files,
     json_array,
     jsonl,
     parquet,
     partitions,
     read,
     row_batches,
+    skipped,
     stackexchange,
     wikipedia,
 )
@@ -745,7 +745,8 @@ def test_files_are_merged_and_macros_and_comments_resolved() -> None:
         "sub/b.tex": "\\p{z} \\input{a}",
         "other.tex": "\\documentclass{a} not main",
     }
-    title, text = source_text(files, same)
+    title, text, missing = source_text(files, same)
+    assert missing == ()
     assert title == "T"
     assert "## One" in text
     assert "$x \\in \\mathbb{R}$" in text
@@ -777,6 +778,23 @@ def test_what_looks_like_comments_cells_and_commands_keeps_its_words(source: str
         "c.tex": "not this one",
     }
     assert source_text(files, arxiv._inline())[1] == text
+
+
+def test_a_file_that_a_submission_lacks_is_named_beside_its_document(tmp_path: Path) -> None:
+    main = (
+        "\\documentclass{a}\\input{macros}\\input glyphtounicode\\newcommand{\\where}{sec}\n\\begin{document}\nHere.\n"
+        "% \\input{gone}\n\\input{intro} \\include{tables/results.tex} \\input{\\where/proof} \\input{intro}\n"
+        "\\input{main.bbl} \\input{x.sty} \\begin{figure}\\input{plot}\\caption{A plot.}\\end{figure}\nThere.\n"
+        "\\end{document}\\input{after}"
+    )
+    submission = corpora.tar_bytes([("main.tex", main.encode()), ("here.tex", b"never asked for")], "w:gz")
+    (tmp_path / "a.tar").write_bytes(corpora.tar_bytes([("2301.00001.gz", submission)], "w"))
+    document, reject = everything(placed(tmp_path, "arxiv"))
+    assert isinstance(document, RawDocument)
+    assert document.text.split() == ["Here.", "Figure:", "A", "plot.", "There."]
+    assert isinstance(reject, RawReject)
+    assert reject.reason == "missing-part"
+    assert "\\input of 'intro', 'tables/results.tex', 'sec/proof' was not resolved" in reject.detail
 
 
 @pytest.mark.parametrize(
@@ -989,7 +1007,22 @@ def test_files_of_other_kinds_are_counted_by_suffix(tmp_path: Path) -> None:
     for name in ("a.txt", "b.doc", "c.DOC", "sub/d.odt", "README", ".hidden.doc"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("words")
-    assert files.skipped(placed(tmp_path, "files")) == {".doc": 2, ".odt": 1, "no suffix": 1}
+    for kind in ("files", "text"):
+        source = placed(tmp_path, kind)
+        assert skipped(source, partitions(source)) == {".doc": 2, ".odt": 1, "no suffix": 1}
+    named = placed(tmp_path / "a.txt", "files")
+    assert skipped(named, partitions(named)) == {}
+
+
+def test_of_many_kinds_of_other_files_the_rarest_are_counted_together(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"a.{number:03d}").touch()
+    for name in ("a.txt", "b.doc", "c.doc"):
+        (tmp_path / name).write_text("words")
+    source = placed(tmp_path, "text")
+    found = skipped(source, partitions(source))
+    assert list(found.items())[:2] == [(".doc", 2), (".000", 1)]
+    assert (len(found), found["others"]) == (21, 11)
 
 
 def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_none(tmp_path: Path) -> None:

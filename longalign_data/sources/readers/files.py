@@ -6,7 +6,6 @@ Scanned pages hold no text; a file without any is a reject, never an empty docum
 """
 
 import io
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +14,7 @@ from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.markup import MarkupError, html_library, html_text
-from longalign_data.sources.places import chosen, leads_outside, listed
+from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
 from longalign_data.sources.reading import (
@@ -42,19 +41,6 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
     for suffix in sorted({PurePosixPath(unit.name).suffix.lower() for unit in units}):
         library_for(suffix, "files")
     return grouped(placed.card, root, units)
-
-
-def skipped(placed: PlacedSource) -> Counter[str]:
-    """How many files of each other suffix stand in the folder, which nothing reads. Raises SourceError."""
-    options = placed.card.reader
-    assert isinstance(options, FilesReader)
-    wanted = tuple(options.extensions)
-    _, units = chosen(placed, lambda file: not file.lower().endswith(wanted))
-    return Counter(
-        PurePosixPath(unit.name).suffix.lower() or "no suffix"
-        for unit in units
-        if not unit.name.lower().endswith(wanted)
-    )
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:

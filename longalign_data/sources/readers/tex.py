@@ -28,6 +28,16 @@ _COMMENT = re.compile(
 PER_CENT = "\ue003"
 """A character of private use for a per cent sign that begins no comment, which the converter would take for one."""
 
+MISSING = re.compile("\ue004([^\ue005]*)\ue005")
+"""Between two characters of private use, what an `\\input` asked for that no file answers."""
+
+NO_TEXT = re.compile(
+    r"\.(?:aux|bbl|bib|bst|cfg|clo|cls|def|eps|eps_tex|fd|fig|gls|ind|jpg|lof|lot|pdf|pdf_t|pdf_tex|pdftex_t|pgf|png|ps|pstex"
+    r"|pstex_t|sty|tikz|toc|tps)\Z",
+    re.IGNORECASE,
+)
+"""What is included without being text: packages, lists that TeX makes itself, drawings."""
+
 _VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:verbatim|lstlisting|minted)\*?\})")
 _INCLUDE = re.compile(
     r"\\(input|include|subfile|subimport|import)\b\s*(?:\{([^{}]{0,300})\}\s*(?:\{([^{}]{0,300})\})?|([\w./-]{1,300}))"
@@ -77,8 +87,10 @@ class TexError(Exception):
     """A source without a document, or one that grows without end."""
 
 
-def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple[str, str]:
-    """(title, text) of a submission; `inline` turns one paragraph of TeX into text. Raises TexError."""
+def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple[str, str, tuple[str, ...]]:
+    """(title, text, missing) of a submission; `inline` turns one paragraph of TeX into text. `missing` are the files, as the
+    document's body names them, whose text is not in it because no file of the submission answers to the name. Raises
+    TexError."""
     main = _main_file(files)
     if main is None:
         raise TexError(f"no file has \\documentclass; there are: {', '.join(sorted(files)[:8]) or 'none'}")
@@ -88,11 +100,14 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
     if not begin:
         preamble, body = "", merged
     body = body.partition(r"\end{document}")[0]
+    # What is asked for before the body are packages and macros; in drawings and lists of literature nothing would be read.
+    missing = tuple(dict.fromkeys(MISSING.findall(_without_floats(body))))
+    preamble, body = MISSING.sub("", preamble), MISSING.sub("", body)
     title = _argument_of(r"\title", preamble) or _argument_of(r"\title", body)
     abstract = _argument_of(r"\abstract", preamble)
     title_text = " ".join(_paragraphs(title, inline).split()) if title else ""
     text = _paragraphs(f"{abstract}\n\n{body}" if abstract else body, inline)
-    return title_text, f"# {title_text}\n\n{text}" if title_text and text else text
+    return title_text, f"# {title_text}\n\n{text}" if title_text and text else text, missing
 
 
 def _main_file(files: Mapping[str, str]) -> str | None:
@@ -109,7 +124,7 @@ def _main_file(files: Mapping[str, str]) -> str | None:
 def without_comments(text: str) -> str:
     """TeX without comments. A `\\%` stays; a per cent sign in an address or in a verbatim environment becomes PER_CENT,
     and of what the converter loses, `\\verb` becomes escaped text, and `\\href` leaves its words."""
-    parts = _VERBATIM.split(text.replace(PER_CENT, ""))
+    parts = _VERBATIM.split(re.sub("[\ue003-\ue005]", "", text))
     inside = False
     for index, part in enumerate(parts):
         if index % 2:
@@ -149,8 +164,10 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
                 # `\import` and `\subimport` name a folder first, in which all stands that their file includes.
                 wanted, inside = match[3].strip(), posixpath.join(folder if match[1] == "subimport" else top, wanted)
             found = _resolve(wanted, (inside, top, "", posixpath.dirname(name)), files)
-            if found is None or found in above or len(above) > 20:
+            if found in above:
                 return ""
+            if found is None or len(above) > 20:
+                return "" if NO_TEXT.search(wanted) else f"\ue004{wanted}\ue005"
             return f"\n{merge(found, (*above, found), inside)}\n"
 
         return _INCLUDE.sub(include, text)
