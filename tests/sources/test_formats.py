@@ -1045,6 +1045,34 @@ def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_no
     assert found.text == "one two three\tfour\nfive\n\nsix\n\na | b"
 
 
+def test_rows_and_cells_of_a_docx_in_content_controls_are_text(tmp_path: Path) -> None:
+    import docx
+    from docx.oxml import OxmlElement
+
+    def control(*elements: Any) -> None:
+        """A content control around them, as Word has them for repeated rows and for cells of a form."""
+        outer, content = OxmlElement("w:sdt"), OxmlElement("w:sdtContent")
+        outer.append(OxmlElement("w:sdtPr"))
+        elements[0].addprevious(outer)
+        outer.append(content)
+        for element in elements:
+            content.append(element)
+
+    document = docx.Document()
+    table = document.add_table(rows=4, cols=2)
+    for row, words in zip(table.rows, ("Part Weight", "rotor 3kg", "pump 5kg", "Sum 8kg"), strict=True):
+        for cell, word in zip(row.cells, words.split(), strict=True):
+            cell.text = word
+    rows = [row._tr for row in table.rows]
+    control(rows[0].tc_lst[1])
+    control(rows[1], rows[2])
+    control(rows[2])
+    control(rows[3].tc_lst[0])
+    document.save(str(tmp_path / "a.docx"))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "Part | Weight\nrotor | 3kg\npump | 5kg\nSum | 8kg"
+
+
 def test_headings_and_lists_of_a_docx_keep_their_marks(tmp_path: Path) -> None:
     import docx
 
