@@ -765,6 +765,13 @@ def test_files_are_merged_and_macros_and_comments_resolved() -> None:
         (r"a \bibliographystyle{plain}\bibliography{refs}\includeonly{chap}\includegraphics[width=1]{f}b", "a b"),
         ("\\begin{tabular}{l}a & b \\\\& c\\end{tabular}\n\n\\begin{lstlisting}\nif (a && b) c;\n\\end{lstlisting}", "a | b \n | c\n\nif (a && b) c;"),
         (r"\subimport{sec/}{b} \import{other/}{q}", "B \nC\n\nD \nE\n\nQ"),
+        (r"\texttt{train.py}, \mbox{GPT-4} and \textsf{a}\textup{b}\textmd{c} (p \textless{} 0.05, \S{} 3, \LaTeX)", "train.py, GPT-4 and abc (p < 0.05, § 3, LaTeX)"),
+        (r"On \iffalse off \ifx a b \else c \fi d \newif\ifdraft $\iff$ \fi on \iffalse no \else yes\fi. \ifx{x}on \fi", "On on yes. xon"),
+        (r"on \iffalse that nothing ends", "on that nothing ends"),
+        ("\\begin{tabular}{lc}\n\\multicolumn{2}{c|}{both} & \\multirow{2}{*}{Model} \\\\\\cline{2-3}\\cmidrule(lr){2-4}(a) & \\multicolumn{1}{p{3cm}}{b}\n\\end{tabular}", "both | Model \n(a) | b"),
+        (r"\begin{CJK}{UTF8}{gbsn}in\end{CJK} \begin{minipage}[t]{0.48\textwidth}{\bf small}\end{minipage}", "in\n\nsmall"),
+        (r"\resizebox{1cm}{!}{x} \parbox{3cm}{par} \makebox[2cm][l]{box} \scalebox{0.8}{s}", "x par box s"),
+        (r"\usepackage{my}\method{} \two{q} \three{a}{b} \robust \page", "LongAlign (q) a-b Strong"),
     ],
 )  # fmt: skip
 def test_what_looks_like_comments_cells_and_commands_keeps_its_words(source: str, text: str) -> None:
@@ -776,6 +783,8 @@ def test_what_looks_like_comments_cells_and_commands_keeps_its_words(source: str
         "sec/deep/e.tex": "E",
         "other/q.tex": "Q",
         "c.tex": "not this one",
+        "my.sty": r"\RequirePackage{x,deep}\newcommand{\method}{LongAlign}\def\two#1{(#1)}\newcommand{\page}{\vskip 3cm}",
+        "deep.cls": r"\RequirePackage{my}\NewDocumentCommand\three{m +m}{#1-#2}\DeclareRobustCommand{\robust}{Strong}",
     }
     assert source_text(files, arxiv._inline())[1] == text
 
@@ -808,6 +817,10 @@ def test_a_file_that_a_submission_lacks_is_named_beside_its_document(tmp_path: P
         r"\begin{figure}" * 30_000,
         r"\section{" * 5_000,
         r"\newcommand{\x}[9]{" * 3_000,
+        r"\iffalse" * 50_000,
+        r"\iffalse\else" * 50_000 + r"\fi" * 50_000,
+        r"\multicolumn{" * 20_000,
+        r"\multirow[[[{" * 20_000,
     ],
 )
 def test_tex_that_grows_or_nests_without_end_is_bounded(source: str) -> None:
