@@ -7,6 +7,7 @@ import json
 import lzma
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -667,6 +668,34 @@ def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licenc
 )  # fmt: skip
 def test_a_licence_expression_is_allowed_as_its_words_say(expression: str, allowed: bool) -> None:
     assert is_allowed(expression, ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"]) is allowed
+
+
+@pytest.mark.parametrize("packed", ["tar.gz", "zip"])
+@pytest.mark.parametrize("top", ["", "r-main/"])
+def test_an_archive_gives_the_same_files_with_and_without_a_folder_around_them(
+    top: str, packed: str, tmp_path: Path
+) -> None:
+    members = [
+        ("LICENSE", corpora.MIT),
+        ("a/__init__.py", "A = 1\n"),
+        ("b/__init__.py", "B = 1\n"),
+        ("vendor/c.py", "C = 1\n"),
+        ("src/LICENSE", APACHE),
+        ("a/__init__.py", "AGAIN = 1\n"),
+    ]
+    named = [(top + name, text.encode()) for name, text in members]
+    if packed == "zip":
+        with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+            for name, data in [*named[:-1], ("__MACOSX/._a", b"x")]:
+                archive.writestr(name, data)
+    else:
+        (tmp_path / "r.tar.gz").write_bytes(corpora.tar_bytes([*named, (top + "._a.py", b"A\0")], "w:gz"))
+    found = everything(placed(tmp_path, "github"))
+    (document,) = docs(found)
+    assert re.findall("==> (.*) <==", document.text) == ["a/__init__.py", "b/__init__.py"]
+    assert document.license == "MIT"
+    assert "AGAIN" not in document.text
+    assert reasons(found) == ([] if packed == "zip" else ["bad-archive"])
 
 
 @pytest.mark.parametrize("kind", ["choice", "reuse", "cargo"])

@@ -13,7 +13,7 @@ the document beside the repository's licence. Archives are read in memory; a mem
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
@@ -115,9 +115,9 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     problems: list[Problem] = []
     try:
         if unit.files[0] == unit.name and lowered.endswith(".zip"):
-            files = dict(_zip(Path(partition.path), problems, _options(partition)))
+            files = _unpacked(_zip(Path(partition.path), problems, _options(partition)), problems, _options(partition))
         elif unit.files[0] == unit.name and lowered.endswith(TARS):
-            files = dict(_tar(Path(partition.path), problems, _options(partition)))
+            files = _unpacked(_tar(Path(partition.path), problems, _options(partition)), problems, _options(partition))
         else:
             files = dict(_folder(partition, problems))
     except UnpackError as error:
@@ -248,18 +248,47 @@ def _walk(root: Path, options: GithubReader) -> Iterator[str]:
                     yield relative
 
 
-def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str]]:
+def _unpacked(
+    members: Iterable[tuple[str, str | None]], problems: list[Problem], options: GithubReader
+) -> dict[str, str]:
+    """The files of an archive by their path in the repository: below the one folder that all stand in, where there is one
+    (downloads and `git archive --prefix` have it), else below the archive's top. Of equal names the first counts."""
+    files: dict[str, str] = {}
+    tops: set[str] = set()
+    for name, text in members:
+        if name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("._"):
+            continue  # attributes that a Mac packs beside the files
+        tops.add(name.partition("/")[0] if "/" in name else "")
+        if text is None:
+            continue
+        if name in files:
+            problems.append((name, "bad-archive", "a second file of this name"))
+        else:
+            files[name] = text
+    top = f"{tops.pop()}/" if len(tops) == 1 else ""
+    if len(top) > 1:
+        files = {name.removeprefix(top): text for name, text in files.items()}
+        problems[:] = [(name.removeprefix(top), reason, detail) for name, reason, detail in problems]
+    return {name: text for name, text in files.items() if _wanted(name, options)}
+
+
+def _may_be_wanted(name: str, options: GithubReader) -> bool:
+    """Before it is known whether the first folder is the archive's own."""
+    return _wanted(name, options) or _wanted(name.partition("/")[2] or name, options)
+
+
+def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str | None]]:
+    """(name, text) of each file; no text of one that is not to be kept."""
     size = 0
     with opened(path) as file:
         for name, data in tar_members(file, MAX_MEMBERS, options.max_file_bytes, problems):
-            inner = name.partition("/")[2] or name
-            if _wanted(inner, options):
+            text = None
+            if _may_be_wanted(name, options):
                 size += len(data) if len(data) <= options.max_file_bytes else 0
                 if size > MAX_RECORD_BYTES:
                     raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of source")
-                text = _keep(inner, data, problems, options)
-                if text is not None:
-                    yield inner, text
+                text = _keep(name, data, problems, options)
+            yield name, text
 
 
 class _Header(tarfile.TarInfo):
@@ -295,7 +324,8 @@ def tar_members(file: Any, max_members: int, max_bytes: int, problems: list[Prob
         raise UnpackError("damaged-file", f"{type(error).__name__}: {error}") from None
 
 
-def _zip(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str]]:
+def _zip(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str | None]]:
+    """As `_tar`."""
     size = 0
     with path.open("rb") as file:
         archive = checked_zip(file)
@@ -304,21 +334,22 @@ def _zip(path: Path, problems: list[Problem], options: GithubReader) -> Iterator
             if name is None:
                 problems.append((member.filename, "bad-archive", "a name that leads out of the archive"))
                 continue
-            inner = name.partition("/")[2] or name
             link = (member.external_attr >> 16) & 0o170000 == 0o120000
-            if member.is_dir() or link or not _wanted(inner, options):
+            if member.is_dir() or link:
                 continue
-            if member.file_size > options.max_file_bytes:
+            text = None
+            if not _may_be_wanted(name, options):
+                pass
+            elif member.file_size > options.max_file_bytes:
                 problems.append(
-                    (inner, "too-large", f"{member.file_size} bytes; reader.max_file_bytes is {options.max_file_bytes}")
+                    (name, "too-large", f"{member.file_size} bytes; reader.max_file_bytes is {options.max_file_bytes}")
                 )
-                continue
-            size += member.file_size
-            if size > MAX_RECORD_BYTES:
-                raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of source")
-            text = _keep(inner, member_bytes(archive, member.filename, options.max_file_bytes), problems, options)
-            if text is not None:
-                yield inner, text
+            else:
+                size += member.file_size
+                if size > MAX_RECORD_BYTES:
+                    raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of source")
+                text = _keep(name, member_bytes(archive, member.filename, options.max_file_bytes), problems, options)
+            yield name, text
 
 
 def _parquet(partition: Partition) -> Iterator[RawDocument | RawReject]:
