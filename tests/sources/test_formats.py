@@ -1015,6 +1015,34 @@ def test_what_would_grow_in_memory_is_a_reject_before_it_is_parsed(
     assert peak < 64 << 20
 
 
+@pytest.mark.parametrize("kind", ["text/html", "application/xhtml+xml"])
+def test_the_content_encodings_of_a_page_are_undone_or_said_to_be_none_that_can_be_read(
+    kind: str, tmp_path: Path
+) -> None:
+    page = b"<html><head><title/></head><body><p>" + b"Words of the page. " * 50 + b"</p></body></html>"
+    page = page if "xhtml" in kind else page.replace(b"<title/>", b"")
+    raw = zlib.compressobj(wbits=-15)
+    bodies = [
+        ("gzip", gzip.compress(page)),
+        ("deflate", zlib.compress(page)),
+        ("deflate", raw.compress(page) + raw.flush()),
+        ("deflate", page),
+        ("br", page),
+        ("br", bytes(range(128, 255)) * 3),
+        ("deflate", zlib.compress(random.Random(1).randbytes(9000))[:5000]),
+        ("deflate", zlib.compress(b" " * (9 << 20))),
+        ("deflate", b"\xff" * 90),
+    ]
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Encoding: "
+    records = [f"{head}{encoding}\r\n\r\n".encode() + body for encoding, body in bodies]
+    corpora.write_warc(
+        tmp_path / "a.warc.gz", [corpora.warc_record("response", "https://e.org", record) for record in records]
+    )
+    found = everything(placed(tmp_path, "warc"))
+    assert [raw.text.count("Words of the page.") for raw in docs(found)] == [50] * 5
+    assert reasons(found) == ["bad-record", "truncated-archive", "unpacks-too-large", "damaged-file"]
+
+
 def with_docx_body(body: bytes) -> bytes:
     whole, made = io.BytesIO(corpora.docx_bytes("T", "x")), io.BytesIO()
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
@@ -1043,6 +1071,28 @@ def test_a_cell_that_claims_many_columns_or_rows_stands_once(tmp_path: Path) -> 
     (found,) = docs(everything(placed(tmp_path, "files")))
     assert found.text.splitlines()[:4] == ["wide | b", "tall | 0", " | 1", " | 2"]
     assert len(found.text.splitlines()) == 2001
+
+
+XHTML = [
+    "<head><title/></head><body><p>one</p><p>and on</p></body>",
+    '<head><title>x</title><script src="a.js"/><style type="text/css" /></head><body><p>two</p><p>and on</p></body>',
+    '<head><title>x</title></head><body><p>three<br/></p><iframe src="x"/><textarea/><p>and on</p></body>',
+    "<head><title>x</title></head><body><p>four</p>" + '<a id="p"/><i/>' * 1200 + "<p>and on</p></body>",
+]
+
+
+def test_what_xhtml_closes_in_one_tag_swallows_no_page(tmp_path: Path) -> None:
+    pages = [f'<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml">{page}</html>' for page in XHTML]
+    book = io.BytesIO(corpora.epub_bytes("T", ["x"] * len(pages)))
+    with zipfile.ZipFile(book) as old, zipfile.ZipFile(tmp_path / "a.epub", "w") as new:
+        for name in old.namelist():
+            number = name.removeprefix("OEBPS/c").removesuffix(".xhtml")
+            new.writestr(name, pages[int(number)] if number.isdigit() else old.read(name))
+    for number, page in enumerate(pages):
+        (tmp_path / f"{number}.{'xhtml' if number % 2 else 'html'}").write_text(page)
+    first, second, third, fourth, whole = (raw.text.split() for raw in docs(everything(placed(tmp_path, "files"))))
+    assert [first, second, third, fourth] == [[word, "and", "on"] for word in ("one", "two", "three", "four")]
+    assert whole == [*first, *second, *third, *fourth]
 
 
 def test_files_of_other_kinds_are_counted_by_suffix(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
-from longalign_data.sources.markup import MarkupError, html_library, html_text
+from longalign_data.sources.markup import MarkupError, html_library, html_of_xhtml, html_text
 from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
@@ -100,8 +100,17 @@ def _plain(data: bytes) -> tuple[str, int]:
 
 
 def _html(data: bytes, library: Any) -> tuple[str, str]:
+    page = decoded(data)
+    return _page(html_of_xhtml(page) if page.lstrip().startswith("<?xml") else page, library)
+
+
+def _xhtml(data: bytes, library: Any) -> tuple[str, str]:
+    return _page(html_of_xhtml(decoded(data)), library)
+
+
+def _page(page: str, library: Any) -> tuple[str, str]:
     try:
-        return "", html_text(decoded(data), library)
+        return "", html_text(page, library)
     except MarkupError as error:
         raise UnpackError("bad-html", str(error)) from None
 
@@ -161,7 +170,7 @@ TEXT_OF: dict[str, TextOf] = {
     ".pptx": _pptx,
     ".html": _html,
     ".htm": _html,
-    ".xhtml": _html,
+    ".xhtml": _xhtml,
     ".epub": _epub,
 }
 """How text is taken from a file, by suffix; every other is text as it is."""
