@@ -163,7 +163,7 @@ class SampleDocuments(Strict):
         64_000,
     ]
     shares: list[Share] | None = None
-    beta: float = 1.0
+    beta: Annotated[float, Field(ge=-8, le=8)] = 1.0
     languages: dict[str, Share] = {"zh": 0.1}
     sources: dict[str, Share] = {}
     shortfall: Literal["fill", "leave", "stop"] = "fill"

@@ -350,6 +350,22 @@ def test_another_xml_file_is_no_dump(tmp_path: Path) -> None:
         partitions(placed(tmp_path, "wikipedia"))
 
 
+@pytest.mark.parametrize(
+    ("wikitext", "text"),
+    [
+        ("詞{{tsl|en|Name|甲}}尾{{tsl|en|乙}}", "詞甲尾乙"),
+        ("{{langx|fr|non}} {{lang|fr|oui}} {{lang-fr|si}}", "non oui si"),
+        ("H{{sub|2}}O, 10{{sup|6}}, {{val|5.3}}, {{US$|5 million}}", "H_2O, 10^6, 5.3, US$5 million"),
+        ("{{USS|Enterprise}} of {{flag|United States}} in {{nihongo|Tokyo|東京}}", "USS Enterprise of United States in Tokyo"),
+        ("A\n{{poemquote|line}}\nB {{internal link helper/en|甲|A}}", "A\n\nline\n\nB 甲"),
+    ],
+)  # fmt: skip
+def test_templates_that_stand_for_words_give_them(wikitext: str, text: str) -> None:
+    import mwparserfromhell
+
+    assert plain_text(wikitext, mwparserfromhell.parse) == text
+
+
 def test_lists_tables_and_templates_keep_a_readable_form() -> None:
     import mwparserfromhell
 
@@ -668,6 +684,31 @@ def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licenc
 )  # fmt: skip
 def test_a_licence_expression_is_allowed_as_its_words_say(expression: str, allowed: bool) -> None:
     assert is_allowed(expression, ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"]) is allowed
+
+
+def test_repositories_without_a_file_that_is_read_are_told(tmp_path: Path) -> None:
+    for name in ("read/a.cs", "read/b.tsx", "none/a.xyz", "readme/README", "readme/LICENSE", "notes.odt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(corpora.MIT if "LICENSE" in name else "x = 1")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a-main/a.xyz", "x = 1")
+    source = placed(tmp_path, "github")
+    found = everything(source)
+    (document,) = docs(found)
+    assert re.findall("==> (.*) <==", document.text) == ["a.cs", "b.tsx"]
+    assert sorted((raw.source_ref, raw.reason) for raw in found if isinstance(raw, RawReject)) == [
+        ("a.zip", "empty"),
+        ("readme", "empty"),
+    ]
+    assert skipped(source, partitions(source)) == {".odt": 1, "folder without sources": 1}
+
+
+def test_a_path_that_is_itself_a_repository_is_said_to_be_one(tmp_path: Path) -> None:
+    for name in (".git/HEAD", "src/a.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x = 1\n")
+    with pytest.raises(SourceError, match=r"this is a repository itself.*the folder that it stands in"):
+        partitions(placed(tmp_path, "github"))
 
 
 @pytest.mark.parametrize("packed", ["tar.gz", "zip"])
@@ -1079,6 +1120,33 @@ XHTML = [
     '<head><title>x</title></head><body><p>three<br/></p><iframe src="x"/><textarea/><p>and on</p></body>',
     "<head><title>x</title></head><body><p>four</p>" + '<a id="p"/><i/>' * 1200 + "<p>and on</p></body>",
 ]
+
+
+def test_a_tar_of_books_reads_both_kinds_and_says_when_it_holds_neither(tmp_path: Path) -> None:
+    epub = corpora.epub_bytes("A Study", ["First words.", "Last words."])
+    members = [
+        ("b/One.txt", b"One text."),
+        ("b/two.epub", epub),
+        ("b/bad.epub", b"PK no zip"),
+        ("b/cover.jpg", b"\xff"),
+    ]
+    (tmp_path / "a.tar").write_bytes(corpora.tar_bytes(members))
+    (tmp_path / "b.tar.gz").write_bytes(corpora.tar_bytes([("a.html", b"<p>x"), ("b.html", b"<p>y")], "w:gz"))
+    found = everything(placed(tmp_path, "books"))
+    assert [raw.title for raw in docs(found)] == ["One", "A Study"]
+    assert docs(found)[1].text.endswith("Last words.")
+    assert reasons(found) == ["damaged-file", "empty"]
+    assert isinstance(found[-1], RawReject)
+    assert "no .txt or .epub in it; it holds .html 2" in found[-1].detail
+
+
+def test_what_a_library_logs_about_a_broken_pdf_stays_out_of_the_terminal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = corpora.pdf_bytes("T", ["words"] * 50)
+    (tmp_path / "a.pdf").write_bytes(whole[: len(whole) // 2])
+    everything(placed(tmp_path, "files"))
+    assert caplog.records == []
 
 
 def test_what_xhtml_closes_in_one_tag_swallows_no_page(tmp_path: Path) -> None:

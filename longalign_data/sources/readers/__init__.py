@@ -48,7 +48,7 @@ READERS: dict[str, Reader] = {
     "json": json_array,
 }
 
-BY_RULES = frozenset({"code", "github", "pydoc-topics"})
+BY_RULES = frozenset({"code", "pydoc-topics"})
 """Readers with rules of their own for what in a folder is theirs; what they pass over is no oversight."""
 
 MOST_SUFFIXES = 20
@@ -64,15 +64,21 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
 
 def skipped(placed: PlacedSource, found: Sequence[Partition]) -> Mapping[str, int]:
     """How many files of a source's folder stand in none of its partitions, by suffix, the most frequent first; hidden ones
-    are not counted. Nothing of a source that names its files, or whose reader is one of BY_RULES. Raises SourceError."""
-    if placed.path is None or placed.card.reader.kind in BY_RULES:
+    are not counted. Of repositories, how many folders and archives. Nothing of a source that names its files, or whose
+    reader is one of BY_RULES. Raises SourceError."""
+    kind = placed.card.reader.kind
+    if placed.path is None or kind in BY_RULES:
         return {}
     taken = {name for partition in found for unit in partition.units for name in (unit.name, *unit.files)}
     try:
         place = locate(placed)
-        names = () if place.files is not None else below(place.root)
+        names = () if place.files is not None else github.entries(place.root) if kind == "github" else below(place.root)
         counts = Counter(
-            PurePosixPath(storable(name)).suffix.lower() or "no suffix" for name in names if name not in taken
+            "folder without sources"
+            if kind == "github" and (place.root / name).is_dir()
+            else PurePosixPath(storable(name)).suffix.lower() or "no suffix"
+            for name in names
+            if storable(name) not in taken
         )
     except OSError as error:
         raise _unreadable(placed.card, error) from error

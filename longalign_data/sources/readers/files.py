@@ -152,8 +152,13 @@ def _pptx(data: bytes, pptx: Any) -> tuple[str, str]:
 def _guarded(extract: Callable[[], tuple[str, str]], what: str) -> tuple[str, str]:
     """The result of a library that reads files from outside; whatever else it raises says that this file is not one it
     can read."""
+    import logging
     import warnings
 
+    # pypdf logs what it meets, without the file's name; what matters of it stands in the reject.
+    log = logging.getLogger("pypdf")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -162,6 +167,8 @@ def _guarded(extract: Callable[[], tuple[str, str]], what: str) -> tuple[str, st
         raise
     except Exception as error:  # noqa: BLE001 - these libraries raise KeyError, TypeError and more on broken files
         raise UnpackError("unreadable-file", f"{what}: {type(error).__name__}: {error}") from None
+    finally:
+        log.setLevel(level)
 
 
 TEXT_OF: dict[str, TextOf] = {

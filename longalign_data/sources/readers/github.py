@@ -80,11 +80,11 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
     assert isinstance(options, GithubReader)
     place = locate(placed)
     found: list[Partition] = []
-    if place.files is not None:
-        entries = sorted_paths((*place.files, *place.broken))
-    else:
-        entries = sorted_paths(path.name for path in place.root.iterdir() if not path.name.startswith("."))
-    for entry in entries:
+    if place.files is None and (place.root / ".git").exists():
+        what = f"{place.root}: this is a repository itself, and its folders are none"
+        raise failed(placed, what, "give the path of the folder that it stands in")
+    named = entries(place.root) if place.files is None else sorted_paths((*place.files, *place.broken))
+    for entry in named:
         path = place.root / entry
         files: tuple[str, ...] = ()
         if path.is_dir() and not path.is_symlink():
@@ -103,6 +103,11 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
         kinds = f"no repository, {', '.join(ARCHIVES)} or .parquet"
         raise failed(placed, f"{place.root}: {kinds}", "put each repository into a folder or archive of its own there")
     return found
+
+
+def entries(root: Path) -> list[str]:
+    """What stands in the folder of repositories, but for hidden entries."""
+    return sorted_paths(path.name for path in root.iterdir() if not path.name.startswith("."))
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -165,6 +170,10 @@ def _repository(
     by_folder = options.unit == "folder"
     if by_folder:
         kept.sort(key=lambda path: (path.rpartition("/")[0].split("/"), path))
+    if not kept and not any(_is_source(path, options) for path in files):
+        detail = f"{ref}: no file in it ends in a suffix that the card reads (reader.extensions)"
+        yield RawReject(source_ref=ref, reason="empty", detail=detail)
+        return
     for folder, group in groupby(kept, lambda path: path.rpartition("/")[0] if by_folder else ""):
         where = f"{ref}/{folder}" if folder else ref
         paths = list(group)
