@@ -686,6 +686,34 @@ def test_a_licence_expression_is_allowed_as_its_words_say(expression: str, allow
     assert is_allowed(expression, ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"]) is allowed
 
 
+def test_the_length_of_a_repository_in_parquet_is_that_of_its_text(tmp_path: Path) -> None:
+    """`everything` compares them: files with other line ends, white space behind them and marks before them among plain ones."""
+    contents = [
+        "é = 1\n",
+        "ü = 1",
+        "A = 'é'\r\nB = 1\r\n",
+        "\ufeffC = 'é'\n",
+        "D = 1\u3000",
+        "E = 1\n\n\n",
+        "\n",
+        "é\0",
+    ]
+    rows = [
+        (repository, f"{number}é.py", text)
+        for number, text in enumerate(contents)
+        for repository in ("all", str(number))
+    ]
+    rows += [("names", "a\rb.py", "é\n"), ("names", "é/c.py", "é\n")]
+    columns = dict(zip(("repo_name", "path", "content"), map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    found = docs(everything(placed(tmp_path, "github", license=None)))
+    assert {raw.title for raw in found} == {"all", "0", "1", "2", "3", "4", "5", "names"}
+    (whole,) = (raw for raw in found if raw.title == "all")
+    assert whole.text.endswith(
+        "==> 2é.py <==\nA = 'é'\nB = 1\n\n==> 3é.py <==\nC = 'é'\n\n==> 4é.py <==\nD = 1\n\n==> 5é.py <==\nE = 1\n"
+    )
+
+
 def test_repositories_without_a_file_that_is_read_are_told(tmp_path: Path) -> None:
     for name in ("read/a.cs", "read/b.tsx", "none/a.xyz", "readme/README", "readme/LICENSE", "notes.odt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
