@@ -828,6 +828,24 @@ def test_of_several_licences_in_a_column_every_one_must_be_allowed(tmp_path: Pat
     assert len(docs(everything(placed(tmp_path, "github", licenses=["MIT", "GPL-3.0-only"])))) == 1
 
 
+def test_a_licence_that_a_column_writes_in_small_letters_is_stored_as_spdx_spells_it(tmp_path: Path) -> None:
+    table = {
+        "repo_name": ["o/r"] * 2,
+        "path": ["a.py", "b.py"],
+        "content": ["A = 1\n"] * 2,
+        "license": ["mit", "apache-2.0"],
+    }
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    (document,) = docs(everything(placed(tmp_path, "github")))
+    assert document.license == "Apache-2.0 AND MIT"
+
+
+def test_a_number_is_a_title(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"content": "x", "title": 1984}\n{"content": "y", "title": 7.5}\n')
+    found = docs(everything(placed(tmp_path, "jsonl", text="content", title="title")))
+    assert [raw.title for raw in found] == ["1984", "7.5"]
+
+
 # arXiv
 
 

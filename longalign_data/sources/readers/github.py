@@ -42,6 +42,7 @@ from longalign_data.sources.readers.licences import (
     is_description,
     is_licence_file,
     marked_licence,
+    spelled,
 )
 from longalign_data.sources.readers.parquet import text_cells
 from longalign_data.sources.readers.row_batches import row_batches
@@ -428,5 +429,5 @@ def _parquet(partition: Partition) -> Iterator[RawDocument | RawReject]:
             sizes = {path: size for path, _, size, _ in rows}
             given = {name for *_, value in rows for name in (value if isinstance(value, list) else [value]) if name}
             # A column that lists several licences lists what was found in the repository: all of them hold.
-            licence = all_of(map(str, given)) if given else detect_licence(files)
+            licence = all_of(spelled(str(name)) for name in given) if given else detect_licence(files)
             yield from _repository(partition, repository, f"{unit.name}#{repository}", files, licence, sizes)
