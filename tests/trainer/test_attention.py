@@ -337,6 +337,19 @@ def test_a_model_that_caps_its_logits_is_refused_and_without_the_caps_it_trains(
     run_probe(gemma(attn_logit_softcapping=None, final_logit_softcapping=None))
 
 
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [("granite", {"logits_scaling": 8.0}), ("cohere", {}), ("gemma2", {"head_dim": 8, "attn_logit_softcapping": None})],
+)
+def test_logits_that_are_scaled_or_capped_are_found_however_small_they_are(
+    model_type: str, changes: dict[str, Any]
+) -> None:
+    config = AutoConfig.for_model(model_type, **SMALL | {"pad_token_id": 0} | changes)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ours())
+    with pytest.raises(UserError, match="logits are not its output head on its last hidden state"):
+        run_probe(model)
+
+
 def test_a_model_folder_without_weights_or_that_is_missing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds no weights; add --random-init"):
