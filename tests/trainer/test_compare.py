@@ -96,11 +96,22 @@ def test_a_replayed_step_lasts_as_long_as_the_slowest_pack_of_each_micro_batch()
     assert (as_run.seconds, as_run.idle) == (10.0, 0.0)
 
 
-def test_in_several_processes_the_steps_that_are_not_timed_give_the_pace_and_the_others_the_idle() -> None:
+def test_in_several_processes_steps_last_as_long_as_they_did_and_those_that_are_timed_give_the_idle() -> None:
     step = {"seconds": 2.0, "num_tokens": 100, "num_packs": 2, "loss": 1.0}
-    steps = [step | {"step": 0, "seconds": 9.0}, step | {"step": 1, "pack_seconds": [[3.0, 1.0]], "seconds": 5.0}]
+    steps = [step | {"step": 0, "seconds": 3.0}, step | {"step": 1, "pack_seconds": [[3.0, 1.0]], "seconds": 4.0}]
     row = summary("x", [*steps, step | {"step": 2}], [[1.0, 1.0]], held_out_loss=0.5, ranks=2)
-    assert (row.step_seconds, row.seconds, row.idle) == (2.0, 6.0, pytest.approx(1 - 4 / 6))
+    assert (row.step_seconds, row.seconds, row.idle) == (3.0, 9.0, pytest.approx(1 - 4 / 6))
+
+
+@pytest.mark.parametrize("order", [[1000, 100, 100], [100, 100, 1000]])
+def test_a_methods_time_does_not_depend_on_the_lengths_that_its_first_step_drew(order: list[int]) -> None:
+    """A second a step and a millisecond a token, as where an optimizer costs what it costs."""
+    step = {"num_packs": 1, "loss": 1.0}
+    of_tokens = [{"num_tokens": n, "seconds": 1 + n / 1000, "pack_seconds": [[n / 1000]]} for n in order]
+    steps = [step | times | {"step": number} for number, times in enumerate(of_tokens)]
+    row = summary("sorted", steps, [[1.0]] * 3, held_out_loss=0.5, ranks=1)
+    assert row.seconds == pytest.approx(4.2)
+    assert row.tokens_per_second == pytest.approx(1200 / 4.2)
 
 
 def test_the_modelled_work_of_a_plan_stands_in_its_order(place: Path, tmp_path: Path) -> None:

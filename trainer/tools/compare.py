@@ -57,10 +57,9 @@ METHODS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One method. Times leave the first step out, which is slower than the others, and with several processes the steps whose
-    packs are timed: `step_seconds` is the mean of a step, `seconds` what all steps take at that pace. `idle` is of the timed
-    steps, `modelled_idle` of all. `held_out_loss` is the mean over the held-out sequences of the mean over their targets,
-    after training; `loss` that of the last step."""
+    """One method. `seconds` are those of all its steps, the first among them, which is a little slower than it would be later;
+    `step_seconds` are their mean. `idle` is of the steps whose packs were timed, `modelled_idle` of all. `held_out_loss` is the
+    mean over the held-out sequences of the mean over their targets, after training; `loss` that of the last step."""
 
     method: str
     num_steps: int
@@ -143,7 +142,9 @@ def _begin(asked: argparse.Namespace, config: TrainConfig, reader: PackReader) -
             f"{asked.output}: its methods were compared with another {', '.join(other)} (see asked.json in it), and rows could "
             "not be put beside theirs; give another --output"
         )
-    write_config(asked.output / "config.yaml", config, asked.config, time_every=1 if asked.ranks == 1 else 2)
+    # Of several processes on a GPU a profiler does the timing, which takes time itself.
+    every = 1 if asked.ranks == 1 else max(2, asked.steps // 4)
+    write_config(asked.output / "config.yaml", config, asked.config, time_every=every)
     return [Row(**row) for row in json.loads(table.read_text(encoding="utf-8"))] if table.exists() else []
 
 
@@ -239,17 +240,15 @@ def summary(
     timed = [step for step in steps if "pack_seconds" in step] or [steps[0] | {"pack_seconds": [[0.0] * ranks]}]
     dealt = {step["step"]: deal(np.ravel(step["pack_seconds"]), ranks) for step in timed}
     alone = np.shape(timed[0]["pack_seconds"])[1] == 1
-    # To time packs takes time itself, save in one process.
-    paced = [step for step in steps[1:] if alone or step["step"] not in dealt] or steps[-1:]
-    seconds = sum(replay(step, dealt[step["step"]]) if alone else float(step["seconds"]) for step in paced)
-    rate = float(sum(step["num_tokens"] for step in paced) / seconds)
+    # Nothing is inferred from other steps: they hold other lengths, and a step costs something besides its tokens.
+    seconds = sum(replay(step, dealt[step["step"]]) if alone else float(step["seconds"]) for step in steps)
     return Row(
         method=name,
         num_steps=len(steps),
         num_packs=sum(step["num_packs"] for step in steps),
-        tokens_per_second=rate,
-        step_seconds=seconds / len(paced),
-        seconds=sum(step["num_tokens"] for step in steps) / rate,
+        tokens_per_second=sum(step["num_tokens"] for step in steps) / seconds,
+        step_seconds=seconds / len(steps),
+        seconds=seconds,
         idle=idle(np.concatenate(list(dealt.values()))),
         modelled_idle=idle(np.concatenate([deal(np.array(of_step), ranks) for of_step in works])),
         loss=steps[-1]["loss"],
