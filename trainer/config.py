@@ -118,6 +118,11 @@ class TrainConfig(yamlfile.Strict):
             )
         if self.offload_activations and not self.activation_checkpointing:
             raise ValueError("offload_activations: needs activation_checkpointing: true, whose inputs it keeps")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {self.min_learning_rate:g} is above learning_rate: {self.learning_rate:g}, from which "
+                "the rate falls to it"
+            )
         return self
 
 

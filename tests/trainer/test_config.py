@@ -122,6 +122,7 @@ def test_the_rate_warms_up_peaks_and_falls_to_its_floor() -> None:
         ("on_bad_step: skip\nzero_stage: 0\n", "on_bad_step: skip needs zero_stage 1, 2 or 3"),
         ("zero_stage: 0\n", "zero_stage: 0 with dtype: bf16 would sum the gradients of a step in bf16"),
         ("offload_activations: true\nactivation_checkpointing: false\n", "needs activation_checkpointing: true"),
+        ("min_learning_rate: 3e-5\n", "min_learning_rate: 3e-05 is above learning_rate: 2e-05"),
         ("lora: {rank: 0}\n", r"x\.yaml:1: lora\.rank"),
     ],
 )

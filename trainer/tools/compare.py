@@ -144,7 +144,8 @@ def _begin(asked: argparse.Namespace, config: TrainConfig, reader: PackReader) -
         )
     # Of several processes on a GPU a profiler does the timing, which takes time itself.
     every = 1 if asked.ranks == 1 else max(2, asked.steps // 4)
-    write_config(asked.output / "config.yaml", config, asked.config, time_every=every)
+    warmup = min(config.warmup_steps, asked.steps // 4)
+    write_config(asked.output / "config.yaml", config, asked.config, time_every=every, warmup_steps=warmup)
     return [Row(**row) for row in json.loads(table.read_text(encoding="utf-8"))] if table.exists() else []
 
 
@@ -192,9 +193,9 @@ def train_on(build: Path, output: Path, config: Path, asked: argparse.Namespace)
         )
 
 
-def write_config(path: Path, config: TrainConfig, given: Path | None, *, time_every: int) -> None:
-    """The configuration with packs timed so often, no checkpoint but the last, and whole weights at the end."""
-    values = config.model_dump() | {"time_every": time_every, "checkpoint_every": 0, "epochs": 1, "max_steps": None}
+def write_config(path: Path, config: TrainConfig, given: Path | None, **changes: int) -> None:
+    """The configuration with `changes`, no checkpoint but the last, and whole weights at the end."""
+    values = config.model_dump() | changes | {"checkpoint_every": 0, "epochs": 1, "max_steps": None}
     if config.lora is not None:
         values["lora"]["export"] = "merged"
     if config.deepspeed is not None and given is not None:
