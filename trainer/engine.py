@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from longalign_data.errors import LongAlignError, UserError
 from trainer.config import TrainConfig
+from trainer.errors import first_line
 from trainer.world import World
 
 
@@ -273,8 +274,7 @@ def check_settings(settings: dict[str, Any], file: str) -> None:
             f"{file}: {key}: {wrong['msg']}, found {wrong['input']!r} (DeepSpeed's {error.title})"
         ) from error
     except (DeepSpeedConfigError, ValueError, TypeError, AttributeError, KeyError, AssertionError) as error:
-        told = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{file}: DeepSpeed cannot read these settings: {told}") from error
+        raise UserError(f"{file}: DeepSpeed cannot read these settings: {first_line(error)}") from error
     for key in settings:
         if key not in noting.asked:
             close = difflib.get_close_matches(key, [str(known) for known in noting.asked], n=1)

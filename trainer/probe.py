@@ -19,6 +19,7 @@ from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.reader import PackBatch
 from trainer.batch import MicroBatch, micro_batch
 from trainer.engine import Engine, loss_scale
+from trainer.errors import first_line
 from trainer.model import mixing
 from trainer.objective import Objective, model_inputs
 from trainer.world import World
@@ -63,7 +64,7 @@ def probe(objective: Objective, engine: Engine, world: World) -> None:
     except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{name} cannot take a pack: {str(error).strip().splitlines()[0]}{because}") from error
+        raise UserError(f"{name} cannot take a pack: {first_line(error)}{because}") from error
     finally:
         objective.train(training)
     # Half-precision kernels may round a neighbour differently, by less than this; a leak moves it by percents and more.
