@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.reader import PackBatch
 from trainer.batch import MicroBatch, micro_batch
 from trainer.engine import Engine, loss_scale
-from trainer.errors import first_line
+from trainer.errors import first_line, out_of_memory
 from trainer.model import mixing
 from trainer.objective import Objective, model_inputs
 from trainer.world import World
@@ -61,8 +62,9 @@ def probe(objective: Objective, engine: Engine, world: World) -> None:
             raw = head(hidden.to(head.weight.dtype))
             ours = objective(batch)
             alone = objective(_pack(tokens, dataclasses.replace(world, parts=1)))
-    except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
-        if isinstance(error, UserError):
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        # The last is what kernels raise at what they cannot do, such as wide heads; but also a rank that is gone.
+        if isinstance(error, UserError | dist.DistError) or out_of_memory(error):
             raise
         raise UserError(f"{name} cannot take a pack: {first_line(error)}{because}") from error
     finally:

@@ -201,6 +201,22 @@ def test_the_probe_refuses_attention_that_ignores_the_borders_and_says_where() -
         run_probe(tiny_llama("causal_over_the_pack"))
 
 
+def test_what_a_kernel_cannot_do_is_told_in_one_line_and_memory_that_ran_out_is_not_taken_for_it() -> None:
+    def refusing(error: Exception) -> PreTrainedModel:
+        def attend(*given: Any, **options: Any) -> tuple[Tensor, None]:
+            raise error
+
+        AttentionInterface.register("refusing", attend)
+        return tiny_llama("refusing")
+
+    wide = RuntimeError("FlashAttention forward only supports head dimension at most 256\nframe #0")
+    with pytest.raises(UserError, match=r"LlamaForCausalLM cannot take a pack: Flash.* at most 256$"):
+        run_probe(refusing(wide))
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), dist.DistBackendError("NCCL error")):
+        with pytest.raises(type(error)):
+            run_probe(refusing(error))
+
+
 MAMBA = {
     "mamba_n_heads": 4,
     "mamba_d_head": 16,
