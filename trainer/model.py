@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from longalign_data.errors import UserError
 from trainer.config import Lora
+from trainer.errors import first_line
 
 TOKENIZER_FILES = [
     "tokenizer*",
@@ -161,7 +162,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
         )
         model.add_adapter(adapters)
     except ValueError as error:
-        raise UserError(f"lora.target_modules: {target}: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"lora.target_modules: {target}: {first_line(error)}") from error
     if type(model.get_output_embeddings()) is not nn.Linear:
         raise UserError("lora.target_modules: the output head cannot have an adapter; leave lm_head out")
     for name, layer in model.named_modules():
@@ -229,7 +230,7 @@ def _name_and_revision(spec: str) -> tuple[str, str | None]:
 
 
 def _unloadable(spec: str, error: Exception, config: PretrainedConfig | None = None) -> UserError:
-    told = str(error).strip().splitlines()[0]
+    told = first_line(error)
     if config is not None and isinstance(error, KeyError):
         told = (
             f"{config.model_type} has attention of its own, which cannot be replaced by one that knows packs ({told})"
