@@ -4,17 +4,20 @@ In: a folder, or a hub id with `@revision`. Out: the model, and at the end a fol
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from longalign_data.errors import UserError
+from longalign_data.shards.files import sync_files, sync_folder
 from trainer.config import Lora
 from trainer.errors import first_line
 
@@ -192,16 +195,45 @@ def export(
     tokenizer: Sequence[Path], model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, lora: Lora | None
 ) -> None:
     """Writes a Hugging Face folder: `weights` (whole, on the CPU), the configurations of the model and of its generation, and
-    the files of its `tokenizer`. With `lora`, the weights with the adapters merged in, or the adapters alone."""
-    if lora is None or lora.export == "adapter":
-        model.save_pretrained(folder, state_dict=weights)
-    else:
-        with torch.device("meta"):
-            plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
-        plain.generation_config = model.generation_config
-        plain.save_pretrained(folder, state_dict=merged(model, weights))
-    for file in tokenizer:
-        shutil.copy(file, folder)
+    the files of its `tokenizer`. With `lora`, the weights with the adapters merged in, or the adapters alone. The folder
+    appears whole and holds nothing else: what stood in it is gone then. Raises UserError where it cannot be written."""
+    folder = folder.resolve()
+    try:
+        with _whole_folder(folder) as temporary:
+            if lora is None or lora.export == "adapter":
+                model.save_pretrained(temporary, state_dict=weights)
+            else:
+                with torch.device("meta"):
+                    plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
+                plain.generation_config = model.generation_config
+                plain.save_pretrained(temporary, state_dict=merged(model, weights))
+            for file in tokenizer:
+                shutil.copy(file, temporary)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{folder}: the model cannot be written: {first_line(error)}; its checkpoint stands, so mend this and write the model "
+            "with --export"
+        ) from error
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`; when the block ends well it is flushed to disk and takes its place, else it is removed.
+    An older adapter left beside newer weights would be loaded on top of them."""
+    temporary, older = (folder.with_name(f".{folder.name}.{kind}") for kind in ("tmp", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync_files(temporary)
+        shutil.rmtree(older, ignore_errors=True)
+        if folder.exists():
+            folder.rename(older)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def merged(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:

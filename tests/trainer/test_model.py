@@ -116,6 +116,33 @@ def test_adapters_are_trained_alone_and_merge_to_the_same_logits(place: Path, pr
     assert whole.generation_config.max_new_tokens == 77
 
 
+@pytest.mark.parametrize(("first", "then"), [("adapter", "merged"), ("merged", "adapter")])
+def test_an_export_over_one_of_the_other_kind_leaves_nothing_of_it(
+    place: Path, pretrained: Path, first: str, then: str
+) -> None:
+    name, lora = f"{first}-{then}", {"rank": 4, "alpha": 8}
+    output = trained(place, pretrained, name, lora=lora | {"export": first})
+    (output / "model" / "older.txt").write_text("of an older export")
+    trained(place, pretrained, name, "--resume", lora=lora | {"export": then})
+    alone = trained(place, pretrained, f"{name}-alone", lora=lora | {"export": then})
+    found, wanted = ({file.name: file.read_bytes() for file in (of / "model").iterdir()} for of in (output, alone))
+    assert found == wanted
+    assert {path.name for path in output.iterdir()} == {"checkpoints", "metrics.jsonl", "model", "run.json"}
+
+
+def test_an_export_that_fails_midway_leaves_the_older_one_whole(tmp_path: Path, pretrained: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(pretrained)
+    folder, missing = tmp_path / "model", [tmp_path / "no-tokenizer.json"]
+    for older in ({}, {"lm_head.weight": torch.ones(2)}):
+        before = {file.name: file.read_bytes() for file in folder.iterdir()} if older else None
+        # The weights are written before the tokenizer's files.
+        with pytest.raises(UserError, match=r"model: the model cannot be written: .*No such file.*with --export"):
+            export(missing, model, {"weight": torch.zeros(2)} | older, folder, None)
+        assert ({file.name: file.read_bytes() for file in folder.iterdir()} if folder.exists() else None) == before
+        export([], model, model.state_dict(), folder, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 @pytest.mark.parametrize("targets", ["all-linear", ["attn.c_proj"]], ids=["all", "square"])
 def test_adapters_merge_to_the_same_logits_where_weights_are_stored_transposed(
     tmp_path: Path, targets: list[str] | Literal["all-linear"]
