@@ -55,6 +55,7 @@ def made(
         shutil.copytree(asked.prepared, output)
     loaded = load_recipe(asked.recipe)
     loaded = loaded if limit is None else limited(loaded, limit)
+    prices = asked.recipe.parent.parent / "prices.yaml"
     choice = loaded.recipe.generate.teacher
     for stage in ("ingest", "sample", "generate"):
         build(
@@ -64,7 +65,7 @@ def made(
             progress=Silent(),
             teacher=lambda: load_teacher(choice, api_key=KEY, base_url=url),
             only=stage,
-            spending=Spending(prices=load_prices(asked.recipe.parent.parent / "prices.yaml"), max_usd=max_usd),
+            spending=Spending(prices=load_prices(prices if prices.exists() else None), max_usd=max_usd),
         )
 
 
