@@ -24,8 +24,8 @@ from longalign_data.sources.unpacking import UnpackError, opened
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 PACKED = (".gz", ".zst")
-FIELDS = ("messages", "conversations", "lang")
-"""Columns that are read of a Parquet file, those of them that it has."""
+FIELDS = ("messages", "conversations")
+"""Columns that are read of a Parquet file, those of them that it has; it must have one."""
 
 PIECE_CHARS = 1 << 20
 MAX_RECORD_CHARS = 64 << 20
@@ -76,7 +76,7 @@ def records(placed: PlacedMix) -> Iterator[Found]:
             raise _failed(placed.set, f"{path}: unknown kind of file", f"expected one of: {', '.join(SUFFIXES)}")
         try:
             if kind == ".parquet":
-                yield from _rows(name, path)
+                yield from _rows(placed.set, name, path)
             else:
                 yield from _text(name, path, kind)
         except UnpackError as error:
@@ -109,6 +109,12 @@ def _lines(name: str, file: io.TextIOBase) -> Iterator[Found]:
             while (more := file.readline(PIECE_CHARS)) and not more.endswith("\n"):
                 pass
             yield where, Bad("too-large", f"{where}: a line of more than {MAX_RECORD_CHARS:,} characters")
+        elif line.strip() == "{" and number == 1:
+            yield (
+                where,
+                Bad("bad-json", f"{where}: an object over several lines; expected an array, or one object a line"),
+            )
+            return
         elif line.strip():
             yield where, _parsed(where, line)
 
@@ -152,10 +158,16 @@ def _array(name: str, file: io.TextIOBase) -> Iterator[Found]:
         text, number = text[end:], number + 1
 
 
-def _rows(name: str, path: Path) -> Iterator[Found]:
+def _rows(choice: MixSet, name: str, path: Path) -> Iterator[Found]:
     number = 0
     with pq.ParquetFile(path) as file:
-        columns = [column for column in FIELDS if column in file.schema_arrow.names]
+        names = file.schema_arrow.names
+        columns = [column for column in FIELDS if column in names]
+        if not columns:
+            here = ", ".join(names[:12]) or "none"
+            raise _failed(
+                choice, f"{path}: no column of conversations. Columns here: {here}", f"expected {' or '.join(FIELDS)}"
+            )
         for batch in file.iter_batches(batch_size=256, columns=columns):
             for row in batch.to_pylist():
                 yield f"{name}#{number}", row

@@ -93,6 +93,22 @@ def test_a_large_json_array_is_read_piece_by_piece(tmp_path: Path) -> None:
     assert samples[1].messages[1].content == "word " * 600_000
 
 
+def test_a_table_without_conversations_is_named_with_its_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{"prompt": "a", "reply": "b"}]), tmp_path / "data.parquet")
+    with pytest.raises(
+        SourceError, match=r"data\.parquet: no column of conversations.*prompt, reply; expected messages or"
+    ):
+        run(tmp_path, load(tmp_path, LINES.replace("data.jsonl", "data.parquet")))
+
+
+def test_an_object_over_several_lines_is_one_reject(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text(json.dumps(messages(1), indent=1), encoding="utf-8")
+    _, samples, build = run(tmp_path, load(tmp_path, LINES.replace("data.jsonl", "data.json")))
+    (reject,) = rejects(build)
+    assert (samples, reject["reason"]) == ([], "bad-json")
+    assert "expected an array, or one object a line" in reject["detail"]
+
+
 def test_a_sample_says_where_it_came_from_and_how_long_it_is(tmp_path: Path) -> None:
     write_lines(tmp_path / "data.jsonl", [messages(5)])
     _, (sample,), _ = run(tmp_path, load(tmp_path, LINES))
