@@ -103,6 +103,14 @@ def waiting(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call]:
     return () if isinstance(step, Finished | Rejected) else step
 
 
+def can_be_mended(call: Call, raw: Raw, document: Document, plan: Plan) -> bool:
+    """Whether a reply is the end of its call for one of the reasons in `AGAIN`."""
+    end = _ending(call, Stored(raw=raw, failure=None), plan)
+    if isinstance(end, TeacherReply) and call.kind == "question":
+        end = _cut_document(document, end, call.request_id) or end
+    return isinstance(end, Rejected) and end.reason in AGAIN
+
+
 def task_of(document_id: str, recipe: Recipe) -> str:
     """The kind of task that a document is drawn for."""
     return draw_weighted(recipe.seed, "task", document_id, sorted(recipe.generate.tasks.items()))
