@@ -92,6 +92,12 @@ def print_cost(built: Built, console: Console) -> None:
         if cost["ledger_usd"] - cost["usd"] > 5e-5:
             line += f"; with rejected, earlier and trial replies {cost['ledger_usd']:,.4f} USD"
         console.print(line, highlight=False, markup=False)
+        for other in cost.get("taken_over", ()):
+            line = (
+                f"{other['replies']:,} of the replies were taken over from {other['build']}, which paid "
+                f"{other['usd']:,.4f} USD of that"
+            )
+            console.print(line, highlight=False, markup=False)
         if gone := cost.get("not_fetched"):
             line = (
                 f"{gone['requests']:,} requests were paid for in batches whose results the provider no longer kept, and asked "
