@@ -29,7 +29,7 @@ from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackReader, open_packs
 from trainer import model
 from trainer.batch import micro_batch
-from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json, write_whole
+from trainer.checkpoints import find_start, load_checkpoint, make_universal, save_checkpoint, write_json, write_whole
 from trainer.config import TrainConfig, learning_rate
 from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, check_settings, deepspeed_settings, loss_scale
 from trainer.guard import BadStepError, Guard, memory
@@ -120,7 +120,7 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
         if start.checkpoint is not None:
             if universal:
                 make_universal(start.checkpoint, world)
-            worker.load(start.checkpoint, universal=universal)
+            load_checkpoint(worker, start.checkpoint, universal=universal)
     guard = Guard(config, start.recent_losses)
     stop = start.step if asked.export_only else min(num_steps, asked.stop_after or num_steps)
     vocabulary = objective.model.config.get_text_config().vocab_size
