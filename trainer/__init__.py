@@ -16,6 +16,7 @@ To trust it, read these in this order; they hold all of the arithmetic:
 and these for what surrounds it:
 
     config      the YAML configuration, strict, and the learning rate of a step
+    settings    whether DeepSpeed knows what a user's file asks of it
     world       the ranks
     fused       the same loss through Liger's kernels, where they are installed
     model       a stock causal LM, longer contexts, adapters; its export

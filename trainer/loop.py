@@ -31,12 +31,13 @@ from trainer import model
 from trainer.batch import micro_batch
 from trainer.checkpoints import find_start, load_checkpoint, make_universal, save_checkpoint, write_json, write_whole
 from trainer.config import TrainConfig, learning_rate
-from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, check_settings, deepspeed_settings, loss_scale
+from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings, loss_scale
 from trainer.guard import BadStepError, Guard, memory
 from trainer.measure import logs
 from trainer.measure.metrics import Meter
 from trainer.objective import Objective, compute_dtype, load_objective, load_shape
 from trainer.probe import calibrate, probe
+from trainer.settings import check_settings
 from trainer.world import World, join
 
 
