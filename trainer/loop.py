@@ -75,6 +75,11 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
         reader.check_split(ranks // parts, accumulation)
     num_steps = reader.num_steps * config.epochs
     num_steps = min(num_steps, config.max_steps or num_steps)
+    if config.warmup_steps > num_steps and not asked.export_only:
+        raise UserError(
+            f"warmup_steps: {config.warmup_steps}: this run has {num_steps} steps and would never reach its learning_rate; "
+            "write a smaller number"
+        )
     facts = {
         "plan": plan_hash(reader),
         "model": str(Path(asked.model).resolve()) if Path(asked.model).is_dir() else asked.model,

@@ -179,6 +179,12 @@ def test_a_misspelt_key_ends_with_its_file_and_line(place: Path, capsys: pytest.
     assert "misspelt.yaml:2: dytpe: unknown key; did you mean 'dtype'?" in refused(capsys, options)
 
 
+def test_a_warm_up_longer_than_the_run_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, arguments(place, place / "warm", warmup_steps=13))
+    assert "warmup_steps: 13: this run has 12 steps and would never reach" in message
+    assert not (place / "warm").exists()
+
+
 def test_ranks_that_do_not_divide_a_step_are_refused_with_those_that_do(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
