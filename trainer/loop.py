@@ -5,7 +5,7 @@ In: a build, a model, a configuration. Out: one folder,
     metrics.jsonl                  one line a step; each step once, also after a resume
     run.json                       what was run: model, build, configuration, ranks
     checkpoints/step-00000040/     parameters and optimizer after 40 steps; `trainer.json` in it is written last
-    model/                         the trained model, as `from_pretrained` reads it
+    model/                         the trained model, as `from_pretrained` reads it; replaced as a whole by the next export
 
 A step is a number: to resume is to load a checkpoint and ask the plan for the next step. Random numbers (dropout) are seeded
 anew in every step, so a resumed run draws what the uninterrupted one drew.
