@@ -90,8 +90,9 @@ class SecretsCheck(Strict):
 
 
 class PersonalCheck(Strict):
-    """Personal data is masked: e-mail addresses, telephone numbers, identity numbers, payment cards and accounts (with
-    their checksums), public IP addresses."""
+    """Personal data is masked: e-mail addresses; telephone numbers with `+` and the country, as `212-555-0187` and `(212) 555-0187`
+    of North America, mobile ones of China and `010-62345678`; identity numbers, payment cards and accounts (with their
+    checksums); public IP addresses."""
 
     action: Literal["keep", "mask"] = "keep"
     kinds: Annotated[
@@ -163,7 +164,7 @@ class SampleDocuments(Strict):
         64_000,
     ]
     shares: list[Share] | None = None
-    beta: float = 1.0
+    beta: Annotated[float, Field(ge=-8, le=8)] = 1.0
     languages: dict[str, Share] = {"zh": 0.1}
     sources: dict[str, Share] = {}
     shortfall: Literal["fill", "leave", "stop"] = "fill"

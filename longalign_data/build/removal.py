@@ -335,7 +335,7 @@ def _source_figures(tokens: Sequence[int], *, gone: bool) -> dict[str, Any]:
         "tokens": sum(tokens),
         "lengths": {name: int(value) for name, value in zip(names, values, strict=False)},
     }
-    return figures | ({"masked": {}} if gone else {})
+    return figures | ({"masked": {}, "skipped": {}} if gone else {})
 
 
 def _cell(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], lengths: _Lengths) -> dict[str, Any]:

@@ -113,8 +113,7 @@ def generate(
         progress.start(STAGE, len(source), "documents")
         if run.schedule == "batch":
             asking = ask_in_batches(
-                source.in_order,
-                len(source),
+                source,
                 plan=plan,
                 ledger=ledger,
                 teacher=teacher,
@@ -122,9 +121,11 @@ def generate(
                 budget=batch_budget(choice, spending, ledger),
             )
         else:
+            left = source.left(plan, ledger)
+            progress.advance(len(source) - len(left), source.num_tokens(source.measures.keys() - set(left)))
             asking = ask_missing(
-                source.in_order(),
-                len(source),
+                source.documents(left),
+                len(left),
                 plan=plan,
                 ledger=ledger,
                 teacher=budgeted(teacher, choice, spending, ledger),

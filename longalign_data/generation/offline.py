@@ -76,7 +76,7 @@ def export_requests(documents: SelectedDocuments, plan: Plan, ledger: Ledger, pa
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for document in documents.in_order():
+            for document in documents.documents(documents.left(plan, ledger)):
                 for call in waiting(document, plan, ledger):
                     file.write(json.dumps(line(call), ensure_ascii=False) + "\n")
                     counts[call.kind] += 1
@@ -105,7 +105,7 @@ def import_replies(documents: SelectedDocuments, plan: Plan, ledger: Ledger, pat
     used: set[str] = set()
     # A request that is refused where others are answered will always be; where nothing was, the fault is the recipe's.
     final = {"context-exceeded"} | ({"bad-request"} if any(reply.raw for reply in replies.values()) else set())
-    for document in documents.in_order():
+    for document in documents.documents(documents.left(plan, ledger)):
         while calls := waiting(document, plan, ledger):
             here = [call for call in calls if call.request_id in replies and call.request_id not in used]
             for call in here:
