@@ -128,12 +128,13 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
-    """Attempts at one request that may have been billed without a reply. Its prompt has at most `most_tokens` tokens, and
-    `prompt_tokens` where a later reply tells."""
+    """Attempts at one request that may have been billed without a reply, one of them under way when the ledger was written
+    last or none. Its prompt has at most `most_tokens` tokens, and `prompt_tokens` where a later reply tells."""
 
     provider: str
     model: str
     num_attempts: int
+    num_under_way: int
     most_tokens: int
     prompt_tokens: int | None
     max_tokens: int
@@ -303,7 +304,7 @@ class Ledger:
         """The requests with attempts that may have been billed without a reply."""
         with self._guard():
             rows = self._db.execute(
-                "SELECT provider, model, num_lost + under_way, most_tokens, "
+                "SELECT provider, model, num_lost + under_way, under_way, most_tokens, "
                 "input_tokens + cache_write_tokens + cache_read_tokens, max_tokens "
                 "FROM unheard JOIN requests USING (request_id) LEFT JOIN replies USING (request_id) ORDER BY request_id"
             ).fetchall()
