@@ -16,16 +16,15 @@ from functools import partial
 
 from longalign_data.engine import Progress
 from longalign_data.errors import TeacherError, UserError
-from longalign_data.generation.asking import GO_ON, keep
-from longalign_data.generation.budget import BatchBudget, Booking
+from longalign_data.generation.asking import GO_ON, ask_trial, keep
+from longalign_data.generation.budget import BatchBudget
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.exchange import waiting as waiting_calls
-from longalign_data.generation.ledger import Call, Ledger, request_id
+from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.generation.telling import telling
 from longalign_data.identity import digest
 from longalign_data.records import Document
-from longalign_data.teachers import doctor
 from longalign_data.teachers.base import ABORTING_REASONS, Teacher
 from longalign_data.teachers.batches import Batches, BatchStatus, BatchTeacher, Item, ItemResult, UnsureError
 from longalign_data.teachers.retry import Fault
@@ -262,27 +261,7 @@ class _Batcher:
             return
         async for _ in self.batches.listed(time.time()):
             break  # a server without a batch API says so before anything is paid
-        request = replace(like.request, document=doctor.DOCUMENT, instruction=doctor.INSTRUCTION)
-        document_hash = digest(doctor.DOCUMENT)
-        trial = Call(
-            request_id=request_id(like.provider, request, document_hash=document_hash),
-            document_id=document_hash,
-            kind="trial",
-            provider=like.provider,
-            request=request,
-        )
-        booking = Booking(self.ledger, trial)
-        try:
-            raw = await self.teacher.ask(trial.request, watch=booking)
-        except TeacherError as error:
-            booking.over()
-            if error.reason in ABORTING_REASONS or error.retryable:
-                raise
-            raise TeacherError(
-                f"the teacher refuses every request: {error}. Check the model and the parameters of generate.teacher; {GO_ON}",
-                reason=error.reason,
-            ) from error
-        keep(self.ledger, trial, raw, self.plan)
+        await ask_trial(self.teacher, self.ledger, self.plan, like)
 
     # Receiving
 
@@ -306,9 +285,11 @@ class _Batcher:
 
     async def _look(self, submission: Submission, batch_id: str) -> None:
         status = await self.batches.status(batch_id)
-        if status.state == "ended" and (missing := await self._fetched(submission, batch_id)):
+        refused: list[ItemResult] = []
+        if status.state == "ended" and (missing := await self._fetched(submission, batch_id, refused)):
             status = replace(status, state="gone", detail=missing)
         if status.state == "ended":
+            await self._refuse(submission, refused)
             self.submissions.closed(submission.submission_id, "done")
             if self.abort is not None:
                 raise TeacherError(f"{self.abort.message}; {GO_ON}", reason=self.abort.reason)
@@ -324,10 +305,11 @@ class _Batcher:
             self._learn(submission, status)
             self.submissions.closed(submission.submission_id, "lost")
 
-    async def _fetched(self, submission: Submission, batch_id: str) -> str:
-        """Fetches the results; what the provider says where it has the batch and no longer its files."""
+    async def _fetched(self, submission: Submission, batch_id: str, refused: list[ItemResult]) -> str:
+        """Fetches the results; what the provider says where it has the batch and no longer its files. Requests that were refused
+        for good go into `refused`."""
         try:
-            await self._fetch(submission, batch_id)
+            await self._fetch(submission, batch_id, refused)
         except TeacherError as error:
             if error.reason != "not-found":
                 raise
@@ -374,11 +356,32 @@ class _Batcher:
             return _request_id(result.custom_id) in own
         return False
 
-    async def _fetch(self, submission: Submission, batch_id: str) -> None:
+    async def _refuse(self, submission: Submission, refused: list[ItemResult]) -> None:
+        """Holds refusals against the documents that they are about. Raises TeacherError where every request would be refused
+        like them, which are then free to be sent again."""
+        try:
+            await self._require_others_taken(refused)
+        except TeacherError as error:
+            if not error.retryable:
+                self.submissions.closed(submission.submission_id, "done")
+            raise
+        self._store(refused)
+
+    async def _require_others_taken(self, refused: Sequence[ItemResult]) -> None:
+        """Asks a tiny question for each kind of request that was refused: what is said of an account or a parameter is said in
+        the same way as of one odd document."""
+        doubtful = {
+            result.custom_id.partition("-")[0]: result
+            for result in refused
+            if result.fault is not None and result.fault.reason != "context-exceeded"
+        }
+        for result in doubtful.values():
+            like = self.ledger.call(_request_id(result.custom_id))
+            await ask_trial(self.teacher, self.ledger, self.plan, like, after=like.request_id)
+
+    async def _fetch(self, submission: Submission, batch_id: str, refused: list[ItemResult]) -> None:
         own = self.submissions.requests(submission.submission_id)
         held: list[ItemResult] = []
-        # Refusals come after the replies: whether they are about single documents shows in what else was answered.
-        refused: list[ItemResult] = []
         async for result in self.batches.results(batch_id):
             if _request_id(result.custom_id) not in own:
                 continue
@@ -394,7 +397,6 @@ class _Batcher:
                 self._store(held)
                 await asyncio.sleep(0)
         self._store(held)
-        self._store(refused)
 
     def _store(self, results: list[ItemResult]) -> None:
         with self.ledger.together():

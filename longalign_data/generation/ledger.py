@@ -315,6 +315,25 @@ class Ledger:
                 ),
             )
 
+    def call(self, request_id: str) -> Call:
+        """A request that was begun, with no document in it."""
+        with self._guard():
+            row = self._db.execute(
+                "SELECT document_id, kind, provider, model, instruction, max_tokens, parameters FROM requests "
+                "WHERE request_id = ?",
+                (request_id,),
+            ).fetchone()
+        assert row is not None, request_id
+        document_id, kind, provider, model, instruction, max_tokens, parameters = row
+        request = TeacherRequest(
+            model=model,
+            document="",
+            instruction=instruction,
+            max_tokens=max_tokens,
+            parameters=json.loads(parameters),
+        )
+        return Call(request_id=request_id, document_id=document_id, kind=kind, provider=provider, request=request)
+
     def reply(self, request_id: str) -> Stored | None:
         """What came back for a request, or None while nothing has."""
         with self._guard():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
+from longalign_data.teachers.fake.state import Refused
 from tests.asked import KEY, PRICES, Asked, address, log_of, longalign, rows, texts
 
 QUICK = {"seconds": 0.2}
@@ -276,6 +277,38 @@ def test_a_parameter_that_the_model_does_not_take_ends_the_run_before_it_costs_a
     assert "refuses every request" in said
     assert not server.state.batches
     assert server.state.usd() == 0
+
+
+@pytest.mark.parametrize("schedule", ["live", "batch"])
+def test_an_account_whose_limit_is_reached_ends_the_run_and_a_raised_limit_goes_on(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: str
+) -> None:
+    asked, server = corpus("anthropic", count=8), serve(batches=QUICK, usage_limit_usd=0.02)
+    said = asked.build(server.url, tmp_path / "out", "--schedule", schedule, code=1)
+    assert "reached your specified API usage limits" in said
+    assert "run the same command again" in said
+    num_paid = server.state.meter["live_replies"] + server.state.meter["batch_replies"]
+    assert 0 < num_paid < 16
+    server.state.scenario = server.state.scenario.model_copy(update={"usage_limit_usd": None})
+    asked.build(server.url, tmp_path / "out", "--schedule", schedule)
+    assert len(texts(tmp_path / "out")) == 8
+    assert not [row for row in rows(tmp_path / "out", "rejects") if row["stage"] == "generate"]
+    assert server.state.meter["live_replies"] + server.state.meter["batch_replies"] <= 16 + 1, "nothing is paid twice"
+
+
+def test_a_batch_refused_in_words_that_nobody_knows_is_held_against_no_document_while_all_is_refused(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, server = corpus("anthropic", count=8), serve(batches=QUICK)
+    closed = Refused(status=400, kind="invalid_request_error", message="No. Ask again some other day.")
+    with monkeypatch.context() as patch:
+        patch.setattr(server.state, "check", lambda asked: closed if server.state.meter["batch_replies"] >= 5 else None)
+        said = asked.build(server.url, tmp_path / "out", "--schedule", "batch", code=1)
+    assert "refuses every request: HTTP 400: No. Ask again some other day." in said
+    asked.build(server.url, tmp_path / "out", "--schedule", "batch")
+    assert len(texts(tmp_path / "out")) == 8
+    keys = Counter(item["key"] for line in log_of(tmp_path) if line["event"] == "batch" for item in line["items"])
+    assert sorted(keys.values()) == [1] * (5 + 8) + [2] * 3
 
 
 def test_a_teacher_without_a_batch_api_says_so(corpus: Callable[..., Asked], tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ LIVE_ONLY: frozenset[FaultKind] = frozenset(
     }
 )
 BATCH_ONLY: frozenset[FaultKind] = frozenset({"expired", "errored"})
+REFUSALS: frozenset[FaultKind] = frozenset({"invalid", "too-long", "too-large"})
 
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -113,7 +114,8 @@ class Prices(Strict):
 
 class Scenario(Strict):
     """How the fake provider behaves. With `key` every other API key is refused; `models` are the only ones known, where
-    given. A reply takes `latency_s`."""
+    given. A reply takes `latency_s`. Once `usage_limit_usd` are spent, every request is refused, as by an account whose limit is
+    reached."""
 
     seed: int = 0
     key: str | None = None
@@ -125,6 +127,7 @@ class Scenario(Strict):
     cache: Cache = Cache()
     batches: Batches = Batches()
     prices: Prices = Prices()
+    usage_limit_usd: Seconds | None = None
     faults: list[Fault] = []
 
 

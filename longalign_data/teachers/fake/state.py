@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longalign_data.identity import digest, uniform
+from longalign_data.teachers import doctor
 from longalign_data.teachers.fake import answers
-from longalign_data.teachers.fake.scenario import BATCH_ONLY, LIVE_ONLY, Fault, Limits, Scenario
+from longalign_data.teachers.fake.scenario import BATCH_ONLY, LIVE_ONLY, REFUSALS, Fault, Limits, Scenario
 
 Wire = Literal["messages", "chat"]
 
@@ -151,7 +152,13 @@ class State:
                 self._log = None
 
     def check(self, asked: Asked) -> Refused | None:
-        """What no attempt can get past: an unknown model, a prompt beyond the window."""
+        """What no attempt can get past: an account whose limit is reached, an unknown model, a prompt beyond the window."""
+        limit = self.scenario.usage_limit_usd
+        if limit is not None and self.usd() >= limit:
+            message = (
+                "You have reached your specified API usage limits. You will regain access on 2099-01-01 at 00:00 UTC."
+            )
+            return Refused(status=400, kind="invalid_request_error", message=message)
         known = self.scenario.models
         if known is not None and asked.model not in known:
             return Refused(status=404, kind="not_found_error", message=f"model: {asked.model}")
@@ -242,6 +249,9 @@ class State:
         out_of_place = LIVE_ONLY if in_batch else BATCH_ONLY
         for number, fault in enumerate(self.scenario.faults):
             if fault.kind in out_of_place or (fault.attempts is not None and attempt > fault.attempts):
+                continue
+            # What some documents are refused for is not met by the tiny question that tells it from a closed account.
+            if asked.document == doctor.DOCUMENT and fault.kind in REFUSALS and fault.share < 1:
                 continue
             if uniform(self.scenario.seed, f"fault {number}", asked.key) < fault.share:
                 return fault
