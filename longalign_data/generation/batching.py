@@ -302,8 +302,9 @@ class _Batcher:
                 "paid for and are asked again; `longalign ledger` says what they cost"
             )
         elif status.state == "failed":
-            self._learn(submission, status)
+            # Nothing of it was answered or will be: before anything else its requests are free again.
             self.submissions.closed(submission.submission_id, "lost")
+            self._learn(submission, status)
 
     async def _fetched(self, submission: Submission, batch_id: str, refused: list[ItemResult]) -> str:
         """Fetches the results; what the provider says where it has the batch and no longer its files. Requests that were refused

@@ -134,6 +134,19 @@ def test_batches_are_cut_to_the_tokens_that_the_provider_lets_wait(
     assert len(texts(tmp_path / "out")) == 16
 
 
+@pytest.mark.parametrize("schedule", ["live", "batch"])
+def test_a_batch_that_failed_as_a_whole_ends_the_run_and_the_next_one_asks_again(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: str
+) -> None:
+    asked, server = corpus("openai", count=4), serve(batches={"seconds": 0.1, "failures": 1})
+    said = asked.build(address(server, "openai"), tmp_path / "out", "--schedule", "batch", code=1)
+    assert "The batch failed. [billing_hard_limit_reached]" in said
+    asked.build(address(server, "openai"), tmp_path / "out", "--schedule", schedule)
+    assert len(texts(tmp_path / "out")) == 4
+    replies = server.state.meter
+    assert replies["live_replies"] + replies["batch_replies"] == 8 + 1
+
+
 def leave_with_a_batch_out(
     asked: Asked, server: FakeServer, output: Path, number: signal.Signals, provider: str = "anthropic"
 ) -> tuple[int, str]:

@@ -53,7 +53,7 @@ def batch_object(batch: Batch) -> dict[str, Any]:
     elif batch.settled:
         status = "completed"
     num_done = sum(isinstance(item.result, Reply) for item in batch.items)
-    errors = {"object": "list", "data": [{"code": "token_limit_exceeded", "message": batch.failed, "line": None}]}
+    errors = {"object": "list", "data": [{"code": batch.failed_code, "message": batch.failed, "line": None}]}
     return {
         "id": batch.batch_id,
         "object": "batch",

@@ -92,7 +92,7 @@ class Cache(Strict):
 class Batches(Strict):
     """A batch takes `seconds`; its results are kept `kept_s` after its creation. `enqueued_tokens` is the limit of all
     waiting batches of the OpenAI wire together. `lost_replies` of the first submissions are accepted, and their replies
-    dropped."""
+    dropped. `failures` of the first batches of the OpenAI wire fail as a whole, for `failure`."""
 
     seconds: Seconds = 1.0
     kept_s: Seconds = 29 * 86_400.0
@@ -100,6 +100,8 @@ class Batches(Strict):
     max_bytes: Count | None = None
     enqueued_tokens: Count | None = None
     lost_replies: Annotated[int, Field(ge=0)] = 0
+    failures: Annotated[int, Field(ge=0)] = 0
+    failure: str = "billing_hard_limit_reached"
 
 
 class Prices(Strict):

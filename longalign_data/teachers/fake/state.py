@@ -110,6 +110,7 @@ class Batch:
     metadata: Mapping[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     failed: str | None = None
+    failed_code: str = ""
     cancelled: bool = False
     settled: bool = False
 
@@ -133,6 +134,7 @@ class State:
         self._busy = 0
         self._first: float | None = None
         self._lost_left = scenario.batches.lost_replies
+        self._failures_left = scenario.batches.failures
         self.meter: Counter[str] = Counter()
         self.num_http = 0
 
@@ -369,6 +371,10 @@ class State:
                 waiting = sum(_tokens(other) for other in self.batches.values() if not other.is_over(now))
                 if waiting + _tokens(batch) > limit:
                     batch.failed = f"Enqueued token limit reached. Limit: {limit} enqueued tokens."
+                    batch.failed_code = "token_limit_exceeded"
+            if wire == "chat" and self._failures_left > 0:
+                self._failures_left -= 1
+                batch.failed, batch.failed_code = "The batch failed.", self.scenario.batches.failure
             self.batches[batch.batch_id] = batch
             lost = self._lost_left > 0
             self._lost_left -= lost
