@@ -27,12 +27,15 @@ from longalign_data.identity import digest
 from longalign_data.records import Document
 from longalign_data.teachers.base import ABORTING_REASONS, Teacher
 from longalign_data.teachers.batches import Batches, BatchStatus, BatchTeacher, Item, ItemResult, UnsureError
-from longalign_data.teachers.retry import Fault
+from longalign_data.teachers.retry import FIRST_WAIT_S, Fault
 
 SHARD_BYTES = 128_000_000
 """A batch is held in memory twice while it is sent; the providers would take twice as much."""
 ROUNDS = 5
-"""So often a request is sent in one run; each time it expired or met the provider's own fault."""
+"""So often a request is sent in one run; each time it expired, met the provider's own fault, or did not fit into its queue even
+alone."""
+PATIENCE_S = 600.0
+"""So long a queue is waited for that takes not even one request."""
 
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.25, 60.0
 _SKEW_S = 600.0
@@ -113,6 +116,8 @@ class _Batcher:
     budget: BatchBudget | None
     submissions: Submissions
     max_tokens: int | None = None
+    pause_s: float = 0.0
+    full_since: float | None = None
     has_tried: bool = False
     rounds: Counter[str] = field(default_factory=Counter)
     last_fault: str = ""
@@ -141,6 +146,7 @@ class _Batcher:
                 num_sent += len(shard.calls)
                 await self._until(partial(self._has_room, shard))
                 await self._afford(shard)
+                await self._pause()
                 await self._submit(shard)
             if not num_sent:
                 return
@@ -248,6 +254,13 @@ class _Batcher:
             raise
         self.submissions.opened(submission_id, status.batch_id, kept_s=self.batches.limits.kept_s)
 
+    async def _pause(self) -> None:
+        """Waits while the provider's queue is full."""
+        if self.pause_s:
+            self._out = f"the provider takes no further batch ({self.last_fault}); trying again in {self.pause_s:.0f} s"
+            self.progress.advance(note=self.words())
+            await asyncio.sleep(self.pause_s)
+
     async def _newest(self) -> float:
         """When the provider's newest batch was created, by its own clock; 0 where it has none."""
         async for status in self.batches.listed(0.0):
@@ -291,6 +304,10 @@ class _Batcher:
         if status.state == "ended":
             await self._refuse(submission, refused)
             self.submissions.closed(submission.submission_id, "done")
+            self.pause_s, self.full_since = 0.0, None
+            if self.max_tokens is not None:
+                # The queue may have been full for a moment only.
+                self.max_tokens *= 2
             if self.abort is not None:
                 raise TeacherError(f"{self.abort.message}; {GO_ON}", reason=self.abort.reason)
         elif status.state == "gone":
@@ -324,9 +341,25 @@ class _Batcher:
             raise TeacherError(
                 f"the provider refuses the batch {status.batch_id}: {status.detail}; {GO_ON}", reason="bad-request"
             )
+        if submission.num_requests == 1:
+            self._wait_longer(submission)
+            return
         self.rounds.subtract(self.submissions.requests(submission.submission_id))
         if self.max_tokens is None or submission.num_tokens <= self.max_tokens:
             self.max_tokens = max(1, submission.num_tokens // 2)
+
+    def _wait_longer(self, submission: Submission) -> None:
+        """Not even one request fits into the provider's queue: the request is too large for it, or others fill it."""
+        now = time.monotonic()
+        self.full_since = self.full_since or now
+        self.pause_s = min(2 * self.pause_s or FIRST_WAIT_S, _LONGEST_POLL_S)
+        (alone,) = self.submissions.requests(submission.submission_id)
+        self.last_fault += (
+            f" (not even for one request of about {submission.num_tokens:,} tokens about document "
+            f"{self.ledger.call(alone).document_id}; --schedule live has no such queue)"
+        )
+        if now - self.full_since > PATIENCE_S:
+            raise TeacherError(f"{self.last_fault}; {GO_ON}", reason="rate-limited", retryable=True)
 
     async def _find(self, submission: Submission, *, looked_s: float) -> None:
         """Whether a submission whose answer was lost has arrived: by its label where there is one, else by the number of its

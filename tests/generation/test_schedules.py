@@ -2,6 +2,7 @@
 ends as a sample or a named reject."""
 
 import json
+import shutil
 import signal
 import sqlite3
 import time
@@ -11,8 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from longalign_data.build.pipeline import build
+from longalign_data.engine import Progress, RunOptions, Silent
+from longalign_data.errors import TeacherError
+from longalign_data.generation import batching
+from longalign_data.recipe import load_recipe
 from longalign_data.teachers.fake import FakeServer
 from longalign_data.teachers.fake.state import Refused
+from longalign_data.teachers.table import load_teacher
 from tests.asked import KEY, PRICES, Asked, address, log_of, longalign, rows, texts
 
 QUICK = {"seconds": 0.2}
@@ -132,6 +139,81 @@ def test_batches_are_cut_to_the_tokens_that_the_provider_lets_wait(
     keys = Counter(item["key"] for line in submitted if not line["failed"] for item in line["items"])
     assert set(keys.values()) == {1}
     assert len(texts(tmp_path / "out")) == 16
+
+
+def here(asked: Asked, server: FakeServer, output: Path, progress: Progress, *, schedule: str = "batch") -> None:
+    """The generate stage for provider openai, in this process."""
+    if not output.exists():
+        shutil.copytree(asked.prepared, output)
+    loaded = load_recipe(asked.recipe)
+    choice = loaded.recipe.generate.teacher
+    run = RunOptions(schedule="batch" if schedule == "batch" else "live")
+    build(
+        loaded,
+        output,
+        run=run,
+        progress=progress,
+        teacher=lambda: load_teacher(choice, api_key=KEY, base_url=address(server, "openai")),
+        only="generate",
+    )
+
+
+class Notes(Silent):
+    """What was said to somebody who watches."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
+        self.notes.append(note)
+
+
+def test_a_request_that_alone_does_not_fit_into_the_queue_is_named_and_the_others_are_answered(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, server = corpus("openai", count=8), serve()
+    here(asked, server, tmp_path / "live", Silent(), schedule="live")
+    sizes = [
+        sum(line["usage"].values()) - line["usage"]["output"] for line in log_of(tmp_path) if line["event"] == "call"
+    ]
+    monkeypatch.setattr(batching, "FIRST_WAIT_S", 0.02)
+    narrow = serve(batches={"seconds": 0.05, "enqueued_tokens": max(sizes) - 1})
+    with pytest.raises(
+        TeacherError, match=r"1 of 8 documents .* 5 batches each: Enqueued token limit .*--schedule live"
+    ):
+        here(asked, narrow, tmp_path / "out", notes := Notes())
+    assert any("takes no further batch (Enqueued token limit" in note for note in notes.notes)
+    assert narrow.state.meter["batch_replies"] in {14, 15}
+    assert len(narrow.state.batches) < 60
+    here(asked, narrow, tmp_path / "out", Silent(), schedule="live")
+    assert texts(tmp_path / "out") == texts(tmp_path / "live")
+
+
+def test_a_queue_that_stays_full_ends_the_run_and_one_that_was_full_for_a_moment_is_filled_again(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, server = corpus("openai", count=8), serve(batches={"seconds": 0.05, "enqueued_tokens": 10})
+    monkeypatch.setattr(batching, "FIRST_WAIT_S", 0.02)
+    with monkeypatch.context() as patch:
+        patch.setattr(batching, "PATIENCE_S", 0.2)
+        with pytest.raises(TeacherError, match=r"Enqueued token limit .* run the same command again") as caught:
+            here(asked, server, tmp_path / "out", Silent())
+    assert caught.value.retryable
+    assert not server.state.meter["batch_replies"]
+
+    class Widened(Notes):
+        """The queue is free once a request alone did not fit."""
+
+        def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
+            if "takes no further batch" in note:
+                wide = server.state.scenario.batches.model_copy(update={"enqueued_tokens": None})
+                server.state.scenario = server.state.scenario.model_copy(update={"batches": wide})
+
+    before = len(server.state.batches)
+    here(asked, server, tmp_path / "out", Widened())
+    assert len(texts(tmp_path / "out")) == 8
+    waves = [len(batch.items) for batch in list(server.state.batches.values())[before:] if batch.failed is None]
+    assert max(waves) >= 4, "batches grow again"
 
 
 @pytest.mark.parametrize("schedule", ["live", "batch"])
