@@ -297,7 +297,7 @@ class _Batcher:
             poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
 
     async def _look(self, submission: Submission, batch_id: str) -> None:
-        status = await self.batches.status(batch_id)
+        status = await self._status(submission, batch_id)
         refused: list[ItemResult] = []
         if status.state == "ended" and (missing := await self._fetched(submission, batch_id, refused)):
             status = replace(status, state="gone", detail=missing)
@@ -322,6 +322,20 @@ class _Batcher:
             # Nothing of it was answered or will be: before anything else its requests are free again.
             self.submissions.closed(submission.submission_id, "lost")
             self._learn(submission, status)
+
+    async def _status(self, submission: Submission, batch_id: str) -> BatchStatus:
+        try:
+            return await self.batches.status(batch_id)
+        except TeacherError as error:
+            if error.reason != "not-found":
+                raise
+            raise TeacherError(
+                f"{error}: {submission.num_requests:,} requests of this build are out in batch {batch_id}, and the provider does "
+                "not know it. If the key is of another account or workspace, or the address of another server (a fake provider "
+                "forgets its batches when it ends), the same command with the right one goes on. If the batch was deleted, give "
+                f"it up: longalign ledger RECIPE --forget {batch_id}; it counts as paid, and its requests are asked again",
+                reason="not-found",
+            ) from error
 
     async def _fetched(self, submission: Submission, batch_id: str, refused: list[ItemResult]) -> str:
         """Fetches the results; what the provider says where it has the batch and no longer its files. Requests that were refused

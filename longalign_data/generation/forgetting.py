@@ -1,21 +1,29 @@
 """Taking back what a teacher refused or read only in part, so that the next build asks again.
 
 A refusal is final for the ledger, and may be mended all the same: a server gets a longer context, a fault of the provider's is
-repaired.
+repaired. A batch that the provider does not know any more would be waited for without end.
 """
 
 from longalign_data.errors import UserError
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import AGAIN, Finished, Plan, Rejected, follow
 from longalign_data.generation.ledger import Ledger
+from longalign_data.generation.submissions import Submissions
 from longalign_data.shards.folder import STAGES, BuildFolder
 
 
 def forget(build: BuildFolder, plan: Plan, ledger: Ledger, reason: str) -> int:
     """Removes every outcome of a build with this reason from the ledger, and the tables that were made of the ledger; how many
-    outcomes these were. Raises UserError for a reason that asking again cannot mend."""
+    outcomes these were. With the id of a batch that is out in place of a reason: gives the batch up, which counts as paid for
+    from then on; how many requests it holds. Raises UserError for a reason that asking again cannot mend."""
+    submissions = Submissions(ledger)
+    out = {batch.batch_id: batch for batch in submissions.unfinished() if batch.batch_id is not None}
+    if reason in out:
+        submissions.closed(out[reason].submission_id, "gone")
+        return out[reason].num_requests
     if reason not in AGAIN:
-        raise UserError(f"--forget {reason}: can be asked again are: {', '.join(AGAIN)}")
+        batches = f"; or a batch that is out: {', '.join(out)}" if out else ""
+        raise UserError(f"--forget {reason}: can be asked again are: {', '.join(AGAIN)}{batches}")
     found = ledger.refused_for(reason)
     for document in SelectedDocuments(build).in_order():
         step = follow(document, plan, ledger)

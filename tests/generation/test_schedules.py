@@ -216,6 +216,31 @@ def test_a_queue_that_stays_full_ends_the_run_and_one_that_was_full_for_a_moment
     assert max(waves) >= 4, "batches grow again"
 
 
+def test_a_batch_that_the_provider_does_not_know_ends_the_run_until_it_is_given_up_by_name(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked, first, second = corpus("openai", count=4), serve(batches={"seconds": 600.0}), serve(batches=QUICK)
+
+    class Leaving(Silent):
+        def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
+            if "are out" in note:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        here(asked, first, tmp_path / "out", Leaving())
+    (batch,) = first.state.batches
+    for _ in range(2):
+        with pytest.raises(TeacherError, match=f"key is of another account.*--forget {batch}; it counts as paid"):
+            here(asked, second, tmp_path / "out", Silent())
+    assert not second.state.batches
+    files = (str(asked.recipe), "-o", str(tmp_path / "out"))
+    assert f"or a batch that is out: {batch}" in longalign("ledger", *files, "--forget", "batch_other", code=2)
+    assert "4 requests are asked again" in longalign("ledger", *files, "--forget", batch)
+    here(asked, second, tmp_path / "out", Silent())
+    assert len(texts(tmp_path / "out")) == 4
+    assert f"batch paid for and not fetched: 4 requests ({batch})" in longalign("ledger", *files)
+
+
 @pytest.mark.parametrize("schedule", ["live", "batch"])
 def test_a_batch_that_failed_as_a_whole_ends_the_run_and_the_next_one_asks_again(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: str
