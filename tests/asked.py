@@ -132,8 +132,8 @@ def log_of(folder: Path, number: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def rows(output: Path, table: str) -> list[dict[str, Any]]:
-    shards = sorted((output / "asked" / "1.0.0" / table).glob("*.parquet"))
+def rows(output: Path, table: str, name: str = "asked") -> list[dict[str, Any]]:
+    shards = sorted((output / name / "1.0.0" / table).glob("*.parquet"))
     return [row for path in shards for row in pq.read_table(path).to_pylist()]
 
 

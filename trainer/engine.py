@@ -9,6 +9,7 @@ sentence.
 import contextlib
 import copy
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from longalign_data.errors import LongAlignError, UserError
 from trainer.config import TrainConfig
+from trainer.errors import first_line
 from trainer.world import World
 
 
@@ -272,13 +274,26 @@ def check_settings(settings: dict[str, Any], file: str) -> None:
             f"{file}: {key}: {wrong['msg']}, found {wrong['input']!r} (DeepSpeed's {error.title})"
         ) from error
     except (DeepSpeedConfigError, ValueError, TypeError, AttributeError, KeyError, AssertionError) as error:
-        told = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{file}: DeepSpeed cannot read these settings: {told}") from error
+        raise UserError(f"{file}: DeepSpeed cannot read these settings: {first_line(error)}") from error
     for key in settings:
         if key not in noting.asked:
             close = difflib.get_close_matches(key, [str(known) for known in noting.asked], n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             raise UserError(f"{file}: {key}: not a setting of DeepSpeed{meant}")
+    _check_optimizer(settings, file)
+
+
+def _check_optimizer(settings: dict[str, Any], file: str) -> None:
+    """The same for the settings of the optimizer: DeepSpeed drops some in silence, others end it in the middle of its set-up."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
+
+    section, offload = settings["optimizer"], settings["zero_optimization"].get("offload_optimizer") or {}
+    adam = DeepSpeedCPUAdam if offload.get("device", "none") != "none" else FusedAdam
+    adam = torch.optim.AdamW if section["params"]["torch_adam"] else adam
+    known = {"type", "params"}, {"torch_adam", *inspect.signature(adam).parameters}
+    for place, found, used in zip(("optimizer", "optimizer.params"), (section, section["params"]), known, strict=True):
+        for key in sorted(found.keys() - used):
+            raise UserError(f"{file}: {place}.{key}: not used by {adam.__name__}, the optimizer of this run")
 
 
 def check_buffers(module: nn.Module, fine: Sequence[str]) -> None:

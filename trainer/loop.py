@@ -29,7 +29,7 @@ from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackReader, open_packs
 from trainer import model
 from trainer.batch import micro_batch
-from trainer.checkpoints import find_start, make_universal, save_checkpoint, write_json, write_whole
+from trainer.checkpoints import find_start, load_checkpoint, make_universal, save_checkpoint, write_json, write_whole
 from trainer.config import TrainConfig, learning_rate
 from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, check_settings, deepspeed_settings, loss_scale
 from trainer.guard import BadStepError, Guard, memory
@@ -72,6 +72,11 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     reader.check_split(ranks // parts, accumulation)
     num_steps = reader.num_steps * config.epochs
     num_steps = min(num_steps, config.max_steps or num_steps)
+    if config.warmup_steps > num_steps and not asked.export_only:
+        raise UserError(
+            f"warmup_steps: {config.warmup_steps}: this run has {num_steps} steps and would never reach its learning_rate; "
+            "write a smaller number"
+        )
     facts = {
         "plan": plan_hash(reader),
         "model": asked.model,
@@ -115,7 +120,7 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
         if start.checkpoint is not None:
             if universal:
                 make_universal(start.checkpoint, world)
-            worker.load(start.checkpoint, universal=universal)
+            load_checkpoint(worker, start.checkpoint, universal=universal)
     guard = Guard(config, start.recent_losses)
     stop = start.step if asked.export_only else min(num_steps, asked.stop_after or num_steps)
     vocabulary = objective.model.config.get_text_config().vocab_size

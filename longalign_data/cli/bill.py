@@ -171,7 +171,7 @@ def ledger(
         raise UserError(
             "--export, --import and --forget are steps of their own: first import what was answered, then export what is left"
         )
-    _exchange(console, target, export, import_, forget, output, workers)
+    _exchange(console, target, export, import_, forget, output, workers, prices)
 
 
 def _exchange(
@@ -182,18 +182,21 @@ def _exchange(
     reason: str | None,
     output: Path,
     workers: int,
+    prices: Path | None,
 ) -> None:
     import os
 
     from rich.console import Console
 
     from longalign_data.build.pipeline import prepare
+    from longalign_data.cli.prices import known_prices
     from longalign_data.cli.progress import TerminalProgress
     from longalign_data.engine import RunOptions
     from longalign_data.generation.documents import SelectedDocuments
     from longalign_data.generation.forgetting import forget
     from longalign_data.generation.ledger import Ledger
     from longalign_data.generation.offline import export_requests, import_replies
+    from longalign_data.generation.trials import take_over
     from longalign_data.recipe import load_recipe
 
     loaded = load_recipe(recipe)
@@ -207,6 +210,8 @@ def _exchange(
             _say(console, f"{num_forgotten:,} requests are asked again: longalign build {recipe}")
             return
         documents = SelectedDocuments(folder)
+        known = known_prices(prices, loaded.recipe.generate.teacher)
+        take_over(folder, documents, plan, book, prices=known, progress=progress)
         if export is not None:
             done = export_requests(documents, plan, book, export)
             total = done.num_requests
@@ -268,8 +273,9 @@ def _calibration(
     import asyncio
 
     from longalign_data.cli.build import connection_of
+    from longalign_data.errors import BuildError
     from longalign_data.generation.estimate import Observation, calibrate, measure, observed, spread_over
-    from longalign_data.generation.ledger import Ledger
+    from longalign_data.generation.trials import copied_ledger, trial_builds
     from longalign_data.teachers.base import TeacherRequest
     from longalign_data.teachers.counting import count_prompts
     from longalign_data.tokenizers import load_tokenizer
@@ -280,17 +286,20 @@ def _calibration(
     measures = list(documents.measures.values())
     seen: list[Observation] = []
     outputs: dict[Kind, list[int]] = {}
+    names: list[str] = []
     origin = ""
-    trials = folder.root.parent.parent.glob(f"{recipe.name[:80]}-limit-*/{recipe.version}/{folder.ledger.name}")
-    places = [folder.ledger] if folder.ledger.is_file() else sorted(trials)
-    for place in places:
-        with Ledger(place) as book:
-            observations, found = observed(book, documents, recipe, tokenizer)
+    for place in [folder] if folder.ledger.is_file() else trial_builds(recipe, folder):
+        try:
+            with copied_ledger(place.ledger) as book:
+                observations, found = observed(book, documents, recipe, tokenizer)
+        except BuildError as error:
+            typer.echo(f"longalign: nothing is known from a ledger: {error}", err=True)
+            continue
         seen += observations
         for kind, values in found.items():
             outputs.setdefault(kind, []).extend(values)
-        where = "this build's ledger" if place == folder.ledger else f"the ledger of {place.parent.parent.name}"
-        origin = f"the usage of {len(seen):,} replies in {where}"
+        names.append("this build's ledger" if place == folder else f"the ledger of {place.root.parent.name}")
+        origin = f"the usage of {len(seen):,} replies in {', '.join(names)}"
     if pilot:
         chosen = spread_over(measures, pilot)
         requests = [
@@ -432,6 +441,9 @@ def _print_progress(console: "Console", result: "Account") -> None:
             f"  perhaps billed, and no reply came: {result.unheard.num_attempts:,} attempts, at most "
             f"{result.unheard.most_usd:,.4f} USD; --max-usd counts them",
         )
+    for name, line in sorted(result.taken_over.items()):
+        paid = "" if line.num_unpriced else f", {line.usd:,.4f} USD that it paid"
+        _say(console, f"  taken over from {name}: {line.num_replies:,} replies{paid}")
     if result.num_asked_again:
         _say(console, f"  sent more than once: {result.num_asked_again:,}")
     if result.failures:

@@ -217,6 +217,7 @@ def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":
     from urllib.parse import urlsplit
 
     from longalign_data.teachers.base import Connection
+    from longalign_data.teachers.retry import without_password
 
     prefix = {"anthropic": "ANTHROPIC", "openai": "OPENAI"}.get(choice.provider, "")
     key = os.environ.get(f"{prefix}_API_KEY") or None
@@ -231,7 +232,7 @@ def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":
             is_address = False
         if not is_address:
             raise UserError(
-                f"{base_url!r} is no address of a teacher; expected something like http://localhost:8000/v1"
+                f"{without_password(base_url)!r} is no address of a teacher; expected something like http://localhost:8000/v1"
             )
     return Connection(api_key=key, base_url=base_url)
 

@@ -23,13 +23,20 @@ def catalog_list(context: typer.Context) -> None:
 
     from longalign_data.catalog import builtin_cards, load_card
 
+    cards = [load_card(name, relative_to=Path())[0] for name in builtin_cards()]
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # a program reads it, to which a line is an entry
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("source", "title", "language", "licence", "reader"):
-        table.add_column(name)
-    for name in builtin_cards():
-        card, _ = load_card(name, relative_to=Path())
+    # Ids are typed again, and licences acknowledged by their names: where room is short, titles give way.
+    table.add_column("source", min_width=max(len(card.id) for card in cards))
+    table.add_column("title", no_wrap=True, max_width=max(16, console.width - 80))
+    table.add_column("lang", min_width=4)
+    table.add_column("licence", overflow="fold", min_width=20)
+    table.add_column("reader", min_width=max(len(card.reader.kind) for card in cards))
+    for card in cards:
         table.add_row(card.id, card.title, card.lang, card.license, card.reader.kind)
-    Console().print(table)
+    console.print(table)
 
 
 @catalog_app.command("show")

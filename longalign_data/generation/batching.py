@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,13 +18,13 @@ from longalign_data.engine import Progress
 from longalign_data.errors import TeacherError, UserError
 from longalign_data.generation.asking import GO_ON, ask_trial, keep
 from longalign_data.generation.budget import BatchBudget
+from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.exchange import waiting as waiting_calls
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.generation.telling import telling
 from longalign_data.identity import digest
-from longalign_data.records import Document
 from longalign_data.teachers.base import ABORTING_REASONS, Teacher
 from longalign_data.teachers.batches import Batches, BatchStatus, BatchTeacher, Item, ItemResult, UnsureError
 from longalign_data.teachers.retry import FIRST_WAIT_S, Fault
@@ -44,8 +44,7 @@ _STORED_TOGETHER = 128
 
 
 async def ask_in_batches(
-    documents: Callable[[], Iterable[Document]],
-    num_documents: int,
+    documents: SelectedDocuments,
     *,
     plan: Plan,
     ledger: Ledger,
@@ -56,7 +55,7 @@ async def ask_in_batches(
 ) -> None:
     """Afterwards every document has all its replies, or the refusal that ends its way, in the ledger.
 
-    `documents` is called once for each wave. Raises UserError for a teacher without a batch API, BudgetError when `budget`
+    Raises UserError for a teacher without a batch API, BudgetError when `budget`
     holds no further request, and TeacherError as `asking.ask_missing` does; the next call goes on from what the ledger and
     the provider have.
     """
@@ -78,7 +77,7 @@ async def ask_in_batches(
             await batcher.run()
     finally:
         await teacher.close()
-    batcher.conclude(num_documents)
+    batcher.conclude()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,7 +106,7 @@ class _Shard:
 
 @dataclass(slots=True, kw_only=True)
 class _Batcher:
-    documents: Callable[[], Iterable[Document]]
+    documents: SelectedDocuments
     plan: Plan
     ledger: Ledger
     teacher: BatchTeacher
@@ -123,9 +122,12 @@ class _Batcher:
     last_fault: str = ""
     most_usd: float = 0.0
     abort: Fault | None = None
-    done: set[str] = field(default_factory=set)
+    left: set[str] = field(init=False)
     _batches: Batches | None = None
     _out: str = ""
+
+    def __post_init__(self) -> None:
+        self.left = set(self.documents.measures)
 
     def words(self) -> str:
         """What somebody who watches may want to know."""
@@ -151,11 +153,10 @@ class _Batcher:
             if not num_sent:
                 return
 
-    def conclude(self, num_documents: int) -> None:
-        num_left = num_documents - len(self.done)
-        if num_left:
+    def conclude(self) -> None:
+        if self.left:
             raise TeacherError(
-                f"{num_left} of {num_documents} documents could not be asked in {ROUNDS} batches each: "
+                f"{len(self.left)} of {len(self.documents)} documents could not be asked in {ROUNDS} batches each: "
                 f"{self.last_fault}; {GO_ON}",
                 reason="unavailable",
                 retryable=True,
@@ -167,11 +168,12 @@ class _Batcher:
         """Everything that can be asked now and is not under way, in batches within the limits."""
         in_flight = self.submissions.in_flight()
         shard = _Shard()
-        for document in self.documents():
-            calls = waiting_calls(document, self.plan, self.ledger)
-            if not calls:
-                self._finished(document)
-            for call in calls:
+        left = self.documents.left(self.plan, self.ledger)
+        ended = self.left.difference(left)
+        self.left.intersection_update(left)
+        self.progress.advance(len(ended), self.documents.num_tokens(ended))
+        for document in self.documents.documents(left):
+            for call in waiting_calls(document, self.plan, self.ledger):
                 if call.request_id in in_flight or self.rounds[call.request_id] >= ROUNDS:
                     continue
                 limits = self.batches.limits
@@ -187,11 +189,6 @@ class _Batcher:
                 shard.add(call, num_bytes=num_bytes, num_tokens=num_tokens)
         if shard.calls:
             yield shard
-
-    def _finished(self, document: Document) -> None:
-        if document.doc_id not in self.done:
-            self.done.add(document.doc_id)
-            self.progress.advance(1, document.num_tokens)
 
     def _has_room(self, shard: _Shard, waiting: Sequence[Submission]) -> bool:
         if self.max_tokens is None or not waiting:

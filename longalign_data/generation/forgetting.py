@@ -6,7 +6,7 @@ repaired. A batch that the provider does not know any more would be waited for w
 
 from longalign_data.errors import UserError
 from longalign_data.generation.documents import SelectedDocuments
-from longalign_data.generation.exchange import AGAIN, Finished, Plan, Rejected, follow
+from longalign_data.generation.exchange import AGAIN, Finished, Plan, Rejected
 from longalign_data.generation.ledger import Ledger
 from longalign_data.generation.submissions import Submissions
 from longalign_data.shards.folder import STAGES, BuildFolder
@@ -25,8 +25,7 @@ def forget(build: BuildFolder, plan: Plan, ledger: Ledger, reason: str) -> int:
         batches = f"; or a batch that is out: {', '.join(out)}" if out else ""
         raise UserError(f"--forget {reason}: can be asked again are: {', '.join(AGAIN)}{batches}")
     found = ledger.refused_for(reason)
-    for document in SelectedDocuments(build).in_order():
-        step = follow(document, plan, ledger)
+    for _, step in SelectedDocuments(build).endings(plan, ledger):
         ends = step.answers if isinstance(step, Finished) else [step]
         found |= {end.request_id for end in ends if isinstance(end, Rejected) and end.reason == reason}
     found.discard("")

@@ -130,6 +130,18 @@ class Provider:
     notice: Callable[[str | None], str] = lambda base_url: ""
 
 
+MOST_TOKENS = 2**31 - 1
+"""More than this no reply used; sums of such counts fit every store."""
+
+
+def count_of(usage: Any, name: str) -> int:
+    """A number of tokens as a usage names it; 0 where it names none. Raises ValueError for one that cannot be."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    if isinstance(value, bool) or (isinstance(value, int) and not 0 <= value <= MOST_TOKENS):
+        raise ValueError(f"the usage gives {name} as no number of tokens; expected 0 to {MOST_TOKENS:,}")
+    return value if isinstance(value, int) else 0
+
+
 def prompt(request: TeacherRequest) -> str:
     """The whole of what a teacher is told, as one text; without a document, the instruction alone."""
     return request.document + SEPARATOR + request.instruction if request.document else request.instruction

@@ -18,7 +18,7 @@ import yaml
 
 from longalign_data.errors import BudgetError, BuildError
 from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, unheard
-from longalign_data.generation.estimate import calibrate
+from longalign_data.generation.estimate import Observation, calibrate
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
@@ -238,6 +238,16 @@ def test_the_estimate_from_a_pilot_is_near_the_meter(
     after = longalign("estimate", *common)
     assert "replies in this build's ledger" in after
     assert likely(after, way) == pytest.approx(bill, rel=0.05)
+
+
+def test_a_pilot_of_one_document_is_used_and_said_to_be_uncertain() -> None:
+    recipe = Recipe.model_validate(
+        yaml.safe_load(RECIPE.replace("COUNT", "4").replace("PROVIDER", "anthropic, model: m"))
+    )
+    seen = [Observation(lang="en", recipe_tokens=100, teacher_tokens=80)]
+    known = calibrate(recipe, ["en"], observations=seen, outputs={}, origin="one document")
+    assert (known.ratios["en"].likely, known.origin) == (0.8, "one document")
+    assert known.ratios["en"].off == pytest.approx(0.16)
 
 
 def test_no_reply_is_estimated_longer_than_the_recipe_allows() -> None:

@@ -201,6 +201,22 @@ def test_the_probe_refuses_attention_that_ignores_the_borders_and_says_where() -
         run_probe(tiny_llama("causal_over_the_pack"))
 
 
+def test_what_a_kernel_cannot_do_is_told_in_one_line_and_memory_that_ran_out_is_not_taken_for_it() -> None:
+    def refusing(error: Exception) -> PreTrainedModel:
+        def attend(*given: Any, **options: Any) -> tuple[Tensor, None]:
+            raise error
+
+        AttentionInterface.register("refusing", attend)
+        return tiny_llama("refusing")
+
+    wide = RuntimeError("FlashAttention forward only supports head dimension at most 256\nframe #0")
+    with pytest.raises(UserError, match=r"LlamaForCausalLM cannot take a pack: Flash.* at most 256$"):
+        run_probe(refusing(wide))
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), dist.DistBackendError("NCCL error")):
+        with pytest.raises(type(error)):
+            run_probe(refusing(error))
+
+
 MAMBA = {
     "mamba_n_heads": 4,
     "mamba_d_head": 16,
@@ -335,6 +351,19 @@ def test_a_model_that_caps_its_logits_is_refused_and_without_the_caps_it_trains(
     with pytest.raises(UserError, match="logits are not its output head on its last hidden state"):
         run_probe(gemma(attn_logit_softcapping=None, final_logit_softcapping=2.0))
     run_probe(gemma(attn_logit_softcapping=None, final_logit_softcapping=None))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [("granite", {"logits_scaling": 8.0}), ("cohere", {}), ("gemma2", {"head_dim": 8, "attn_logit_softcapping": None})],
+)
+def test_logits_that_are_scaled_or_capped_are_found_however_small_they_are(
+    model_type: str, changes: dict[str, Any]
+) -> None:
+    config = AutoConfig.for_model(model_type, **SMALL | {"pad_token_id": 0} | changes)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ours())
+    with pytest.raises(UserError, match="logits are not its output head on its last hidden state"):
+        run_probe(model)
 
 
 def test_a_model_folder_without_weights_or_that_is_missing_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ SEQUENCES = (1, 4, 16, 64)
 """Into how many sequences a pack is divided."""
 SMALLEST = 512
 """Tokens of the smallest pack."""
+LEAST = 128
+"""Tokens of the smallest capacity: below it there are fewer packs than unknowns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,19 +110,23 @@ def _measure(asked: argparse.Namespace) -> None:
     config, _ = load_config(asked.config)
     if asked.output.exists():
         raise UserError(f"{asked.output}: exists already; give another --output")
+    if asked.capacity < LEAST:
+        raise UserError(f"--capacity {asked.capacity}: expected at least {LEAST} tokens; smaller packs say nothing")
+    if not 0 < asked.targets <= 1:
+        raise UserError(f"--targets {asked.targets:g}: expected a share above 0, of at most 1")
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     total, counts = _layers(asked.model, config, asked.layers)
     by_count: list[dict[tuple[int, ...], float]] = []
     for count in counts:
-        objective, backend = random_objective(asked.model, config, device, layers=count)
+        objective, backend = random_objective(asked.model, config, device, asked.capacity, layers=count)
         budget = asked.seconds / len(counts)
         by_count.append(dict(measure(objective, device, asked.capacity, seconds=budget, target_share=asked.targets)))
         del objective
         _free(device)
     measured = [
-        Measured(lengths=lengths, seconds=_of_all_layers([times[lengths] for times in by_count], counts, total))
+        Measured(lengths=lengths, seconds=of_all_layers([times[lengths] for times in by_count], counts, total))
         for lengths in by_count[0]
         if all(lengths in times for times in by_count)
     ]
@@ -219,16 +225,18 @@ def random_pack(lengths: Sequence[int], vocabulary: int, *, target_share: float)
 
 
 def random_objective(
-    spec: str, config: TrainConfig, device: "torch.device", *, layers: int | None = None
+    spec: str, config: TrainConfig, device: "torch.device", capacity: int, *, layers: int | None = None
 ) -> "tuple[Objective, str]":
     """Model and loss with random weights, as training has them but for the optimizer, and the name of the attention; with
-    `layers`, of so many of the model's."""
+    `layers`, of so many of the model's. Raises UserError where the model has fewer positions than `capacity`."""
     import torch
 
+    from trainer.model import check_fits
     from trainer.objective import compute_dtype, load_objective
     from trainer.world import World
 
     shape, world = _model_config(spec, config, layers), World(rank=0, ranks=1, device=device)
+    check_fits(shape, capacity=capacity, parts=1)
     with torch.device(device):
         return load_objective(spec, shape, config, world, dtype=compute_dtype(config), random_init=True)
 
@@ -254,7 +262,8 @@ def _layers(spec: str, config: TrainConfig, asked: int | None) -> tuple[int, lis
     return total, [asked, asked // 2]
 
 
-def _of_all_layers(times: list[float], counts: list[int], total: int) -> float:
+def of_all_layers(times: Sequence[float], counts: Sequence[int], total: int) -> float:
+    """The seconds of a pack in a model of `total` layers, from those with `counts` of them: two of these, or `total` alone."""
     if len(times) == 1:
         return times[0]
     each = (times[0] - times[1]) / (counts[0] - counts[1])

@@ -19,7 +19,7 @@ from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers.github import Problem, tar_members
-from longalign_data.sources.readers.tex import TexError, source_text
+from longalign_data.sources.readers.tex import PACKAGES, TexError, source_text
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
 from longalign_data.sources.unpacking import UnpackError, gunzip, opened
 
@@ -27,6 +27,34 @@ MAX_FILES = 5_000
 MAX_FILE_BYTES = 16 << 20
 SUFFIXES = [".tar", ".gz", ".tgz", ".tex"]
 TEX = (".tex", ".ltx", ".latex")
+NAMED = 8
+"""Missing files of a submission that are named."""
+
+
+WORDS = ("keywords", "mbox", "textmd", "textsf", "texttt", "textup")
+"""Macros whose argument is text, of which the converter knows that they take one, and not that it is to be kept."""
+
+SIGNS = {
+    "LaTeX": "LaTeX",
+    "LaTeXe": "LaTeX2e",
+    "TeX": "TeX",
+    "BibTeX": "BibTeX",
+    "P": "\u00b6",
+    "S": "\u00a7",
+    "checkmark": "\u2713",
+    "copyright": "\u00a9",
+    "ddag": "\u2021",
+    "degree": "\u00b0",
+    "pounds": "\u00a3",
+    "textbar": "|",
+    "textgreater": ">",
+    "textless": "<",
+    "textbullet": "\u2022",
+    "textpm": "\u00b1",
+    "texttimes": "\u00d7",
+    "textmu": "\u00b5",
+    "textperiodcentered": "\u00b7",
+}
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -75,7 +103,7 @@ def _submission(
         files = _files(data, PurePosixPath(member).name.removesuffix(".gz"))
         if not files:
             return
-        title, text = source_text(files, inline)
+        title, text, missing = source_text(files, inline)
     except UnpackError as error:
         yield RawReject(source_ref=ref, reason=error.reason, detail=f"{ref}: {error}")
         return
@@ -84,6 +112,15 @@ def _submission(
         return
     card = partition.card
     yield RawDocument(text=text, title=title or identifier, lang=card.lang, license=card.license, source_ref=ref)
+    if missing:
+        names = ", ".join(map(repr, missing[:NAMED])) + (
+            f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        )
+        detail = (
+            f"{ref}: \\input of {names} was not resolved (no such file in the submission, or a name made by a macro); the text "
+            "stands without it"
+        )
+        yield RawReject(source_ref=ref, reason="missing-part", detail=detail)
 
 
 def _files(data: bytes, name: str) -> dict[str, str]:
@@ -97,11 +134,11 @@ def _files(data: bytes, name: str) -> dict[str, str]:
     members = tar_members(io.BytesIO(data), MAX_FILES, MAX_FILE_BYTES, [])
     files = {}
     for member, content in members:
-        if member.lower().endswith(TEX):
+        if member.lower().endswith((*TEX, *PACKAGES)):
             if len(content) > MAX_FILE_BYTES:
                 raise UnpackError("too-large", f"{member!r} has more than {MAX_FILE_BYTES} bytes")
             files[member] = _decoded(content)
-    return files
+    return files if any(name.lower().endswith(TEX) for name in files) else {}
 
 
 def _old_tar(data: bytes) -> bool:
@@ -126,7 +163,11 @@ def _decoded(data: bytes) -> str:
 
 def _inline() -> Callable[[str], str]:
     module = extra("pylatexenc.latex2text", package="pylatexenc", extra="arxiv", purpose="reading TeX sources")
-    converter = module.LatexNodes2Text(math_mode="verbatim", strict_latex_spaces=False)
+    context = module.get_default_latex_context_db()
+    specs = [module.MacroTextSpec(name, discard=False) for name in WORDS]
+    specs += [module.MacroTextSpec(name, sign) for name, sign in SIGNS.items()]
+    context.add_context_category("words", macros=specs, prepend=True)
+    converter = module.LatexNodes2Text(latex_context=context, math_mode="verbatim", strict_latex_spaces=False)
     return partial(_converted, converter)
 
 

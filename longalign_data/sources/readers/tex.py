@@ -28,16 +28,49 @@ _COMMENT = re.compile(
 PER_CENT = "\ue003"
 """A character of private use for a per cent sign that begins no comment, which the converter would take for one."""
 
+MISSING = re.compile("\ue004([^\ue005]*)\ue005")
+"""Between two characters of private use, what an `\\input` asked for that no file answers."""
+
+NO_TEXT = re.compile(
+    r"\.(?:aux|bbl|bib|bst|cfg|clo|cls|def|eps|eps_tex|fd|fig|gls|ind|jpg|lof|lot|pdf|pdf_t|pdf_tex|pdftex_t|pgf|png|ps|pstex"
+    r"|pstex_t|sty|tikz|toc|tps)\Z",
+    re.IGNORECASE,
+)
+"""What is included without being text: packages, lists that TeX makes itself, drawings."""
+
 _VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:verbatim|lstlisting|minted)\*?\})")
 _INCLUDE = re.compile(
     r"\\(input|include|subfile|subimport|import)\b\s*(?:\{([^{}]{0,300})\}\s*(?:\{([^{}]{0,300})\})?|([\w./-]{1,300}))"
 )
 _DOCUMENT = re.compile(r"\\document(?:class|style)\b")
 _MACRO = re.compile(
-    r"\\(?:(?:re|provide)?newcommand|providecommand|renewcommand)\*?\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?:\[(\d)\])?\s*(?:\[([^\]]{0,500})\])?\s*(?=\{)"
+    r"\\(?:(?:re|provide)?newcommand|providecommand|renewcommand|DeclareRobustCommand)\*?\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?:\[(\d)\])?\s*(?:\[([^\]]{0,500})\])?\s*(?=\{)"
 )
 _DEF = re.compile(r"\\(?:e|g|x)?def\s*\\([A-Za-z]+)\s*((?:#\d)*)\s*(?=\{)")
 _OPERATOR = re.compile(r"\\DeclareMathOperator(\*?)\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?=\{)")
+_DOCUMENT_COMMAND = re.compile(
+    r"\\(?:New|Renew|Provide|Declare)DocumentCommand\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*\{((?:\s*\+?m)*)\s*\}\s*(?=\{)"
+)
+"""With mandatory arguments alone."""
+
+_DEFINITIONS = re.compile(f"{_MACRO.pattern}|{_DEF.pattern}|{_OPERATOR.pattern}|{_DOCUMENT_COMMAND.pattern}")
+_PACKAGES = re.compile(
+    r"\\(?:usepackage|RequirePackage|documentclass|documentstyle|LoadClass)\s*(?:\[[^\]]{0,1000}\])?\s*\{([^{}]{0,1000})\}"
+)
+PACKAGES = (".sty", ".cls")
+MAX_WORDING = 300
+"""Characters of a definition in a package that can be a wording; longer ones lay out pages."""
+
+_LAYOUT = re.compile(
+    r"@|\\(?:par|[vh](?:skip|box|space|fil+|rule|size)|vspace|begin|end|begingroup|endgroup|(?:re)?newcommand|[egx]?def|let|if[a-z]*|else|fi"
+    r"|expandafter|futurelet|csname|advance|penalty|kern|rule|global|relax|set[a-z]+|write|parbox|makebox|raise|lower|font|fontsize|noindent)(?![A-Za-z])"
+)
+_CONDITION = re.compile(r"\\newif\s*\\if[A-Za-z]+|\\(if[A-Za-z]*|else|fi)(?![A-Za-z@])")
+_NO_CONDITION = re.compile(
+    r"iff|ifthenelse|if(?:str|cs|num|dim)[a-z]+|if(?:not)?blank|ifbool|iftoggle|if(?:un)?def[a-z]*(?<!ifdefined)"
+)
+"""What begins like a conditional of TeX and needs no `\\fi`."""
+
 _NAME = re.compile(r"\\([A-Za-z]+)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MATH_NAMES = "equation|align|alignat|gather|multline|eqnarray|displaymath|math|flalign|dmath"
@@ -66,6 +99,25 @@ _DROPPED = re.compile(
     r"bottomrule|smallskip|medskip|bigskip|hfill|vfill|balance|printbibliography|par)(?![A-Za-z])"
 )
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]{0,60}\}(?:\[[^\]]{0,200}\])?(?:\{[lcrpXmb|@!>< .\d{}\\*]{0,200}\})?")
+_SIZES = {
+    "addlinespace|framebox|makebox": 0,
+    "arrayrulecolor|cellcolor|cline|cmidrule|colorbox|parbox|raisebox|rotatebox|rowcolor|scalebox": 1,
+    "fcolorbox|multicolumn|multirow|resizebox": 2,
+    r"begin\{(?:adjustbox|minipage|multicols|tabular[*xy]|tabulary|xltabular)\*?\}": 1,
+    r"begin\{(?:CJK|wraptable)\*?\}": 2,
+}
+"""How many arguments of a command, or of an environment's beginning, are sizes, places, colours and columns; what stands behind
+them is words."""
+
+_OPTIONAL = r"(?:\s*\[[^\]]{0,100}\]|\([^()\n]{0,50}\))*"
+_BRACED = r"\s*\{(?:[^{}]|\{[^{}]{0,100}\}){0,200}\}"
+_SIZED = re.compile(
+    "|".join(
+        rf"\\(?:{names})(?![A-Za-z])\*?(?:{_OPTIONAL}{_BRACED}){{{count}}}"
+        + (r"(?:\[[^\]]{0,100}\])*" if count != 1 else "")
+        for names, count in _SIZES.items()
+    )
+)
 _TABLE = re.compile(
     r"(\\(?:begin|end)\{(?:tabular[xy]?|tabulary|tabu|long(?:table|tabu)|supertabular|xltabular|tblr|array)\*?\})"
 )
@@ -77,22 +129,29 @@ class TexError(Exception):
     """A source without a document, or one that grows without end."""
 
 
-def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple[str, str]:
-    """(title, text) of a submission; `inline` turns one paragraph of TeX into text. Raises TexError."""
+def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple[str, str, tuple[str, ...]]:
+    """(title, text, missing) of a submission; `inline` turns one paragraph of TeX into text. `missing` are the files, as the
+    document's body names them, whose text is not in it because no file of the submission answers to the name. Raises
+    TexError."""
+    packages = {name: text for name, text in files.items() if name.lower().endswith(PACKAGES)}
+    files = {name: text for name, text in files.items() if name not in packages}
     main = _main_file(files)
     if main is None:
         raise TexError(f"no file has \\documentclass; there are: {', '.join(sorted(files)[:8]) or 'none'}")
-    merged = _merged(main, files)
-    merged = _expanded(merged)
+    merged = _unconditional(_merged(main, files))
+    merged = _expanded(_wordings(merged, posixpath.dirname(main), packages) + merged)
     preamble, begin, body = merged.partition(r"\begin{document}")
     if not begin:
         preamble, body = "", merged
     body = body.partition(r"\end{document}")[0]
+    # What is asked for before the body are packages and macros; in drawings and lists of literature nothing would be read.
+    missing = tuple(dict.fromkeys(MISSING.findall(_without_floats(body))))
+    preamble, body = MISSING.sub("", preamble), MISSING.sub("", body)
     title = _argument_of(r"\title", preamble) or _argument_of(r"\title", body)
     abstract = _argument_of(r"\abstract", preamble)
     title_text = " ".join(_paragraphs(title, inline).split()) if title else ""
     text = _paragraphs(f"{abstract}\n\n{body}" if abstract else body, inline)
-    return title_text, f"# {title_text}\n\n{text}" if title_text and text else text
+    return title_text, f"# {title_text}\n\n{text}" if title_text and text else text, missing
 
 
 def _main_file(files: Mapping[str, str]) -> str | None:
@@ -109,7 +168,7 @@ def _main_file(files: Mapping[str, str]) -> str | None:
 def without_comments(text: str) -> str:
     """TeX without comments. A `\\%` stays; a per cent sign in an address or in a verbatim environment becomes PER_CENT,
     and of what the converter loses, `\\verb` becomes escaped text, and `\\href` leaves its words."""
-    parts = _VERBATIM.split(text.replace(PER_CENT, ""))
+    parts = _VERBATIM.split(re.sub("[\ue003-\ue005]", "", text))
     inside = False
     for index, part in enumerate(parts):
         if index % 2:
@@ -149,14 +208,80 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
                 # `\import` and `\subimport` name a folder first, in which all stands that their file includes.
                 wanted, inside = match[3].strip(), posixpath.join(folder if match[1] == "subimport" else top, wanted)
             found = _resolve(wanted, (inside, top, "", posixpath.dirname(name)), files)
-            if found is None or found in above or len(above) > 20:
+            if found in above:
                 return ""
+            if found is None or len(above) > 20:
+                return "" if NO_TEXT.search(wanted) else f"\ue004{wanted}\ue005"
             return f"\n{merge(found, (*above, found), inside)}\n"
 
         return _INCLUDE.sub(include, text)
 
     top = posixpath.dirname(main)
     return merge(main, (main,), top)
+
+
+def _unconditional(text: str) -> str:
+    """The text without what stands between `\\iffalse` and its `\\else` or `\\fi`: a comment of another kind. Of one that
+    nothing ends, all stays."""
+    pieces: list[str] = []
+    position = 0
+    opened: list[bool] = []  # of each conditional that is open whether it is an `\iffalse`
+    hidden, start = 0, 0  # how deep the one is that hides what is read, and where it begins
+    for match in _CONDITION.finditer(text):
+        word = match[1]
+        if word is None or _NO_CONDITION.fullmatch(word):
+            continue
+        if word not in ("else", "fi"):
+            opened.append(word == "iffalse")
+            if word == "iffalse" and not hidden:
+                hidden, start = len(opened), match.start()
+        elif opened and opened[-1] and hidden in (0, len(opened)):
+            if hidden:
+                pieces.append(text[position:start])
+                position, hidden = match.end(), 0
+            else:  # the end of an `\else` that was kept
+                pieces.append(text[position : match.start()])
+                position = match.end()
+            if word == "fi":
+                opened.pop()
+        elif opened and word == "fi":
+            opened.pop()
+    return "".join(pieces) + text[position:]
+
+
+def _wordings(text: str, top: str, packages: Mapping[str, str]) -> str:
+    """The definitions in the packages and classes of a submission that its text loads, as far as they are short and lay out
+    nothing."""
+    found: list[str] = []
+    asked: dict[str, None] = {}
+
+    def ask(source: str) -> None:
+        for match in _PACKAGES.finditer(source):
+            asked.update((name.strip(), None) for name in match[1].split(","))
+
+    ask(text)
+    read: set[str] = set()
+    while asked:
+        wanted = next(iter(asked))
+        del asked[wanted]
+        options = {
+            posixpath.normpath(posixpath.join(folder, wanted + suffix)) for folder in (top, "") for suffix in PACKAGES
+        }
+        for name in sorted(options & packages.keys() - read):
+            read.add(name)
+            source = without_comments(packages[name])
+            ask(source)
+            position = 0
+            for match in _DEFINITIONS.finditer(source):
+                if match.start() < position:
+                    continue
+                end = _closing(source, match.end())
+                if end is None:
+                    break
+                position = end
+                if end - match.end() <= MAX_WORDING and not _LAYOUT.search(source, match.end(), end):
+                    found.append(source[match.start() : end])
+    return "".join(f"{definition}\n" for definition in found)
 
 
 def _resolve(wanted: str, folders: Sequence[str], files: Mapping[str, str]) -> str | None:
@@ -191,8 +316,7 @@ def _expanded(text: str) -> str:
     macros: dict[str, tuple[int, str | None, str]] = {}
     kept: list[str] = []
     position, unclosed = 0, 0
-    definitions = re.compile(f"{_MACRO.pattern}|{_DEF.pattern}|{_OPERATOR.pattern}")
-    for match in definitions.finditer(text):
+    for match in _DEFINITIONS.finditer(text):
         if match.start() < position:
             continue
         end = _closing(text, match.end())
@@ -206,8 +330,10 @@ def _expanded(text: str) -> str:
             macros[match[1]] = (int(match[2] or 0), match[3], body)
         elif match[4]:
             macros[match[4]] = (len(match[5]) // 2, None, body)
-        else:
+        elif match[7]:
             macros[match[7]] = (0, None, rf"\operatorname{match[6]}{{{body}}}")
+        else:
+            macros[match[8]] = (match[9].count("m"), None, body)
         kept.append(text[position : match.start()])
         position = end
     kept.append(text[position:])
@@ -275,6 +401,7 @@ def _paragraphs(text: str, inline: Callable[[str], str]) -> str:
     text = _with_headings(text)
     text = _CITE.sub(lambda match: f" [{', '.join(key.strip() for key in match[1].split(','))}]", text)
     text = _REFERENCE.sub(lambda match: match[1], text)
+    text = _SIZED.sub(lambda match: match[0][: match[0].index("}") + 1] if match[0].startswith(r"\begin") else "", text)
     text = _DROPPED.sub("", text)
     text = text.replace(r"\begin{abstract}", "\n\n\ue002## Abstract\n\n")
     text = _with_cells(text)
