@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -273,7 +273,7 @@ class State:
         if fault is None:
             return None
         if fault.kind == "too-long":
-            return _too_long(asked.num_tokens, self.scenario.context_tokens)
+            return replace(_too_long(asked.num_tokens, self.scenario.context_tokens), fault=fault)
         if fault.kind not in kinds:
             return None
         status, kind, message = kinds[fault.kind]
