@@ -53,7 +53,7 @@ import pyarrow.parquet as pq
 import pypdf
 import zstandard
 from pylatexenc.latex2text import LatexNodes2Text
-from record import RESULTS, store
+from record import RESULTS, machine, store
 from resiliparse.extract.html2text import extract_plain_text
 
 from longalign_data.catalog import Card
@@ -380,7 +380,7 @@ def peer(script: str, python: str, root: Path, kind: str, name: str) -> tuple[fl
 
 
 def main() -> None:
-    """Measures every pair, or those that are named, and stores the rows."""
+    """Measures every pair, or those that are named, and stores the rows; each names its commit, as the others stay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datatrove", metavar="PYTHON")
     parser.add_argument("--nemo", metavar="PYTHON")
@@ -418,6 +418,7 @@ def main() -> None:
                 "time_against_bare": round(seconds / other[0], 2),
                 "time_against_texts_alone": round(seconds / texts[0], 2),
                 "load": round(os.getloadavg()[0], 1),
+                "commit": machine()["commit"],
             }
             for package, script, files, python in peers:
                 if python is not None and row in files:

@@ -36,8 +36,27 @@ SOURCE_SUFFIXES = (
     ".go",
     ".java",
     ".js",
+    ".mjs",
+    ".jsx",
     ".ts",
+    ".tsx",
+    ".vue",
+    ".cs",
+    ".kt",
+    ".swift",
+    ".scala",
+    ".dart",
+    ".php",
     ".rb",
+    ".pl",
+    ".lua",
+    ".R",
+    ".jl",
+    ".hs",
+    ".ml",
+    ".ex",
+    ".erl",
+    ".clj",
     ".sh",
     ".sql",
     ".md",
@@ -200,7 +219,7 @@ class WarcReader(Strict):
 
 
 class BooksReader(RecordFields):
-    """Books, one file a document (.txt, .epub), one record a line (.jsonl), or .txt inside .tar.gz or .tar."""
+    """Books, one file a document (.txt, .epub), one record a line (.jsonl), or both kinds of files inside a tar."""
 
     kind: Literal["books"]
 
@@ -253,6 +272,13 @@ class Card(Strict):
     homepage: str | None = None
     obtain: str | None = Field(
         default=None, description="How a user gets the corpus; shown by `longalign catalog show`."
+    )
+    revision: str | None = Field(
+        default=None,
+        description=(
+            "The commit or edition that `obtain` speaks of. Where a corpus comes anew each month none is named; what was "
+            "read is known by the hashes of its files in any case."
+        ),
     )
     gated: str | None = Field(
         default=None,

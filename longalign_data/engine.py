@@ -9,6 +9,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -66,6 +67,9 @@ class RunOptions:
     shard_bytes: int = 256 << 20
     row_group_bytes: int = 4 << 20
 
+
+ANSWER_S = 5
+"""Seconds in which a head node must take a connection, and again in which it must answer."""
 
 LOST_WORKERS = 3
 """How often in a row the workers may be lost before the same job is done."""
@@ -168,13 +172,38 @@ def _map_on_ray(function: Callable[[Job], Result], jobs: Iterable[Job], address:
 
 def _connect(ray: Any, address: str) -> None:
     try:
+        _probe(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+    except (ray.exceptions.RayError, OSError, OverflowError, RuntimeError, ValueError) as error:
         # Ray has no type of its own for an address that is malformed or at which nothing answers.
         raise BuildError(
             f"no Ray cluster at {address!r}: {error}; expected host:port of a running head node (ray start --head "
             "--port=6379), or auto on a machine that belongs to one"
         ) from error
+
+
+# The connection preface and an empty SETTINGS frame of RFC 9113, sections 3.4 and 6.5: a gRPC server answers them at once.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+_SETTINGS, _TLS_ALERT = 0x04, 0x15
+
+
+def _probe(address: str) -> None:
+    """Raises OSError where host:port cannot be a head node: nothing is there, or it does not answer as one. Ray itself tries for
+    minutes. What is no host:port is Ray's to judge."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
+            connection.sendall(_PREFACE)
+            answer = connection.recv(9)
+    except TimeoutError:
+        raise OSError(f"it does not answer within {ANSWER_S} s") from None
+    except ConnectionResetError:
+        answer = b""
+    # A server with TLS answers with an alert or hangs up.
+    if answer and answer[0] != _TLS_ALERT and answer[3:4] != bytes([_SETTINGS]):
+        raise OSError(f"what answers there is no Ray head node (it begins with {answer!r})")
 
 
 def _end_with_parent() -> None:

@@ -12,6 +12,7 @@ In: `recipes/<name>.yaml`. Out: a `Recipe` and, for each source, its card and th
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,8 +90,9 @@ class SecretsCheck(Strict):
 
 
 class PersonalCheck(Strict):
-    """Personal data is masked: e-mail addresses, telephone numbers, identity numbers, payment cards and accounts (with
-    their checksums), public IP addresses."""
+    """Personal data is masked: e-mail addresses; telephone numbers with `+` and the country, as `212-555-0187` and `(212) 555-0187`
+    of North America, mobile ones of China and `010-62345678`; identity numbers, payment cards and accounts (with their
+    checksums); public IP addresses."""
 
     action: Literal["keep", "mask"] = "keep"
     kinds: Annotated[
@@ -162,7 +164,7 @@ class SampleDocuments(Strict):
         64_000,
     ]
     shares: list[Share] | None = None
-    beta: float = 1.0
+    beta: Annotated[float, Field(ge=-8, le=8)] = 1.0
     languages: dict[str, Share] = {"zh": 0.1}
     sources: dict[str, Share] = {}
     shortfall: Literal["fill", "leave", "stop"] = "fill"
@@ -606,12 +608,25 @@ def load_recipe(path: Path) -> LoadedRecipe:
     )
 
 
+_TRIAL_STEM = 80
+
+
+def name_without_limit(name: str) -> str:
+    """The name of the whole build that a trial's name is made of (its first 80 characters); any other name as it is."""
+    return re.sub(r"-limit-[0-9]+$", "", name)
+
+
+def trials_of(name: str) -> str:
+    """A pattern, as of `Path.glob`, for the names of the trials of a build, or of a build that is a trial itself."""
+    return f"{name_without_limit(name)[:_TRIAL_STEM]}-limit-*"
+
+
 def limited(loaded: LoadedRecipe, count: int) -> LoadedRecipe:
     """The recipe with at most `count` documents to sample, under a name of its own: a trial never stands where the whole
     build would. Its text says so, because a build keeps the text of its recipe."""
     recipe = loaded.recipe
     sample = recipe.sample.model_copy(update={"count": min(count, recipe.sample.count)})
-    name = f"{recipe.name[:80]}-limit-{count}"
+    name = f"{recipe.name[:_TRIAL_STEM]}-limit-{count}"
     text = f"# A trial: built with --limit {count}, so sample.count is {sample.count}.\n{loaded.text}"
     return dataclasses.replace(loaded, recipe=recipe.model_copy(update={"name": name, "sample": sample}), text=text)
 

@@ -74,9 +74,9 @@ class Asked:
         return out + err
 
 
-def longalign(*arguments: str, key: str = "any", code: int = 0) -> str:
+def longalign(*arguments: str, key: str = "any", code: int = 0, columns: int = 160) -> str:
     command = [sys.executable, "-m", "longalign_data", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": "160"}
+    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": str(columns)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -132,8 +132,8 @@ def log_of(folder: Path, number: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def rows(output: Path, table: str) -> list[dict[str, Any]]:
-    shards = sorted((output / "asked" / "1.0.0" / table).glob("*.parquet"))
+def rows(output: Path, table: str, name: str = "asked") -> list[dict[str, Any]]:
+    shards = sorted((output / name / "1.0.0" / table).glob("*.parquet"))
     return [row for path in shards for row in pq.read_table(path).to_pylist()]
 
 

@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -249,4 +251,39 @@ def test_an_address_at_which_no_cluster_can_be_is_said_plainly(
     assert done.returncode == 2
     assert "no Ray cluster at 'nonsense': " in done.stderr
     assert "expected host:port of a running head node" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("answer", [None, b"", b"SSH-2.0-OpenSSH_9.6\r\n"])
+def test_an_address_where_no_head_node_answers_is_refused_before_ray_waits_for_it(
+    answer: bytes | None, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Nothing listens there; what listens says nothing; what answers is another service."""
+    taken: list[socket.socket] = []
+
+    def serve(listening: socket.socket, words: bytes) -> None:
+        with suppress(OSError):
+            while True:
+                taken.append(listening.accept()[0])
+                taken[-1].sendall(words)
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        if answer is not None:
+            listening.listen()
+            threading.Thread(target=serve, args=(listening, answer), daemon=True).start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        options = ("--output", str(tmp_path / "b"), "--engine", "ray", "--address", address)
+        done = command_line(environment, "ingest", str(small_recipe(tmp_path)), *options)
+    for connection in taken:
+        connection.close()
+    assert done.returncode == 2
+    assert f"no Ray cluster at '{address}': " in done.stderr
+    assert "expected host:port of a running head node" in done.stderr
+    expected = {None: "refused", b"": "does not answer within 5 s"}.get(
+        answer, "no Ray head node (it begins with b'SSH-2.0"
+    )
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr

@@ -124,6 +124,10 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
             "FILE:4: sample: 2 edges make 1 buckets, but there are 2 shares",
         ),
         (f"{START}sample: {{count: 1, edges: [5, 6], shares: [0]}}\n", "FILE:4: sample: shares must not all be 0"),
+        (
+            f"{START}sample: {{count: 1, beta: 100}}\n",
+            "FILE:4: sample.beta: input should be less than or equal to 8; found 100",
+        ),
         (f"{START}sample: {{count: 0}}\n", "FILE:4: sample.count: input should be greater than 0; found 0"),
         (
             f"{HEAD}{TAIL}ingest: {{min_tokens: 9, max_tokens: 8}}\n",

@@ -8,16 +8,23 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from longalign_data.errors import LongAlignError, UserError
+from longalign_data.shards.files import sync_files
 from trainer.engine import Engine
+from trainer.errors import first_line, out_of_memory
 from trainer.world import World
 
 MAY_DIFFER = ("ranks", "sequence_parallel")
 """Facts that may change between runs; the plan's K is in `plan`."""
+TORN = (OSError, RuntimeError, ValueError, KeyError, IndexError, AssertionError, EOFError, UnpicklingError)
+"""What torch and DeepSpeed raise at files that they cannot read or write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +62,20 @@ def find_start(output: Path, resume: bool, facts: dict[str, Any]) -> Start:
 
 
 def save_checkpoint(worker: Engine, output: Path, world: World, facts: dict[str, Any], *, keep: int) -> None:
-    """Writes checkpoints/step-N, complete once `trainer.json` stands in it, and removes all but the last `keep`."""
+    """Writes checkpoints/step-N, complete once `trainer.json` stands in it, and removes all but the last `keep`. Raises UserError
+    where it cannot be written."""
     folder = output / "checkpoints" / f"step-{facts['step']:08d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    worker.save(folder)
-    world.wait()
+    with _named(folder, "written", "mend this and go on with --resume from the checkpoint before it"):
+        if world.rank == 0 and folder.exists():
+            # Of a run that was killed here: files of more ranks than ours would be taken for part of what we write.
+            shutil.rmtree(folder)
+        world.wait()
+        folder.mkdir(parents=True, exist_ok=True)
+        worker.save(folder)
+        world.wait()
+        # Every rank, because only its own machine knows what it has not yet written out.
+        sync_files(folder)
+        world.wait()
     if world.rank == 0:
         write_json(folder / "trainer.json", facts)
         complete = sorted(path.parent for path in (output / "checkpoints").glob("step-*/trainer.json"))
@@ -68,6 +84,24 @@ def save_checkpoint(worker: Engine, output: Path, world: World, facts: dict[str,
             (old / "trainer.json").unlink()
             shutil.rmtree(old)
     world.wait()
+
+
+def load_checkpoint(worker: Engine, checkpoint: Path, *, universal: bool) -> None:
+    """Takes back what `save_checkpoint` wrote; `universal` after `make_universal`. Raises UserError where a file of it is missing
+    or torn."""
+    with _named(checkpoint, "read", "remove this folder, and --resume goes on from the checkpoint before it"):
+        worker.load(checkpoint, universal=universal)
+
+
+@contextmanager
+def _named(checkpoint: Path, what: str, instead: str) -> Iterator[None]:
+    """Turns what torch and DeepSpeed raise at files into a UserError."""
+    try:
+        yield
+    except TORN as error:
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
+        raise UserError(f"{checkpoint}: cannot be {what}: {first_line(error)}; {instead}") from error
 
 
 def make_universal(checkpoint: Path, world: World) -> None:
@@ -81,8 +115,9 @@ def make_universal(checkpoint: Path, world: World) -> None:
         alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
         ended = subprocess.run([*command, *folders], env=alone, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
         if ended.returncode:
+            told = (ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1]
             raise LongAlignError(
-                f"{checkpoint}: DeepSpeed cannot convert it for {world.ranks} ranks: {ended.stderr.strip().splitlines()[-1:]}; "
+                f"{checkpoint}: DeepSpeed cannot convert it for {world.ranks} ranks: {told}; "
                 "go on with as many ranks as wrote it"
             )
     world.wait()

@@ -97,7 +97,7 @@ class TrainConfig(yamlfile.Strict):
     peak_tflops: Annotated[Number, Field(gt=0)] | None = None
     """What utilisation is measured against, for one device; without it large matrix products are timed at the start."""
     lora: Lora | None = None
-    deepspeed: str | None = None
+    deepspeed: Annotated[str, Field(min_length=1)] | None = None
     """JSON file with further DeepSpeed settings, such as offload; relative to this file."""
 
     @model_validator(mode="after")
@@ -118,6 +118,11 @@ class TrainConfig(yamlfile.Strict):
             )
         if self.offload_activations and not self.activation_checkpointing:
             raise ValueError("offload_activations: needs activation_checkpointing: true, whose inputs it keeps")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {self.min_learning_rate:g} is above learning_rate: {self.learning_rate:g}, from which "
+                "the rate falls to it"
+            )
         return self
 
 
@@ -127,10 +132,19 @@ OWNED = {
     "gradient_accumulation_steps": "it follows from the plan and the number of ranks",
     "gradient_clipping": "write grad_clip in the YAML file",
     "scheduler": "write schedule in the YAML file",
+    "optimizer.params.lr": "write learning_rate in the YAML file",
+    "optimizer.params.betas": "write adam_beta1 and adam_beta2 in the YAML file",
+    "optimizer.params.eps": "write adam_epsilon in the YAML file",
+    "optimizer.params.weight_decay": "write weight_decay in the YAML file",
+    "optimizer.params.adam_w_mode": "weight decay is always that of AdamW",
+    "optimizer.params.max_grad_norm": "write grad_clip in the YAML file",
+    "zero_optimization.stage": "write zero_stage in the YAML file",
+    "checkpoint.load_universal": "it follows from the checkpoint and the number of ranks",
+    "activation_checkpointing": "write activation_checkpointing and offload_activations in the YAML file",
     "bf16": "write dtype in the YAML file",
     "fp16": "write dtype: bf16 in the YAML file; fp16 is not supported",
 }
-"""DeepSpeed settings that would contradict the configuration, with what to do instead."""
+"""DeepSpeed settings that would contradict the configuration or do nothing beside it, with what to do instead."""
 OFFLOADS = {"offload_optimizer": (1, 2, 3), "offload_param": (3,)}
 """What DeepSpeed can offload, and the ZeRO stages at which it does; at others it would say nothing."""
 
@@ -148,25 +162,36 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     if not isinstance(settings, dict):
         raise RecipeError(f"{file}:1: expected a JSON object of DeepSpeed settings")
     for key, instead in OWNED.items():
-        if key in settings:
+        parent, _, name = key.rpartition(".")
+        if name in _section(file, settings, parent):
             raise RecipeError(f"{file}: {key}: not to be set here: {instead}")
-    zero = settings.get("zero_optimization", {})
-    if not isinstance(zero, dict):
-        raise RecipeError(f"{file}: zero_optimization: expected an object of settings, found {json.dumps(zero)}")
-    if "stage" in zero:
-        raise RecipeError(f"{file}: zero_optimization.stage: not to be set here: write zero_stage in {path}")
+    kind = _section(file, settings, "optimizer").get("type", "AdamW")
+    if str(kind).lower() not in ("adam", "adamw"):
+        raise RecipeError(f"{file}: optimizer.type: the trainer's optimizer is AdamW, found {json.dumps(kind)}")
     for key, stages in OFFLOADS.items():
-        value = zero.get(key) or {}
-        if not isinstance(value, dict):
-            raise RecipeError(
-                f"{file}: zero_optimization.{key}: expected an object of settings, found {json.dumps(value)}"
-            )
-        if value.get("device", "none") != "none" and config.zero_stage not in stages:
+        device = _section(file, settings, f"zero_optimization.{key}").get("device", "none")
+        if device != "none" and config.zero_stage not in stages:
             fit = " or ".join(map(str, stages))
             raise RecipeError(
                 f"{file}: zero_optimization.{key}: needs zero_stage {fit}, found zero_stage: {config.zero_stage} in {path}"
             )
     return config, settings
+
+
+def _section(file: Path, settings: dict[str, Any], path: str) -> dict[str, Any]:
+    """The object at a dotted path, {} where there is none. Raises RecipeError where something else stands there."""
+    section = settings
+    names = path.split(".") if path else []
+    for depth, name in enumerate(names, start=1):
+        found = section.get(name, {})
+        # DeepSpeed takes null for an offload that is switched off.
+        if found is None and name in OFFLOADS:
+            return {}
+        if not isinstance(found, dict):
+            at = ".".join(names[:depth])
+            raise RecipeError(f"{file}: {at}: expected an object of settings, found {json.dumps(found)}")
+        section = found
+    return section
 
 
 def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:

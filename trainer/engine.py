@@ -8,7 +8,6 @@ sentence.
 
 import contextlib
 import copy
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -230,55 +229,6 @@ def deepspeed_settings(
         },
     }
     return _overlaid(ours, extra)
-
-
-class _Noting(dict[str, Any]):
-    """Settings that note which of their keys are asked for."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        super().__init__(values)
-        self.asked: set[object] = set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return super().get(key, default)
-
-    def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
-        return super().__getitem__(key)
-
-    def __contains__(self, key: object) -> bool:
-        self.asked.add(key)
-        return super().__contains__(key)
-
-    def keys(self) -> Any:
-        # DeepSpeed writes `name in settings.keys()`.
-        return self
-
-
-def check_settings(settings: dict[str, Any], file: str) -> None:
-    """Raises UserError, naming `file` and the key, where DeepSpeed cannot read `settings`, which hold those of `file`, or never
-    asks for one of them: it would pass over a misspelt one in silence. It has no list of its top-level keys."""
-    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
-    from pydantic import ValidationError
-
-    noting = _Noting(copy.deepcopy(settings))
-    try:
-        DeepSpeedConfig(noting)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        key = ".".join(str(part) for part in wrong["loc"])
-        raise UserError(
-            f"{file}: {key}: {wrong['msg']}, found {wrong['input']!r} (DeepSpeed's {error.title})"
-        ) from error
-    except (DeepSpeedConfigError, ValueError, TypeError, AttributeError, KeyError, AssertionError) as error:
-        told = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{file}: DeepSpeed cannot read these settings: {told}") from error
-    for key in settings:
-        if key not in noting.asked:
-            close = difflib.get_close_matches(key, [str(known) for known in noting.asked], n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"{file}: {key}: not a setting of DeepSpeed{meant}")
 
 
 def check_buffers(module: nn.Module, fine: Sequence[str]) -> None:

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from longalign_data.errors import LongAlignError
 from longalign_data.packing.reader import PackBatch
 from trainer.config import TrainConfig
+from trainer.errors import first_line, out_of_memory
 
 REMEMBERED = 50
 """Losses that a spike is measured against; with fewer than `NEEDED` nothing is one."""
@@ -90,9 +90,7 @@ def memory(place: str, rank: int, step: int | None = None, pack: PackBatch | Non
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        told = str(error).strip() or "no more is said"
-        # The last is what torch says where the CPU's memory ends.
-        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in told):
+        if not out_of_memory(error):
             raise
         when = {
             "set-up": "while the model and its optimizer were set up, before the first pack",
@@ -100,7 +98,7 @@ def memory(place: str, rank: int, step: int | None = None, pack: PackBatch | Non
             "update": f"in step {step}, where the optimizer updates the weights, for which no pack is needed",
         }[place]
         raise LongAlignError(
-            f"out of memory on rank {rank} {when}. What helps, the cheapest first: {WHAT_HELPS[place]} ({told.splitlines()[0]})"
+            f"out of memory on rank {rank} {when}. What helps, the cheapest first: {WHAT_HELPS[place]} ({first_line(error)})"
         ) from None
 
 

@@ -4,23 +4,33 @@ In: a folder, or a hub id with `@revision`. Out: the model, and at the end a fol
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from longalign_data.errors import UserError
+from longalign_data.shards.files import sync_files, sync_folder
 from trainer.config import Lora
+from trainer.errors import first_line, out_of_memory
 
 TOKENIZER_FILES = [
     "tokenizer*",
     "vocab*",
     "merges.txt",
+    "spiece.model",
+    "sentencepiece*.model",
+    "tekken.json",
+    "*.tiktoken",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template*",
@@ -40,6 +50,11 @@ MIXING_MODELS = {
 }
 """Models without `layer_types` that do the same."""
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.safetensors.index.json")
+UNLOADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, EOFError),
+    *(UnpicklingError, SafetensorError, StrictDataclassError),
+)
+"""What Transformers and the libraries below it raise at a model that is torn, wrong in itself or unknown to them."""
 
 
 def load_config(
@@ -59,7 +74,7 @@ def load_config(
     try:
         name, revision = _name_and_revision(spec)
         config: PretrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
+    except UNLOADABLE as error:
         raise _unloadable(spec, error) from error
     text = config.get_text_config()
     if rope_base_factor != 1.0:
@@ -89,8 +104,8 @@ def mixing(config: PretrainedConfig) -> list[str]:
 def load_model(
     spec: str, config: PretrainedConfig, *, random_init: bool, dtype: torch.dtype, attention: str, seed: int
 ) -> PreTrainedModel:
-    """The model in training mode. `random_init` draws its weights from `seed`. Raises UserError when it cannot be loaded or has
-    no output head."""
+    """The model in training mode. `random_init` draws its weights from `seed`. Raises UserError when it cannot be loaded, lacks
+    weights that Transformers would draw at random, brings an adapter of its own, or has no output head."""
     try:
         if random_init:
             torch.manual_seed(seed)
@@ -99,10 +114,25 @@ def load_model(
             )
         else:
             name, revision = _name_and_revision(spec)
-            model = AutoModelForCausalLM.from_pretrained(
-                name, revision=revision, config=config, dtype=dtype, attn_implementation=attention
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name,
+                revision=revision,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+                # Refused below, where they are named.
+                ignore_mismatched_sizes=True,
             )
-    except (OSError, ValueError, KeyError) as error:
+            model, told = loaded
+            if getattr(model, "_hf_peft_config_loaded", False):
+                raise UserError(
+                    f"--model {spec}: holds an adapter; merge it into the weights, which can be trained then"
+                )
+            _check_whole(spec, told)
+    except UNLOADABLE as error:
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
         raise _unloadable(spec, error, config) from error
     if model.get_output_embeddings() is None:
         raise UserError(
@@ -110,6 +140,22 @@ def load_model(
         )
     model.train()
     return model
+
+
+def _check_whole(spec: str, told: dict[str, Any]) -> None:
+    """`told` is what Transformers says of a loading; what it may leave out (tied weights, buffers that are computed) it has
+    left out already."""
+    other = [
+        f"{name} {list(found)}, expected {list(wanted)}" for name, found, wanted in sorted(told["mismatched_keys"])
+    ]
+    wrong = {"lack": sorted(told["missing_keys"]), "have in another shape": other}
+    for what, names in wrong.items():
+        if names:
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            raise UserError(
+                f"--model {spec}: its weights {what} {', '.join(names[:8])}{more}; Transformers would draw them at random. Take "
+                "the weights and the config.json of one model, or add --random-init to train from random ones"
+            )
 
 
 def check_fits(config: PretrainedConfig, *, capacity: int, parts: int) -> None:
@@ -161,7 +207,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
         )
         model.add_adapter(adapters)
     except ValueError as error:
-        raise UserError(f"lora.target_modules: {target}: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"lora.target_modules: {target}: {first_line(error)}") from error
     if type(model.get_output_embeddings()) is not nn.Linear:
         raise UserError("lora.target_modules: the output head cannot have an adapter; leave lm_head out")
     for name, layer in model.named_modules():
@@ -181,7 +227,7 @@ def tokenizer_files(spec: str) -> list[Path]:
             if Path(name).is_dir()
             else Path(snapshot_download(name, revision=revision, allow_patterns=TOKENIZER_FILES))
         )
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise _unloadable(spec, error) from error
     # A folder of such a name, as some models have, is none of them.
     return [file for pattern in TOKENIZER_FILES for file in sorted(source.glob(pattern)) if file.is_file()]
@@ -191,16 +237,45 @@ def export(
     tokenizer: Sequence[Path], model: PreTrainedModel, weights: dict[str, Tensor], folder: Path, lora: Lora | None
 ) -> None:
     """Writes a Hugging Face folder: `weights` (whole, on the CPU), the configurations of the model and of its generation, and
-    the files of its `tokenizer`. With `lora`, the weights with the adapters merged in, or the adapters alone."""
-    if lora is None or lora.export == "adapter":
-        model.save_pretrained(folder, state_dict=weights)
-    else:
-        with torch.device("meta"):
-            plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
-        plain.generation_config = model.generation_config
-        plain.save_pretrained(folder, state_dict=merged(model, weights))
-    for file in tokenizer:
-        shutil.copy(file, folder)
+    the files of its `tokenizer`. With `lora`, the weights with the adapters merged in, or the adapters alone. The folder
+    appears whole and holds nothing else: what stood in it is gone then. Raises UserError where it cannot be written."""
+    folder = folder.resolve()
+    try:
+        with _whole_folder(folder) as temporary:
+            if lora is None or lora.export == "adapter":
+                model.save_pretrained(temporary, state_dict=weights)
+            else:
+                with torch.device("meta"):
+                    plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
+                plain.generation_config = model.generation_config
+                plain.save_pretrained(temporary, state_dict=merged(model, weights))
+            for file in tokenizer:
+                shutil.copy(file, temporary)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{folder}: the model cannot be written: {first_line(error)}; its checkpoint stands, so mend this and write the model "
+            "with --export"
+        ) from error
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`; when the block ends well it is flushed to disk and takes its place, else it is removed.
+    An older adapter left beside newer weights would be loaded on top of them."""
+    temporary, older = (folder.with_name(f".{folder.name}.{kind}") for kind in ("tmp", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync_files(temporary)
+        shutil.rmtree(older, ignore_errors=True)
+        if folder.exists():
+            folder.rename(older)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def merged(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -229,7 +304,7 @@ def _name_and_revision(spec: str) -> tuple[str, str | None]:
 
 
 def _unloadable(spec: str, error: Exception, config: PretrainedConfig | None = None) -> UserError:
-    told = str(error).strip().splitlines()[0]
+    told = first_line(error)
     if config is not None and isinstance(error, KeyError):
         told = (
             f"{config.model_type} has attention of its own, which cannot be replaced by one that knows packs ({told})"

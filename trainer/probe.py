@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,11 +20,14 @@ from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.reader import PackBatch
 from trainer.batch import MicroBatch, micro_batch
 from trainer.engine import Engine, loss_scale
+from trainer.errors import first_line, out_of_memory
 from trainer.model import mixing
 from trainer.objective import Objective, model_inputs
 from trainer.world import World
 
 LENGTHS = (24, 40, 16)
+LOGIT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
+"""Settings of models that cap their logits, which small ones do not show."""
 
 
 def probe(objective: Objective, engine: Engine, world: World) -> None:
@@ -53,12 +57,16 @@ def probe(objective: Objective, engine: Engine, world: World) -> None:
                 logits = objective.model(**model_inputs(batch)).logits[0]
             with _outputs(objective.model, share) as after:
                 moved = (objective.model(**model_inputs(_pack(changed, world))).logits[0] - logits).abs().max()
+            hidden = objective.model.get_decoder()(**model_inputs(batch)).last_hidden_state[0]
+            head = objective.model.get_output_embeddings()
+            raw = head(hidden.to(head.weight.dtype))
             ours = objective(batch)
             alone = objective(_pack(tokens, dataclasses.replace(world, parts=1)))
-    except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
-        if isinstance(error, UserError):
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        # The last is what kernels raise at what they cannot do, such as wide heads; but also a rank that is gone.
+        if isinstance(error, UserError | dist.DistError) or out_of_memory(error):
             raise
-        raise UserError(f"{name} cannot take a pack: {str(error).strip().splitlines()[0]}{because}") from error
+        raise UserError(f"{name} cannot take a pack: {first_line(error)}{because}") from error
     finally:
         objective.train(training)
     # Half-precision kernels may round a neighbour differently, by less than this; a leak moves it by percents and more.
@@ -76,10 +84,13 @@ def probe(objective: Objective, engine: Engine, world: World) -> None:
                 f"{leaked / own if own else 1:.1%} of its own change{because or ': it ignores cu_seqlens'}. This model cannot be "
                 "trained on packs here"
             )
+    caps = [getattr(objective.model.config.get_text_config(), cap, None) for cap in LOGIT_CAPS]
+    # Not the losses alone: where logits are small, as with random weights, all losses are near that of a guess.
+    apart, most = world.largest(torch.stack([(raw.float() - logits.float()).abs().max(), logits.float().abs().max()]))
     theirs = F.cross_entropy(logits.float()[batch.target_rows], batch.labels, reduction="none") @ batch.weights.float()
     of_packs = world.sum(torch.stack([ours.double(), theirs.double(), alone.double() / world.parts])).tolist()
     our_loss, their_loss, lone_loss = (total / world.reader[1] for total in of_packs)
-    if abs(our_loss - their_loss) > 2e-2 * abs(their_loss):
+    if any(caps) or apart > allowed * most or abs(our_loss - their_loss) > 2e-2 * abs(their_loss):
         raise UserError(
             f"{name}: its logits are not its output head on its last hidden state (loss {our_loss:.4f} against "
             f"{their_loss:.4f}); a model that scales or caps its logits is not supported"

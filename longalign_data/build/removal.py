@@ -10,7 +10,6 @@ be rid of the text deletes that folder.
 
 import dataclasses
 import itertools
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from longalign_data.generation.generate import recounted
 from longalign_data.identity import digest
 from longalign_data.packing.pack import pack
 from longalign_data.publish.card import write_card
-from longalign_data.recipe import LoadedRecipe, Recipe
+from longalign_data.recipe import LoadedRecipe, Recipe, name_without_limit
 from longalign_data.records import Reject, Selected
 from longalign_data.sampling.partial import OTHER
 from longalign_data.shards.files import sync_folder, write_json
@@ -336,7 +335,7 @@ def _source_figures(tokens: Sequence[int], *, gone: bool) -> dict[str, Any]:
         "tokens": sum(tokens),
         "lengths": {name: int(value) for name, value in zip(names, values, strict=False)},
     }
-    return figures | ({"masked": {}} if gone else {})
+    return figures | ({"masked": {}, "skipped": {}} if gone else {})
 
 
 def _cell(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], lengths: _Lengths) -> dict[str, Any]:
@@ -412,7 +411,7 @@ def refuse_to_bring_back(folder: BuildFolder, loaded: LoadedRecipe) -> None:
     sources = {placed.card.id for placed in loaded.sources} | {placed.set.id for placed in loaded.mix}
     open_: dict[tuple[str, str], str] = {}
     # A trial (`--limit`) stands under a name of its own.
-    names = {recipe.name, re.sub(r"-limit-[0-9]+$", "", recipe.name)}
+    names = {recipe.name, name_without_limit(recipe.name)}
     for path in sorted(path for name in names for path in folder.root.parent.parent.glob(f"{name}/*/manifest.json")):
         found = read_manifest(BuildFolder(path.parent)) or {}
         for entry in found.get("removed") or ():

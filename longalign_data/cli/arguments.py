@@ -25,7 +25,12 @@ EngineOption = Annotated[
     EngineName, typer.Option("--engine", help="Where ingest and sample run: processes here, or a Ray cluster.")
 ]
 AddressOption = Annotated[
-    str, typer.Option("--address", help="The Ray cluster, such as 10.0.0.5:6379; auto is the one this machine is in.")
+    str,
+    typer.Option(
+        "--address",
+        envvar="RAY_ADDRESS",
+        help="The Ray cluster, such as 10.0.0.5:6379; auto is the one this machine is in.",
+    ),
 ]
 RecipeArg = Annotated[
     Path,

@@ -1,5 +1,6 @@
 """`longalign estimate`, `doctor` and `ledger`: what a build will cost, whether its teacher works, what it did cost."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +76,7 @@ def estimate(
     run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency)
     with TerminalProgress(Console(stderr=True)) as progress:
         folder = prepare(loaded, output, run=run, progress=progress)
-    console = Console()
+    console = _console()
     documents = SelectedDocuments(folder)
     measures = list(documents.measures.values())
     rate = rate_of(choice, known)
@@ -139,8 +140,8 @@ def ledger(
         typer.Option(
             "--forget",
             metavar="REASON",
-            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error): it is "
-            "asked again.",
+            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error), or give "
+            "up the batch with this id: it is asked again.",
             show_default=False,
         ),
     ] = None,
@@ -154,12 +155,11 @@ def ledger(
     (`vllm run-batch` reads it too), for provider anthropic in that of a Message Batch. Export, answer, import: once for the
     questions and once for the answers; then `longalign build` goes on and asks nobody.
     """
-    from rich.console import Console
-
     from longalign_data.errors import UserError
+    from longalign_data.recipe import builtin_recipes
 
-    console = Console()
-    is_recipe = target.suffix in (".yaml", ".yml")
+    console = _console()
+    is_recipe = target.suffix in (".yaml", ".yml") or (not target.exists() and str(target) in builtin_recipes())
     if export is None and import_ is None and forget is None:
         _print_account(console, target, is_recipe, output, prices)
         return
@@ -171,7 +171,7 @@ def ledger(
         raise UserError(
             "--export, --import and --forget are steps of their own: first import what was answered, then export what is left"
         )
-    _exchange(console, target, export, import_, forget, output, workers)
+    _exchange(console, target, export, import_, forget, output, workers, prices)
 
 
 def _exchange(
@@ -182,21 +182,25 @@ def _exchange(
     reason: str | None,
     output: Path,
     workers: int,
+    prices: Path | None,
 ) -> None:
     import os
 
     from rich.console import Console
 
     from longalign_data.build.pipeline import prepare
+    from longalign_data.cli.prices import known_prices
     from longalign_data.cli.progress import TerminalProgress
     from longalign_data.engine import RunOptions
     from longalign_data.generation.documents import SelectedDocuments
     from longalign_data.generation.forgetting import forget
     from longalign_data.generation.ledger import Ledger
     from longalign_data.generation.offline import export_requests, import_replies
+    from longalign_data.generation.trials import take_over
     from longalign_data.recipe import load_recipe
 
     loaded = load_recipe(recipe)
+    again = str(recipe) if output == Path("builds") else f"{recipe} --output {shlex.quote(str(output))}"
     run = RunOptions(workers=workers or os.cpu_count() or 1)
     with TerminalProgress(Console(stderr=True)) as progress:
         folder = prepare(loaded, output, run=run, progress=progress)
@@ -204,9 +208,11 @@ def _exchange(
     with folder.lock(), Ledger(folder.ledger) as book:
         if reason is not None:
             num_forgotten = forget(folder, plan, book, reason)
-            _say(console, f"{num_forgotten:,} requests are asked again: longalign build {recipe}")
+            _say(console, f"{num_forgotten:,} requests are asked again: longalign build {again}")
             return
         documents = SelectedDocuments(folder)
+        known = known_prices(prices, loaded.recipe.generate.teacher)
+        take_over(folder, documents, plan, book, prices=known, progress=progress)
         if export is not None:
             done = export_requests(documents, plan, book, export)
             total = done.num_requests
@@ -218,7 +224,7 @@ def _exchange(
             )
             _say(
                 console,
-                f"then    longalign ledger {recipe} --import REPLIES" if total else f"then    longalign build {recipe}",
+                f"then    longalign ledger {again} --import REPLIES" if total else f"then    longalign build {again}",
             )
             return
         assert import_ is not None
@@ -233,9 +239,9 @@ def _exchange(
         _say(console, f"  {example}")
     _say(
         console,
-        f"{taken.num_waiting:,} requests wait for a reply: longalign ledger {recipe} --export FILE"
+        f"{taken.num_waiting:,} requests wait for a reply: longalign ledger {again} --export FILE"
         if taken.num_waiting
-        else f"nothing is left to ask: longalign build {recipe}",
+        else f"nothing is left to ask: longalign build {again}",
     )
 
 
@@ -268,8 +274,9 @@ def _calibration(
     import asyncio
 
     from longalign_data.cli.build import connection_of
+    from longalign_data.errors import BuildError
     from longalign_data.generation.estimate import Observation, calibrate, measure, observed, spread_over
-    from longalign_data.generation.ledger import Ledger
+    from longalign_data.generation.trials import copied_ledger, trial_builds
     from longalign_data.teachers.base import TeacherRequest
     from longalign_data.teachers.counting import count_prompts
     from longalign_data.tokenizers import load_tokenizer
@@ -280,17 +287,20 @@ def _calibration(
     measures = list(documents.measures.values())
     seen: list[Observation] = []
     outputs: dict[Kind, list[int]] = {}
+    names: list[str] = []
     origin = ""
-    trials = folder.root.parent.parent.glob(f"{recipe.name[:80]}-limit-*/{recipe.version}/{folder.ledger.name}")
-    places = [folder.ledger] if folder.ledger.is_file() else sorted(trials)
-    for place in places:
-        with Ledger(place) as book:
-            observations, found = observed(book, documents, recipe, tokenizer)
+    for place in [folder] if folder.ledger.is_file() else trial_builds(recipe, folder):
+        try:
+            with copied_ledger(place.ledger) as book:
+                observations, found = observed(book, documents, recipe, tokenizer)
+        except BuildError as error:
+            typer.echo(f"longalign: nothing is known from a ledger: {error}", err=True)
+            continue
         seen += observations
         for kind, values in found.items():
             outputs.setdefault(kind, []).extend(values)
-        where = "this build's ledger" if place == folder.ledger else f"the ledger of {place.parent.parent.name}"
-        origin = f"the usage of {len(seen):,} replies in {where}"
+        names.append("this build's ledger" if place == folder else f"the ledger of {place.root.parent.name}")
+        origin = f"the usage of {len(seen):,} replies in {', '.join(names)}"
     if pilot:
         chosen = spread_over(measures, pilot)
         requests = [
@@ -345,7 +355,7 @@ def _print_estimate(console: "Console", result: "Estimate", loaded: "LoadedRecip
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("way")
     for name in ("answers", "samples", "USD", "from", "to", "a sample", "ratio", "takes"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     first = result.offers[0].usd.likely or 1.0
     for offer in result.offers:
         chosen = " <" if offer.answers == loaded.recipe.generate.answers_per_document else ""
@@ -392,6 +402,7 @@ def _print_account(console: "Console", target: Path, is_recipe: bool, output: Pa
         raise BuildError(f"{folder.root}: has no ledger: nothing was asked in this folder yet")
     prices = known_prices(override)
     sampled = read_report(folder, "sample")
+    is_at_work = folder.is_at_work()
     with Ledger(folder.ledger) as book:
         result = account(
             book,
@@ -399,6 +410,7 @@ def _print_account(console: "Console", target: Path, is_recipe: bool, output: Pa
             templates=load_templates() if loaded is None else _templates(loaded),
             sources=sources_of(folder),
             num_selected=None if sampled is None else sampled.num_out,
+            is_at_work=is_at_work,
         )
     _say(console, f"{folder.ledger} (prices of {prices.dated})")
     _print_progress(console, result)
@@ -423,7 +435,7 @@ def _print_progress(console: "Console", result: "Account") -> None:
         paid = "" if usd is None else f", about {usd:,.4f} USD"
         _say(
             console,
-            f"  batch paid for and not fetched in time: {batch.num_requests:,} requests ({batch.batch_id}) of "
+            f"  batch paid for and not fetched: {batch.num_requests:,} requests ({batch.batch_id}) of "
             f"{_day(batch.created)}{paid}; they are asked again",
         )
     if result.unheard.num_attempts:
@@ -432,6 +444,9 @@ def _print_progress(console: "Console", result: "Account") -> None:
             f"  perhaps billed, and no reply came: {result.unheard.num_attempts:,} attempts, at most "
             f"{result.unheard.most_usd:,.4f} USD; --max-usd counts them",
         )
+    for name, line in sorted(result.taken_over.items()):
+        paid = "" if line.num_unpriced else f", {line.usd:,.4f} USD that it paid"
+        _say(console, f"  taken over from {name}: {line.num_replies:,} replies{paid}")
     if result.num_asked_again:
         _say(console, f"  sent more than once: {result.num_asked_again:,}")
     if result.failures:
@@ -458,9 +473,9 @@ def _print_lines(console: "Console", title: str, lines: "Mapping[str, Line]") ->
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title)
+    table.add_column(title, overflow="fold")
     for name in ("requests", "replies", "input", "cache write", "cache read", "output", "USD"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name == "USD")
     for name, line in sorted(lines.items()):
         usd = "no price" if line.num_unpriced else f"{line.usd:,.4f}"
         counts = (
@@ -474,6 +489,14 @@ def _print_lines(console: "Console", title: str, lines: "Mapping[str, Line]") ->
         table.add_row(name, *(f"{count:,}" for count in counts), usd)
     console.print()
     console.print(table)
+
+
+def _console() -> "Console":
+    """Standard output; where it is no terminal, lines are as long as what stands in them."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=1_000)
 
 
 def _say(console: "Console", line: str) -> None:

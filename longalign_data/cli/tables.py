@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.table import Table
 
 from longalign_data.build.pipeline import Built
+from longalign_data.explore.plain import one_line
 from longalign_data.sampling.partial import OTHER
 
 
 def print_outcomes(built: Built, console: Console) -> None:
-    """The stages: in, out, rejected, left out, tokens, seconds; and why things were rejected."""
+    """The stages: in, out, rejected, left out, tokens, seconds; why things were rejected, and which files were not read."""
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
     for name in ("in", "out", "rejected", "left out", "tokens", "seconds"):
@@ -30,6 +31,14 @@ def print_outcomes(built: Built, console: Console) -> None:
         ]
         if words:
             console.print(f"{title}: {', '.join(words)}", highlight=False, markup=False)
+    for outcome in built.outcomes:
+        for source, found in (
+            outcome.report.details.get("sources", {}).items() if outcome.report.stage == "ingest" else ()
+        ):
+            if skipped := found.get("skipped"):
+                suffixes = ", ".join(f"{one_line(suffix)} {count:,}" for suffix, count in skipped.items())
+                line = f"not read: {source} has files that its reader does not take: {suffixes}"
+                console.print(line, highlight=False, markup=False)
 
 
 def print_sampling(built: Built, console: Console) -> None:
@@ -83,6 +92,12 @@ def print_cost(built: Built, console: Console) -> None:
         if cost["ledger_usd"] - cost["usd"] > 5e-5:
             line += f"; with rejected, earlier and trial replies {cost['ledger_usd']:,.4f} USD"
         console.print(line, highlight=False, markup=False)
+        for other in cost.get("taken_over", ()):
+            line = (
+                f"{other['replies']:,} of the replies were taken over from {other['build']}, which paid "
+                f"{other['usd']:,.4f} USD of that"
+            )
+            console.print(line, highlight=False, markup=False)
         if gone := cost.get("not_fetched"):
             line = (
                 f"{gone['requests']:,} requests were paid for in batches whose results the provider no longer kept, and asked "

@@ -94,6 +94,7 @@ def _always(value: str) -> bool:
 _BEFORE, _AFTER = r"(?<![0-9A-Za-z.-].)", r"(?![0-9A-Za-z-])"
 # A pattern begins with the characters that it can begin with and looks back over the first: the engine then skips to the
 # places where they stand, ten times as fast as where it has to look back from every place.
+# What may not stand beside a finding is written out: to Python's `\w` every Chinese character is part of a word.
 # The order decides between findings that begin at the same place: what has a checksum is surer than a telephone number.
 _RULES = (
     _Rule(
@@ -130,14 +131,15 @@ _RULES = (
     _Rule(
         "phone",
         "+",
-        re.compile(r"\+(?<![\w+].)[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{2,5}\)?){2,5}(?!\w|[.-][0-9])"),
+        re.compile(r"\+(?<![A-Za-z0-9_+].)[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{1,5}+\)?){2,6}(?![A-Za-z0-9_]|[.-][0-9])"),
         is_phone_number,
     ),
     _Rule(
         "phone",
         "-",
         re.compile(
-            r"[(2-9](?<![\w.-].)(?:(?<=\()[2-9][0-9]{2}\) ?|(?<!\()[0-9]{2}[ .-])[2-9][0-9]{2}-[0-9]{4}" + _AFTER
+            r"[(2-9](?<![A-Za-z0-9_.-].)(?:(?<=\()[2-9][0-9]{2}\) ?|(?<!\()[0-9]{2}[ .-])[2-9][0-9]{2}-[0-9]{4}"
+            + _AFTER
         ),
         is_phone_number,
     ),
@@ -146,13 +148,15 @@ _RULES = (
     _Rule(
         "ip",
         ".",
-        re.compile(r"[0-9](?<![\w.-].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![\w-]|\.[0-9])"),
+        re.compile(r"[0-9](?<![A-Za-z0-9_.-].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![A-Za-z0-9_-]|\.[0-9])"),
         is_public_address,
     ),
     _Rule(
         "ip",
         ":",
-        re.compile(r"[0-9A-Fa-f](?<![\w:.].)[0-9A-Fa-f]{0,3}:[0-9A-Fa-f:]{2,34}[0-9A-Fa-f](?![\w:.])"),
+        re.compile(
+            r"[0-9A-Fa-f](?<![A-Za-z0-9_:.].)[0-9A-Fa-f]{0,3}:[0-9A-Fa-f:]{2,34}[0-9A-Fa-f](?![A-Za-z0-9_:]|\.[0-9A-Za-z])"
+        ),
         is_public_address,
     ),
 )

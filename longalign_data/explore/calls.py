@@ -66,6 +66,9 @@ def _bands(db: sqlite3.Connection, prices: Prices) -> Iterator[Calls]:
         if batches
         else set()
     )
+    (others,) = db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'taken_over'").fetchone()
+    if others:
+        batched |= {row[0] for row in db.execute("SELECT request_id FROM taken_over WHERE was_in_batch")}
     rates = {
         pair: FREE if pair[0] in PROVIDERS and PROVIDERS[pair[0]].is_free else prices.rate(*pair)
         for pair in db.execute("SELECT DISTINCT provider, model FROM requests").fetchall()

@@ -74,7 +74,8 @@ class StageCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAside:
-    """How many things a stage rejected (`kind` is `rejected`) or left out on purpose (`left out`), for one reason."""
+    """How many things a stage rejected (`kind` is `rejected`) or left out on purpose (`left out`), for one reason; or files of
+    a source that its reader does not take (`not read`; the reason is the source and their suffix)."""
 
     stage: str
     kind: str
@@ -356,6 +357,17 @@ def _set_aside(connection: "duckdb.DuckDBPyConnection", reports: Mapping[str, St
         for kind, counts in (("rejected", rejects), ("left out", left_out)):
             for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
                 yield SetAside(stage=stage, kind=kind, reason=reason, count=count)
+        if stage == "ingest" and stage in reports:
+            yield from _not_read(reports[stage].details.get("sources"))
+
+
+def _not_read(sources: object) -> Iterator[SetAside]:
+    """The skipped files that ingest noted; what another version noted differently is passed over."""
+    for source, found in sources.items() if isinstance(sources, dict) else ():
+        skipped = found.get("skipped") if isinstance(found, dict) else None
+        for suffix, count in skipped.items() if isinstance(skipped, dict) else ():
+            if isinstance(count, int):
+                yield SetAside(stage="ingest", kind="not read", reason=f"{source} {suffix}", count=count)
 
 
 def _cells(details: Mapping[str, Any]) -> Iterator[Cell]:

@@ -55,7 +55,8 @@ class Line:
 class Account:
     """`states` counts requests by kind and state, `failures` replies that are no whole answer by reason.
     `num_answer_hits` of `num_answers` answers read some of their prompt from the provider's cache. `batches_gone` were paid
-    for and not fetched in time, with what they cost, about, in dollars; `unheard` attempts may have been billed as well."""
+    for and not fetched in time, with what they cost, about, in dollars; `unheard` attempts may have been billed as well.
+    `taken_over` is what other builds, by their names, had paid for."""
 
     num_selected: int | None
     documents: Counter[str] = field(default_factory=Counter)
@@ -68,6 +69,7 @@ class Account:
     num_answers: int = 0
     num_answer_hits: int = 0
     num_asked_again: int = 0
+    taken_over: dict[str, Line] = field(default_factory=dict)
     batches_out: list[Submission] = field(default_factory=list)
     batches_gone: list[tuple[Submission, float | None]] = field(default_factory=list)
     unheard: Unheard
@@ -80,16 +82,17 @@ def account(
     templates: Templates,
     sources: Mapping[str, str],
     num_selected: int | None,
+    is_at_work: bool = False,
 ) -> Account:
-    """Reads every reply again. `sources` is the source of each document; an instruction that is none of `templates`
-    (an edited prompt) is of the task `(unknown)`."""
+    """Reads every reply again. While a build `is_at_work`, what it has under way is not among the `unheard`. `sources` is the
+    source of each document; an instruction that is none of `templates` (an edited prompt) is of the task `(unknown)`."""
     tasks = {text: name for name, template in templates.by_task.items() for text in template.instructions.values()}
     submissions = Submissions(ledger)
     result = Account(
         num_selected=num_selected,
         batches_out=submissions.unfinished(),
         batches_gone=[(batch, gone_cost(batch, prices)) for batch in submissions.gone()],
-        unheard=unheard(ledger, prices),
+        unheard=unheard(ledger, prices, is_at_work=is_at_work),
     )
     asked_for: dict[str, str] = {}
     for entry in ledger.entries():
@@ -118,6 +121,7 @@ def _enter(result: Account, entry: Entry, prices: Prices, source: str, task: str
         result.num_answers += 1
         result.num_answer_hits += usage.cache_read_tokens > 0
     for line in (
+        *([result.taken_over.setdefault(entry.taken_from, Line())] if entry.taken_from is not None else []),
         result.total,
         result.by_source.setdefault(source, Line()),
         result.by_task.setdefault(task, Line()),

@@ -275,7 +275,7 @@ def calibrate(
     rules of thumb stand in."""
     teacher = recipe.generate.teacher
     prior = PRIOR_RATIO.get(teacher.provider, Range(1.0, 0.2))
-    of_all = _ratio(observations) if len(observations) >= 2 else None
+    of_all = _ratio(observations) if observations else None
     ratios: dict[str, Range] = {}
     for lang in sorted(set(langs)):
         own = [seen for seen in observations if seen.lang == lang]

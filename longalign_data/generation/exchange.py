@@ -93,14 +93,28 @@ class Finished:
 
 def follow(document: Document, plan: Plan, ledger: Ledger) -> Call | Finished | Rejected:
     """What comes next for a document: a call whose reply is missing, or how it ended. Depends on nothing but its arguments."""
-    step = _step(document, plan, ledger)
+    step = _step(document, digest(document.text), plan, ledger)
     return step if isinstance(step, Finished | Rejected) else step[0]
+
+
+def ending(document: Document, document_hash: str, plan: Plan, ledger: Ledger) -> Finished | Rejected | None:
+    """How a document ended, None while a call is missing. Of its text nothing is read but the hash."""
+    step = _step(document, document_hash, plan, ledger)
+    return step if isinstance(step, Finished | Rejected) else None
 
 
 def waiting(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call]:
     """Every call of a document that can be sent now: the one for its questions, or all that its answers still need."""
-    step = _step(document, plan, ledger)
+    step = _step(document, digest(document.text), plan, ledger)
     return () if isinstance(step, Finished | Rejected) else step
+
+
+def can_be_mended(call: Call, raw: Raw, document: Document, plan: Plan) -> bool:
+    """Whether a reply is the end of its call for one of the reasons in `AGAIN`."""
+    end = _ending(call, Stored(raw=raw, failure=None), plan)
+    if isinstance(end, TeacherReply) and call.kind == "question":
+        end = _cut_document(document, end, call.request_id) or end
+    return isinstance(end, Rejected) and end.reason in AGAIN
 
 
 def task_of(document_id: str, recipe: Recipe) -> str:
@@ -118,10 +132,9 @@ def draw_questions(document_id: str, num_questions: int, recipe: Recipe) -> Sequ
     return drawn
 
 
-def _step(document: Document, plan: Plan, ledger: Ledger) -> Sequence[Call] | Finished | Rejected:
+def _step(document: Document, document_hash: str, plan: Plan, ledger: Ledger) -> Sequence[Call] | Finished | Rejected:
     recipe = plan.recipe
     limits = recipe.generate.teacher
-    document_hash = digest(document.text)
     task = task_of(document.doc_id, recipe)
 
     instruction = plan.templates.instruction(task, document.lang)
@@ -195,9 +208,8 @@ def _checks(
     for kind in kinds_of(plan.recipe.generate.paid_checks):
         request = check_request(kind, document, question, answer, plan.recipe, plan.judge)
         # Two documents may share a question; each pays for its own check.
-        call = _as_call(
-            request, document, digest([kind, document_hash]) if not request.document else document_hash, plan, kind
-        )
+        hashed = digest([kind, document_hash]) if kind == "closed-book" else document_hash
+        call = _as_call(request, document, hashed, plan, kind)
         reply = _ending(call, ledger.reply(call.request_id), plan)
         if isinstance(reply, Call):
             found.append(reply)

@@ -1,6 +1,7 @@
 """The generate stage: selection and documents to samples.
 
-First the ledger is filled with the replies that are missing, live (`asking`) or through a batch API (`batching`); then
+First the ledger takes over what trials of the recipe have paid for (`trials`), then it is filled with the replies that are
+missing, live (`asking`) or through a batch API (`batching`); then
 the table is a pure function of the selection, the documents and the ledger, so its rows and their order do not depend on
 how, or in how many runs, the ledger was filled. Documents are used in the order of their rank.
 """
@@ -35,6 +36,7 @@ from longalign_data.generation.exchange import Answered, Finished, Plan, Rejecte
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.generation.paid import fault, score
 from longalign_data.generation.submissions import Submissions
+from longalign_data.generation.trials import take_over, taken
 from longalign_data.identity import digest
 from longalign_data.recipe import LoadedRecipe
 from longalign_data.records import (
@@ -90,8 +92,10 @@ def generate(
 
     The report's details hold the samples by task, the tokens that the provider billed for them, their cost and that of
     the whole ledger, what the checks marked, and the selected documents by language that had no instruction of their own
-    (they got the one that `TaskTemplate.language_for` says). Raises RecipeError for a task without a template, BuildError
-    for a selected document that is not in the build, UserError for a live run while a batch is out, BudgetError when the
+    (they got the one that `TaskTemplate.language_for` says); `rehearsed`, how many replies are the fake provider's.
+    Raises RecipeError for a task without a template, BuildError
+    for a selected document that is not in the build, UserError for a live run while a batch is out and for any run while a batch of
+    a trial is out that holds requests of this build, BudgetError when the
     money is used up, and TeacherError when documents could not be asked; the same call then goes on where it stopped.
     """
     began = time.monotonic()
@@ -106,11 +110,11 @@ def generate(
     with Ledger(build.ledger, durable=not provider.is_free) as ledger:
         if run.schedule != "batch":
             Submissions(ledger).require_none_out(choice)
+        take_over(build, source, plan, ledger, prices=spending.prices, progress=progress)
         progress.start(STAGE, len(source), "documents")
         if run.schedule == "batch":
             asking = ask_in_batches(
-                source.in_order,
-                len(source),
+                source,
                 plan=plan,
                 ledger=ledger,
                 teacher=teacher,
@@ -118,9 +122,11 @@ def generate(
                 budget=batch_budget(choice, spending, ledger),
             )
         else:
+            left = source.left(plan, ledger)
+            progress.advance(len(source) - len(left), source.num_tokens(source.measures.keys() - set(left)))
             asking = ask_missing(
-                source.in_order(),
-                len(source),
+                source.documents(left),
+                len(left),
                 plan=plan,
                 ledger=ledger,
                 teacher=budgeted(teacher, choice, spending, ledger),
@@ -151,6 +157,10 @@ def generate(
                 else None,
                 "prices": spending.prices.dated.isoformat(),
             }
+            if others := taken(ledger, spending.prices):
+                cost["taken_over"] = [
+                    {"build": name, "replies": count, "usd": round(usd, 6)} for name, (count, usd) in others.items()
+                ]
             gone = Submissions(ledger).gone()
             if gone:
                 cost["not_fetched"] = {
@@ -160,8 +170,10 @@ def generate(
             silent = unheard(ledger, spending.prices)
             if silent.num_attempts:
                 cost["unheard"] = {"attempts": silent.num_attempts, "most_usd": round(silent.most_usd, 6)}
+            rehearsed = ledger.rehearsed(choice.provider, choice.model)
+            fake = {"rehearsed": len(rehearsed)} if rehearsed else {}
             other = source.without_instruction(plan.templates)
-            return writer.finish(figures.details() | {"cost": cost, "other_languages": other})
+            return writer.finish(figures.details() | {"cost": cost, "other_languages": other} | fake)
 
 
 def recounted(build: BuildFolder) -> dict[str, Any]:

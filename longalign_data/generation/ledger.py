@@ -24,7 +24,7 @@ from pydantic import JsonValue
 from longalign_data.errors import BuildError
 from longalign_data.identity import digest
 from longalign_data.records import Usage
-from longalign_data.teachers.base import Raw, TeacherRequest
+from longalign_data.teachers.base import REHEARSED, Raw, TeacherRequest
 
 SCHEMA = 2
 
@@ -73,6 +73,22 @@ CREATE TABLE IF NOT EXISTS unheard (
 """
 """Live requests that may be billed and whose replies are not here: under way, or lost so many times."""
 
+_REHEARSED = """
+CREATE TABLE IF NOT EXISTS rehearsed (
+    request_id TEXT PRIMARY KEY REFERENCES requests
+) STRICT, WITHOUT ROWID;
+"""
+"""Requests that the fake provider answered."""
+
+_TAKEN_OVER = """
+CREATE TABLE IF NOT EXISTS taken_over (
+    request_id   TEXT PRIMARY KEY REFERENCES requests,
+    build        TEXT NOT NULL,
+    was_in_batch INTEGER NOT NULL CHECK (was_in_batch IN (0, 1))
+) STRICT, WITHOUT ROWID;
+"""
+"""Requests that another build has paid for, with its name; `trials` writes it."""
+
 SUBMISSIONS = """
 CREATE TABLE IF NOT EXISTS submissions (
     submission_id TEXT PRIMARY KEY,
@@ -119,12 +135,13 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
-    """Attempts at one request that may have been billed without a reply. Its prompt has at most `most_tokens` tokens, and
-    `prompt_tokens` where a later reply tells."""
+    """Attempts at one request that may have been billed without a reply, one of them under way when the ledger was written
+    last or none. Its prompt has at most `most_tokens` tokens, and `prompt_tokens` where a later reply tells."""
 
     provider: str
     model: str
     num_attempts: int
+    num_under_way: int
     most_tokens: int
     prompt_tokens: int | None
     max_tokens: int
@@ -133,7 +150,8 @@ class Attempts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One request as the ledger has it. `state` is `sent` (no reply yet), `answered` or `refused`; `raw` and `failure` are as
-    in `Stored`, None without a reply; `was_in_batch` when the reply came out of a batch of ours."""
+    in `Stored`, None without a reply; `was_in_batch` when the reply came out of a batch of ours or of the build `taken_from`,
+    whose reply it was (None: asked by this build)."""
 
     request_id: str
     document_id: str
@@ -146,6 +164,7 @@ class Entry:
     raw: Raw | None
     failure: str | None
     was_in_batch: bool
+    taken_from: str | None
 
 
 def request_id(provider: str, request: TeacherRequest, *, document_hash: str) -> str:
@@ -167,11 +186,12 @@ class Ledger:
 
     `durable` makes every commit wait for the disk, so that not even a power failure loses a reply that was paid for.
     Without it a power failure may take back the last commits, whole ones; a killed process loses nothing either way.
-    Raises BuildError when the file is not a ledger or cannot be written.
+    `of` is the file that errors name where `path` is a copy of it. Raises BuildError when the file is not a ledger or cannot
+    be written.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, durable: bool = True, of: Path | None = None) -> None:
+        self._path = of or path
         with self._guard():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -181,6 +201,8 @@ class Ledger:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._prepare()
                 self._db.execute(_UNHEARD)
+                self._db.execute(_REHEARSED)
+                self._db.execute(_TAKEN_OVER)
                 self._db.execute("PRAGMA foreign_keys = ON")
         except BuildError:
             self._db.close()
@@ -229,11 +251,14 @@ class Ledger:
 
     def begin(self, call: Call) -> None:
         """Notes that a request is about to be sent."""
+        self._note(call, times_sent=1)
+
+    def _note(self, call: Call, *, times_sent: int) -> None:
         request = call.request
         with self._transaction():
             self._db.execute(
-                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'sent', 1, ?) "
-                "ON CONFLICT (request_id) DO UPDATE SET times_sent = times_sent + 1",
+                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'sent', ?, ?) "
+                "ON CONFLICT (request_id) DO UPDATE SET times_sent = times_sent + excluded.times_sent",
                 (
                     call.request_id,
                     call.document_id,
@@ -243,8 +268,22 @@ class Ledger:
                     _canonical(request.parameters),
                     request.max_tokens,
                     request.instruction,
+                    times_sent,
                     _now(),
                 ),
+            )
+
+    def taken_over(self, call: Call, *, build: str, was_in_batch: bool) -> None:
+        """Notes that a request was never sent by this build because another one has its reply, which is to be kept in the same
+        commit. An attempt of ours that was under way when a process ended stays lost."""
+        with self._transaction():
+            self._note(call, times_sent=0)
+            self._db.execute(
+                "UPDATE unheard SET num_lost = num_lost + under_way, under_way = 0 WHERE request_id = ?",
+                (call.request_id,),
+            )
+            self._db.execute(
+                "INSERT INTO taken_over VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (call.request_id, build, was_in_batch)
             )
 
     def sending(self, call: Call, *, num_tokens: int) -> None:
@@ -273,7 +312,7 @@ class Ledger:
         """The requests with attempts that may have been billed without a reply."""
         with self._guard():
             rows = self._db.execute(
-                "SELECT provider, model, num_lost + under_way, most_tokens, "
+                "SELECT provider, model, num_lost + under_way, under_way, most_tokens, "
                 "input_tokens + cache_write_tokens + cache_read_tokens, max_tokens "
                 "FROM unheard JOIN requests USING (request_id) LEFT JOIN replies USING (request_id) ORDER BY request_id"
             ).fetchall()
@@ -296,6 +335,8 @@ class Ledger:
                 "INSERT INTO replies (request_id, received, failure, raw) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (call.request_id, _now(), failure, packed),
             )
+            if stored.rowcount and REHEARSED in raw:
+                self._db.execute("INSERT OR IGNORE INTO rehearsed VALUES (?)", (call.request_id,))
             if stored.rowcount:
                 self._db.execute("UPDATE requests SET state = ? WHERE request_id = ?", (state, call.request_id))
 
@@ -315,6 +356,34 @@ class Ledger:
                 ),
             )
 
+    def rehearsed(self, provider: str, model: str) -> set[str]:
+        """The requests to a model that the fake provider answered in its place."""
+        with self._guard():
+            rows = self._db.execute(
+                "SELECT request_id FROM rehearsed JOIN requests USING (request_id) WHERE provider = ? AND model = ?",
+                (provider, model),
+            )
+            return {identity for (identity,) in rows}
+
+    def call(self, request_id: str) -> Call:
+        """A request that was begun, with no document in it."""
+        with self._guard():
+            row = self._db.execute(
+                "SELECT document_id, kind, provider, model, instruction, max_tokens, parameters FROM requests "
+                "WHERE request_id = ?",
+                (request_id,),
+            ).fetchone()
+        assert row is not None, request_id
+        document_id, kind, provider, model, instruction, max_tokens, parameters = row
+        request = TeacherRequest(
+            model=model,
+            document="",
+            instruction=instruction,
+            max_tokens=max_tokens,
+            parameters=json.loads(parameters),
+        )
+        return Call(request_id=request_id, document_id=document_id, kind=kind, provider=provider, request=request)
+
     def reply(self, request_id: str) -> Stored | None:
         """What came back for a request, or None while nothing has."""
         with self._guard():
@@ -326,10 +395,23 @@ class Ledger:
         batched = self.in_batches()
         with self._guard():
             rows = self._db.execute(
-                "SELECT request_id, document_id, kind, provider, model, instruction, state, times_sent, raw, failure "
-                "FROM requests LEFT JOIN replies USING (request_id) ORDER BY document_id, kind DESC, request_id"
+                "SELECT request_id, document_id, kind, provider, model, instruction, state, times_sent, raw, failure, build "
+                "FROM requests LEFT JOIN replies USING (request_id) LEFT JOIN taken_over USING (request_id) "
+                "ORDER BY document_id, kind DESC, request_id"
             )
-            for identity, document_id, kind, provider, model, instruction, state, times_sent, packed, failure in rows:
+            for (
+                identity,
+                document_id,
+                kind,
+                provider,
+                model,
+                instruction,
+                state,
+                times_sent,
+                packed,
+                failure,
+                build,
+            ) in rows:
                 yield Entry(
                     request_id=identity,
                     document_id=document_id,
@@ -342,7 +424,20 @@ class Ledger:
                     raw=None if packed is None else self._unpacked(identity, packed),
                     failure=failure,
                     was_in_batch=identity in batched,
+                    taken_from=build,
                 )
+
+    def documents_of(self, state: str) -> Mapping[str, str]:
+        """The requests in a state, each with the id of its document."""
+        with self._guard():
+            return dict(self._db.execute("SELECT request_id, document_id FROM requests WHERE state = ?", (state,)))
+
+    def require_whole(self) -> None:
+        """Raises BuildError where the file's structure is damaged, anywhere in it."""
+        with self._guard():
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise BuildError(f"{self._path}: the ledger is damaged: {found}")
 
     def refused_for(self, reason: str) -> set[str]:
         """The requests that were refused for a reason."""
@@ -351,12 +446,18 @@ class Ledger:
 
     def forget(self, request_ids: Iterable[str]) -> None:
         """Removes what came back for these requests, as if it had not: they can be sent again."""
-        batched = self.in_batches()
+        fetched = self._fetched()
         with self._transaction():
             for request_id in request_ids:
                 self._db.execute("DELETE FROM replies WHERE request_id = ?", (request_id,))
+                self._db.execute(
+                    "DELETE FROM unheard WHERE request_id IN (SELECT request_id FROM rehearsed WHERE request_id = ?)",
+                    (request_id,),
+                )
+                self._db.execute("DELETE FROM rehearsed WHERE request_id = ?", (request_id,))
+                self._db.execute("DELETE FROM taken_over WHERE request_id = ?", (request_id,))
                 self._db.execute("UPDATE requests SET state = 'sent' WHERE request_id = ?", (request_id,))
-                if request_id in batched:
+                if request_id in fetched:
                     # The next reply has a price of its own.
                     self._db.execute(
                         "DELETE FROM submission_items WHERE request_id = ? AND submission_id IN "
@@ -370,7 +471,12 @@ class Ledger:
         return self._db.total_changes
 
     def in_batches(self) -> frozenset[str]:
-        """The requests of every batch whose results were fetched."""
+        """The requests of every batch whose results were fetched, here or by a build that they were taken over from."""
+        with self._guard():
+            taken = self._db.execute("SELECT request_id FROM taken_over WHERE was_in_batch").fetchall()
+        return self._fetched().union(identity for (identity,) in taken)
+
+    def _fetched(self) -> frozenset[str]:
         with self._guard():
             (has_batches,) = self._db.execute(
                 "SELECT count(*) FROM sqlite_schema WHERE name = 'submission_items'"
@@ -424,6 +530,20 @@ class Ledger:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
             raise BuildError(f"{self._path}: the ledger cannot be used: {error}") from error
+
+
+def rehearsed_in(path: Path, provider: str, model: str) -> int:
+    """How many requests to a model the fake provider answered in a ledger's file, which is not changed; 0 where it cannot be
+    read, of which whoever needs it will hear more."""
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            found = db.execute(
+                "SELECT count(*) FROM rehearsed JOIN requests USING (request_id) WHERE provider = ? AND model = ?",
+                (provider, model),
+            ).fetchone()
+    except sqlite3.DatabaseError:
+        return 0
+    return int(found[0])
 
 
 def _canonical(parameters: Mapping[str, JsonValue]) -> str:

@@ -29,7 +29,7 @@ from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.generation.submissions import Submissions
 from longalign_data.teachers.anthropic import content_of
 from longalign_data.teachers.base import Raw, prompt
-from longalign_data.teachers.retry import fault_of_status
+from longalign_data.teachers.retry import fault_of_status, fault_within
 
 SHOWN_PROBLEMS = 5
 
@@ -76,7 +76,7 @@ def export_requests(documents: SelectedDocuments, plan: Plan, ledger: Ledger, pa
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for document in documents.in_order():
+            for document in documents.documents(documents.left(plan, ledger)):
                 for call in waiting(document, plan, ledger):
                     file.write(json.dumps(line(call), ensure_ascii=False) + "\n")
                     counts[call.kind] += 1
@@ -105,7 +105,7 @@ def import_replies(documents: SelectedDocuments, plan: Plan, ledger: Ledger, pat
     used: set[str] = set()
     # A request that is refused where others are answered will always be; where nothing was, the fault is the recipe's.
     final = {"context-exceeded"} | ({"bad-request"} if any(reply.raw for reply in replies.values()) else set())
-    for document in documents.in_order():
+    for document in documents.documents(documents.left(plan, ledger)):
         while calls := waiting(document, plan, ledger):
             here = [call for call in calls if call.request_id in replies and call.request_id not in used]
             for call in here:
@@ -156,7 +156,7 @@ def _replies(path: Path, result: Imported) -> Mapping[str, _Reply]:
         try:
             line = json.loads(text)
             custom_id, reply = _reply(line)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             result.problem("unreadable line", f"{path}:{number}: {error}")
             continue
         if custom_id not in found or found[custom_id].raw is None:
@@ -192,7 +192,11 @@ def _reply(line: Any) -> tuple[str, _Reply]:
         # vllm run-batch has put the completion itself here, without the envelope, in some releases.
         body = response.get("body", response)
         if isinstance(status, int) and status < 300 and isinstance(body, dict) and not line.get("error"):
-            return custom_id, _Reply(body, status, "")
+            fault = fault_within(body, {})
+            if fault is None:
+                return custom_id, _Reply(body, status, "")
+            means = 503 if fault.retryable else 413 if fault.reason == "context-exceeded" else 400
+            return custom_id, _Reply(None, means, fault.message)
         said = _said(line.get("error")) or _said(body)
         return custom_id, _Reply(None, status if isinstance(status, int) and status >= 300 else 503, said)
     if line.get("error"):

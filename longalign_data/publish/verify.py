@@ -19,7 +19,6 @@ Memory holds ids, hashes of tokens and counts (some 200 bytes a row), and one ro
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from longalign_data.identity import document_id, file_sha256
 from longalign_data.packing.weights import loss_weights, sequence_totals
 from longalign_data.publish.recount import Recount
 from longalign_data.publish.withheld import REFERENCES
-from longalign_data.recipe import PackSequences
+from longalign_data.recipe import PackSequences, name_without_limit
 from longalign_data.records import TABLES
 from longalign_data.shards.folder import STAGES, BuildFolder
 from longalign_data.shards.manifest import Manifest, recipe_of, require_manifest, shards_of, stage_of
@@ -189,7 +188,7 @@ class _Rows:
     def _identity(self) -> None:
         recipe, removed = recipe_of(self._manifest), self._manifest.get("removed")
         # A trial stands under a name of its own; a removal makes a version that the recipe does not know.
-        name = re.sub(r"-limit-[0-9]+$", "", self._manifest["name"])
+        name = name_without_limit(self._manifest["name"])
         version = removed[-1]["version"] if removed else recipe.version
         for field, said, wanted in (
             ("name", name, recipe.name),

@@ -50,6 +50,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def sync_files(folder: Path) -> None:
+    """Makes what was written into the files of `folder`, at any depth, last."""
+    for path in (folder, *sorted(folder.rglob("*"))):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Makes renames and removals in `folder` last."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -79,6 +79,20 @@ class BuildFolder:
             for path in (self.root / "rejects").glob(f"*{stage}-*.parquet*"):
                 path.unlink()
 
+    def is_at_work(self) -> bool:
+        """Whether a process holds the folder now."""
+        try:
+            descriptor = os.open(self.root / ".lock", os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the folder for one process; the lock ends with the process, however it ends. Raises BuildError when

@@ -8,7 +8,7 @@ from typing import Any
 
 from longalign_data import yamlfile
 from longalign_data.errors import BuildError
-from longalign_data.recipe import NAME_PATTERN, VERSION_PATTERN, Recipe
+from longalign_data.recipe import NAME_PATTERN, VERSION_PATTERN, Recipe, name_without_limit
 from longalign_data.records import SCHEMA_VERSION, TABLES
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import ShardInfo
@@ -60,7 +60,7 @@ def _misnamed(manifest: Mapping[str, Any]) -> str | None:
     """What in a manifest would become a path and is none of a build; None where there is nothing."""
     for field, pattern in (("name", NAME_PATTERN), ("version", VERSION_PATTERN)):
         # A trial stands under a name of its own, which may be longer.
-        if not re.fullmatch(pattern, re.sub(r"-limit-[0-9]+$", "", str(manifest.get(field)))):
+        if not re.fullmatch(pattern, name_without_limit(str(manifest.get(field)))):
             return f"the {field} {manifest.get(field)!r} is not one that a build can have"
     tables = manifest.get("tables")
     if not isinstance(tables, dict):

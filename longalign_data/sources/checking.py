@@ -10,9 +10,8 @@ from itertools import islice
 
 import numpy as np
 
-from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.readers import files, partitions, read
+from longalign_data.sources.readers import partitions, read, skipped
 from longalign_data.sources.reading import RawReject
 from longalign_data.tokenizers import Tokenizer, count_tokens
 
@@ -75,7 +74,7 @@ def check(placed: PlacedSource, tokenizer: Tokenizer, *, max_partitions: int = 2
         languages=dict(languages.most_common(10)),
         licences=dict(licences.most_common(10)),
         rejects=dict(rejects.most_common()),
-        skipped=dict(files.skipped(placed).most_common(20)) if isinstance(placed.card.reader, FilesReader) else {},
+        skipped=dict(skipped(placed, found)),
         examples=tuple(examples.values()),
         titles=tuple(titles[:5]),
     )

@@ -35,7 +35,7 @@ from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import ShardFile, iter_batches, iter_records
 from longalign_data.shards.stage import StageReport, StageWriter, work_folder
 from longalign_data.sources.places import storable
-from longalign_data.sources.readers import partitions, read
+from longalign_data.sources.readers import partitions, read, skipped
 from longalign_data.sources.reading import Partition, RawDocument, RawReject
 from longalign_data.sources.snapshot import Hashes, card_identity, is_remote
 from longalign_data.sources.snapshot import snapshot as snapshot
@@ -97,11 +97,13 @@ def ingest(
     that does not come out is a stored reject. Raises SourceError for a corpus that is not there or in another format.
 
     `details` of the report hold, for each source, `partitions`, `in`, `out`, `rejected`, `left_out`, `tokens`, the
-    `lengths` of its documents in tokens (least, quartiles, greatest) and what was `masked` in them, by rule.
+    `lengths` of its documents in tokens (least, quartiles, greatest), what was `masked` in them, by rule, and the files of
+    its folder that were `skipped` because its reader does not take them, by suffix.
     """
-    jobs = _jobs(loaded, build, run)
+    found = {placed.card.id: _partitions(placed) for placed in loaded.sources}
+    jobs = _jobs(loaded, found, build, run)
     progress.start(STAGE, len(jobs), "partitions")
-    totals = {placed.card.id: _Totals() for placed in loaded.sources}
+    totals = {placed.card.id: _Totals(skipped=skipped(placed, found[placed.card.id])) for placed in loaded.sources}
     with StageWriter(build, STAGE, fingerprint=fingerprint, run=run) as writer:
         seen = _Seen(loaded.recipe)
         position = 0
@@ -121,7 +123,9 @@ def ingest(
     return report
 
 
-def _jobs(loaded: LoadedRecipe, build: BuildFolder, run: RunOptions) -> list[_Job]:
+def _jobs(
+    loaded: LoadedRecipe, found: Mapping[str, Sequence[Partition]], build: BuildFolder, run: RunOptions
+) -> list[_Job]:
     recipe = loaded.recipe
     hashes = Hashes(build)
     # Workers on other machines have another working folder.
@@ -136,7 +140,7 @@ def _jobs(loaded: LoadedRecipe, build: BuildFolder, run: RunOptions) -> list[_Jo
     jobs = []
     for placed in loaded.sources:
         identity = card_identity(placed.card)
-        for partition in _partitions(placed):
+        for partition in found[placed.card.id]:
             names = [unit.name for unit in partition.units]
             part: list[Plain] = [partition.key, partition.start, partition.end, names]
             content = [] if is_remote(placed.card) else hashes.partition(partition)
@@ -366,6 +370,7 @@ class _Totals:
     rejected: Counter[str] = field(default_factory=Counter)
     num_short: int = 0
     masked: Counter[str] = field(default_factory=Counter)
+    skipped: Mapping[str, int] = field(default_factory=dict)
     lengths: "array[int]" = field(default_factory=lambda: array("q"))
 
     def as_details(self) -> dict[str, Any]:
@@ -383,6 +388,7 @@ class _Totals:
             "tokens": sum(self.lengths),
             "lengths": {name: int(value) for name, value in zip(names, values, strict=False)},
             "masked": {name: count for name, count in sorted(self.masked.items()) if count},
+            "skipped": dict(self.skipped),
         }
 
 

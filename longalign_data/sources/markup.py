@@ -60,6 +60,13 @@ _ALIKE = 3
 """Of elements of one name and with the same attributes, a parser keeps so many open."""
 
 
+_CLOSED = re.compile(
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)(?![A-Za-z0-9:-]))([A-Za-z][A-Za-z0-9:-]*)"
+    r"(\s[^<>]*)?/>",
+    re.IGNORECASE,
+)
+
+
 class MarkupError(Exception):
     """A page from which no text can be taken."""
 
@@ -67,6 +74,11 @@ class MarkupError(Exception):
 def html_library(extra: str) -> Any:
     """The module that turns HTML into text. Raises MissingExtraError, naming `extra`."""
     return _extra("resiliparse.extract.html2text", package="resiliparse", extra=extra, purpose="reading HTML")
+
+
+def html_of_xhtml(page: str) -> str:
+    """XHTML in the words of HTML, where `<title/>` opens an element that goes on to the end of the page."""
+    return _CLOSED.sub(lambda match: f"<{match[1]}{match[2] or ''}></{match[1]}>", page)
 
 
 def html_text(html: str, library: Any, *, main_content: bool = False) -> str:

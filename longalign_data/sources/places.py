@@ -64,9 +64,14 @@ def chosen(placed: PlacedSource, wanted: Callable[[str], bool]) -> tuple[str, li
     if place.files is not None:
         files = sorted_paths((*place.files, *place.broken))
     else:
-        files = sorted_paths(file for file in walk(place.root, lambda name: name.startswith(".")) if wanted(file))
+        files = sorted_paths(file for file in below(place.root) if wanted(file))
     root = str(place.root)
     return root, [_unit(root, file) for file in files]
+
+
+def below(root: Path) -> Iterable[str]:
+    """Every file below a folder as `walk` gives it, but for hidden ones."""
+    return walk(root, lambda name: name.startswith("."))
 
 
 def broken_link(name: str) -> Unit:

@@ -4,6 +4,7 @@ The document is a text block of its own that can carry the cache mark; the instr
 the recipe (`thinking`, `output_config`, `temperature` where a model still takes it) go into the body as they are.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from longalign_data.teachers.base import (
     TeacherReply,
     TeacherRequest,
     Watch,
+    count_of,
 )
 from longalign_data.teachers.cachemark import CacheMark
 from longalign_data.teachers.client import Client
@@ -79,8 +81,9 @@ class AnthropicTeacher:
             return json.loads(await response.text()), response.headers
 
         raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun, watch=watch)
-        usage = raw.get("usage")
-        num_read = _count(usage, "cache_read_input_tokens") if isinstance(usage, dict) else 0
+        num_read = 0
+        with contextlib.suppress(ValueError):
+            num_read = count_of(raw.get("usage"), "cache_read_input_tokens")
         self._cache.saw(request.document, marked=marked, num_read=num_read)
         return raw
 
@@ -164,24 +167,18 @@ def read(raw: Raw) -> TeacherReply:
     )
     given = raw.get("stop_reason")
     stop_details = raw.get("stop_details")
-    thinking = usage.get("output_tokens_details")
     return TeacherReply(
         text=text,
         stop_reason=_STOP_REASONS.get(str(given), "unknown"),
         usage=Usage(
-            input_tokens=_count(usage, "input_tokens"),
-            cache_write_tokens=_count(usage, "cache_creation_input_tokens"),
-            cache_read_tokens=_count(usage, "cache_read_input_tokens"),
-            output_tokens=_count(usage, "output_tokens"),
-            thinking_tokens=_count(thinking, "thinking_tokens") if isinstance(thinking, dict) else 0,
+            input_tokens=count_of(usage, "input_tokens"),
+            cache_write_tokens=count_of(usage, "cache_creation_input_tokens"),
+            cache_read_tokens=count_of(usage, "cache_read_input_tokens"),
+            output_tokens=count_of(usage, "output_tokens"),
+            thinking_tokens=count_of(usage.get("output_tokens_details"), "thinking_tokens"),
         ),
         detail=f"stop_reason {given!r}" + (f", {json.dumps(stop_details, sort_keys=True)}" if stop_details else ""),
     )
-
-
-def _count(usage: Raw, name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) else 0
 
 
 def _said(error: Any) -> str:

@@ -28,6 +28,9 @@ StopReason = Literal[
 
 SEPARATOR = "\n\n"
 
+REHEARSED = "longalign_fake_provider"
+"""Stands in every raw reply of `longalign fake-provider`, so that a rehearsal is never taken for what a model wrote."""
+
 ABORTING_REASONS = frozenset({"unauthorized", "unpaid", "not-found", "no-key"})
 """Reasons of a TeacherError that hold for every request alike: the run ends with them instead of rejecting documents."""
 
@@ -128,6 +131,18 @@ class Provider:
     terms: str
     is_free: bool = False
     notice: Callable[[str | None], str] = lambda base_url: ""
+
+
+MOST_TOKENS = 2**31 - 1
+"""More than this no reply used; sums of such counts fit every store."""
+
+
+def count_of(usage: Any, name: str) -> int:
+    """A number of tokens as a usage names it; 0 where it names none. Raises ValueError for one that cannot be."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    if isinstance(value, bool) or (isinstance(value, int) and not 0 <= value <= MOST_TOKENS):
+        raise ValueError(f"the usage gives {name} as no number of tokens; expected 0 to {MOST_TOKENS:,}")
+    return value if isinstance(value, int) else 0
 
 
 def prompt(request: TeacherRequest) -> str:

@@ -9,7 +9,7 @@ from longalign_data.errors import TeacherError, UserError
 from longalign_data.teachers.base import Raw, TeacherRequest
 from longalign_data.teachers.batches import ItemResult, UnsureError
 from longalign_data.teachers.lines import split_lines
-from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat
+from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat, reply_without
 
 NO_BATCHES = "this server has no batch API; take --schedule live"
 _PAGE = 100
@@ -66,7 +66,8 @@ class BatchCalls:
         return raw if fault is None else fault.without(self._key)
 
     def _said_safely(self, result: ItemResult) -> ItemResult:
-        return result if result.fault is None else replace(result, fault=result.fault.without(self._key))
+        fault = None if result.fault is None else result.fault.without(self._key)
+        return replace(result, raw=reply_without(result.raw, self._key), fault=fault)
 
     async def _lines(self, stream: Callable[[], Any]) -> list[bytes]:
         """The lines of a streamed response."""

@@ -16,7 +16,7 @@ from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.teachers.base import Connection, Raw, TeacherReply, TeacherRequest
 from longalign_data.teachers.prices import Prices
-from longalign_data.teachers.retry import hidden
+from longalign_data.teachers.retry import hidden, without_password
 from longalign_data.teachers.table import PROVIDERS, load_teacher
 
 DOCUMENT = (
@@ -87,7 +87,7 @@ async def _examine(choice: TeacherChoice, connection: Connection, prices: Prices
     finally:
         await teacher.close()
     seconds = time.monotonic() - began
-    where = connection.base_url or "the provider's own address"
+    where = without_password(connection.base_url) if connection.base_url else "the provider's own address"
     findings.append(Finding(state="ok", words=f"reached {where}: {choice.model} answered in {seconds:.1f} s"))
     try:
         reply = provider.read(raw)

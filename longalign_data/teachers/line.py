@@ -6,7 +6,7 @@ from typing import Any
 
 from longalign_data.teachers.base import UNWATCHED, Connection, Raw, TeacherRequest, Watch
 from longalign_data.teachers.pace import Pace
-from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat
+from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat, reply_without
 
 _BYTES_PER_TOKEN = 3.6
 """On the low side for English and Chinese alike: the budget is corrected by the headers of the next reply."""
@@ -71,7 +71,7 @@ class Line:
                 came = clock()
                 await watch.lost()
                 queued += clock() - came
-            return fault or dict(raw)
+            return fault or reply_without(dict(raw), self._connection.api_key)
 
         return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble, queued_s=lambda: queued)
 

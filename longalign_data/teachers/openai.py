@@ -20,6 +20,7 @@ from longalign_data.teachers.base import (
     TeacherReply,
     TeacherRequest,
     Watch,
+    count_of,
     prompt,
 )
 from longalign_data.teachers.cachemark import Begun
@@ -148,6 +149,8 @@ def read(raw: Raw) -> TeacherReply:
     choices = raw.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError("a chat completion has a list `choices` with at least one object")
+    if choices[0].get("error"):
+        raise ValueError(f"the choice of a chat completion holds an error: {json.dumps(choices[0]['error'])}")
     message = choices[0].get("message")
     if not isinstance(message, dict):
         raise ValueError("the choice of a chat completion has an object `message`")
@@ -166,20 +169,15 @@ def _usage(usage: Any) -> Usage:
     """`prompt_tokens` includes what was read from a cache and what was written to it; `Usage.input_tokens` does not."""
     if not isinstance(usage, dict):
         return Usage()
-    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
-    written = _count(usage.get("prompt_tokens_details"), "cache_write_tokens")
+    cached = count_of(usage.get("prompt_tokens_details"), "cached_tokens")
+    written = count_of(usage.get("prompt_tokens_details"), "cache_write_tokens")
     return Usage(
-        input_tokens=max(0, _count(usage, "prompt_tokens") - cached - written),
+        input_tokens=max(0, count_of(usage, "prompt_tokens") - cached - written),
         cache_write_tokens=written,
         cache_read_tokens=cached,
-        output_tokens=_count(usage, "completion_tokens"),
-        thinking_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        output_tokens=count_of(usage, "completion_tokens"),
+        thinking_tokens=count_of(usage.get("completion_tokens_details"), "reasoning_tokens"),
     )
-
-
-def _count(usage: Any, name: str) -> int:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else 0
 
 
 def _said(error: Any) -> str:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from longalign_data.errors import TeacherError
 
 ResultT = TypeVar("ResultT")
+ReplyT = TypeVar("ReplyT")
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 16.0
@@ -39,7 +40,14 @@ _CONTEXT = (
     "maximum model length",  # vLLM: longer than the maximum model length
     "maximum allowed length",  # SGLang: input length (9000 tokens) exceeds the maximum allowed length
 )
-_UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
+_UNPAID = (
+    "credit balance",
+    "billing",
+    "insufficient_quota",
+    "exceeded your current quota",
+    "usage limits",  # Anthropic: You have reached your specified API usage limits (or: workspace API usage limits)
+)
+_UNAUTHORIZED = ("organization has been disabled",)  # Anthropic says it with status 400
 STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -86,6 +94,29 @@ def hidden(text: str, key: str | None) -> str:
     return re.sub(pattern, "[API key]", text)
 
 
+def without_password(address: str) -> str:
+    """An address without the user and the password that may stand in it."""
+    return re.sub(r"(//|^)[^/@]*@", r"\1***@", address)
+
+
+def reply_without(raw: ReplyT, key: str | None) -> ReplyT:
+    """A reply with the API key taken out of every text in it. A key too short to be a secret stays: it may be a word."""
+    if key is None or len(key) < _SECRET_CHARS:
+        return raw
+    clean: ReplyT = _without(raw, key)
+    return clean
+
+
+def _without(value: Any, key: str) -> Any:
+    if isinstance(value, str):
+        return hidden(value, key) if key in value else value
+    if isinstance(value, list):
+        return [_without(each, key) for each in value]
+    if isinstance(value, dict):
+        return {_without(name, key): _without(each, key) for name, each in value.items()}
+    return value
+
+
 NO_OBJECT = Fault(reason="unavailable", message="a reply that is no JSON object", retryable=True)
 
 
@@ -97,7 +128,7 @@ def fault_of_status(status: int, message: str, headers: Mapping[str, str], *, co
     is_spent = status == 429 and code == "insufficient_quota"
     if status == 402 or is_spent or (status in _MAY_BE_UNPAID and any(mark in text for mark in _UNPAID)):
         return Fault(reason="unpaid", message=said, retryable=False)
-    if status in {401, 403}:
+    if status in {401, 403} or (status == 400 and any(mark in text for mark in _UNAUTHORIZED)):
         return Fault(reason="unauthorized", message=said, retryable=False)
     if status in _NOT_THERE:
         return Fault(reason="not-found", message=said, retryable=False)
@@ -117,10 +148,17 @@ def fault_of_status(status: int, message: str, headers: Mapping[str, str], *, co
 
 
 def fault_within(raw: Mapping[str, Any], headers: Mapping[str, str]) -> Fault | None:
-    """The fault in a reply of status 200 that holds `error` in place of an answer, as gateways send it when the server behind
-    them failed; None for every other reply. Its status is the error's `code`, else what its type or its words say, else 503."""
+    """The fault in a reply of status 200 that holds `error` in place of an answer, or in its first choice, as gateways send it
+    when the server behind them failed; None for every other reply. Its status is the error's `code`, else what
+    its type or its words say, else 503."""
     error = raw.get("error")
-    if not error or raw.get("choices") or raw.get("content"):
+    choices = raw.get("choices")
+    of_choice = (
+        choices[0].get("error") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    )
+    if of_choice:
+        error = of_choice
+    elif not error or choices or raw.get("content"):
         return None
     inner = error if isinstance(error, dict) else {"message": error}
     code = inner.get("code")
@@ -129,7 +167,12 @@ def fault_within(raw: Mapping[str, Any], headers: Mapping[str, str]) -> Fault | 
         status = int(str(code))
     else:
         status = STATUS_OF_TYPE.get(str(inner.get("type")), 400 if _is_too_long(message.lower()) else 503)
-    return fault_of_status(status, f"{message} (in a reply of status 200)", headers, code=code)
+    fault = fault_of_status(status, f"{message} (in a reply of status 200)", headers, code=code)
+    if not of_choice:
+        return fault
+    # Who may not ask, or asks for what is not there, gets no choice: a filter spoke of this prompt.
+    reason = "bad-request" if fault.reason in {"unauthorized", "not-found"} else fault.reason
+    return replace(fault, reason=reason, may_be_billed=bool(raw.get("usage")))
 
 
 def _is_too_long(text: str) -> bool:
@@ -150,7 +193,7 @@ def transport_fault(error: Exception, connection_error: type[Exception]) -> Faul
         said = f"{error} ({cause!r})" if cause else str(error)
         was_sent = type(cause).__name__ not in _NOT_SENT
         return Fault(reason="unavailable", message=said, retryable=True, is_unsure=True, may_be_billed=was_sent)
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         message = f"a reply that is no JSON: {error}"
         return Fault(reason="unavailable", message=message, retryable=True, is_unsure=True, may_be_billed=True)
     if type(error).__module__.split(".")[0] in {"httpx", "httpx2", "httpcore"}:

@@ -71,6 +71,21 @@ def test_the_papers_set_builds_on_local_samples_and_any_workers_give_the_same_do
     assert len({row["source"] for row in documents}) == 9
 
 
+def test_a_chinese_page_of_a_crawl_is_not_taken_for_english(checkout: Path) -> None:
+    pages = [corpora.html_response(*text) for text in corpora.chinese(2, 380)]
+    html = {"WARC_Identified_Payload_Type": "text/html"}
+    records = [corpora.warc_record("response", "https://e.org", page, **html) for page in pages]
+    corpora.write_warc(checkout / "corpora" / "commoncrawl" / "zh.warc.gz", records)
+    for recipe in ("sources/commoncrawl.yaml", "longalign-10k.yaml"):
+        assert "action: relabel" in (checkout / "recipes" / recipe).read_text(encoding="utf-8")
+    done = run(checkout, "ingest", "recipes/sources/commoncrawl.yaml", "--output", "labelled", "--workers", "1")
+    (checkout / "corpora" / "commoncrawl" / "zh.warc.gz").unlink()
+    assert done.returncode == 0, done.stderr
+    found = rows(checkout / "labelled" / "commoncrawl" / "1.0.0", "documents")
+    assert sorted(row["lang"] for row in found if "zh.warc.gz" in row["source_ref"]) == ["zh", "zh"]
+    assert {row["lang"] for row in found if "zh.warc.gz" not in row["source_ref"]} == {"en"}
+
+
 def test_check_reports_speed_lengths_and_rejects(checkout: Path) -> None:
     place = checkout / "corpora" / "wudao"
     (place / "zz.json").write_text('[{"content": 7}]')

@@ -92,7 +92,10 @@ def test_a_folder_that_is_no_build_is_said_to_be_none() -> None:
 
 
 def test_the_catalog_lists_its_cards_and_prints_one() -> None:
-    assert "python-stdlib" in longalign("catalog").stdout
+    listed = longalign("catalog").stdout
+    assert "python-stdlib" in listed
+    assert "books-public-domain" in listed
+    assert "LicenseRef-Books-all-rights-reserved" in listed
     assert "reader:" in longalign("catalog", "show", "python-stdlib").stdout
     assert "the catalog has" in longalign("catalog", "show", "nothing").stderr
 

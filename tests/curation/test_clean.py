@@ -23,6 +23,7 @@ SECRETS = {
     "slack-token": "xo" + "xb-1234567890-" + RANDOM[:24],
     "stripe-key": "sk_" + "live_" + RANDOM[:24],
     "provider-key": "sk-" + "proj-" + RANDOM,
+    "bearer-token": RANDOM[:32],
     "jwt": "ey" + "J" + RANDOM[:20] + ".ey" + "J" + RANDOM[:30] + "." + RANDOM[:43],
     "private-key": "\n" + (RANDOM[:44] + "\n") * 4,
     "assignment": RANDOM[:24],
@@ -30,6 +31,7 @@ SECRETS = {
 }
 WRITTEN = {
     "private-key": "-----BEGIN RSA PRIVATE" + " KEY-----{}-----END RSA PRIVATE" + " KEY-----",
+    "bearer-token": "Authorization: Bearer {}",
     "assignment": 'db_password = "{}"',
     "url-password": "postgres://admin:{}@db.internal/x",
 }
@@ -62,6 +64,7 @@ def test_every_kind_of_secret_is_masked_and_nothing_else_of_the_text(rule: str) 
             "\nregion = eu-west-1\n",
         ),
         ("assignment", "SECRET_KEY=", "k3J9x82mQ7vB1zR5", "\r\nDEBUG=1\r\n"),
+        ("assignment", "DB_PASSWORD=", "Tr0ub4dor&3xyzQW%RTY", "\n"),
         ("assignment", "services:\n  api_token: ", "9f86d081884c7d659a2feaa0c55ad015", ""),
         ("assignment", "export STORAGE_KEY=", RANDOM[:42] + "==", "  \n"),
         (
@@ -102,6 +105,10 @@ def test_the_search_for_secrets_takes_time_in_proportion_to_the_text(piece: str)
         "sha256 = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'",
         "token = tokenizer.encode_ordinary(text)",
         "token = get_token()",
+        "token: *anchor_of_block_2b7c9d1e",
+        "password = $DB_PASSWORD_OF_HOST_7f3a9c",
+        "Authorization: Bearer <your-token-goes-here>",
+        "the bearer of_this_letter_is_known_to_us",
         "token = previousTokenOfBlock2",
         "api_key = load_key_v2_from_disk3",
         "key = base64UrlDecodedKeyOfSession",
@@ -142,6 +149,14 @@ def test_secrets_are_masked_in_code_alone_unless_the_recipe_says_more() -> None:
         ("Call +44 20 7946 0018, or (212) 555-0187.", "Call [PHONE], or [PHONE]."),
         ("电话：13812345678，座机010-62345678。", "电话：[PHONE]，座机[PHONE]。"),
         ("身份证号11010519491231002X。", "身份证号[ID]。"),
+        ("IP为47.98.120.133，从47.98.120.133到2606:2800:220:1:248:1893:25c8:1946的路", "IP为[IP]，从[IP]到[IP]的路"),
+        ("联系+44 20 7946 0018联系我，邮箱jane@firm.cn发", "联系[PHONE]联系我，邮箱[MAIL]发"),
+        ("总机+86 10 6278 2051转3，手机13812345678找", "总机[PHONE]转3，手机[PHONE]找"),
+        (
+            "卡4111 1111 1111 1111号，账户GB82 WEST 1234 5698 7654 32号，请拨(212) 555-0187找",
+            "卡[CARD]号，账户[IBAN]号，请拨[PHONE]找",
+        ),
+        ("Tel. +33 1 42 68 53 00, +1 (212) 555-0187", "Tel. [PHONE], [PHONE]"),
         ("card 4111 1111 1111 1111 and 5500-0000-0000-0004", "card [CARD] and [CARD]"),
         ("card 4539 1488 0343 6467", "card [CARD]"),
         ("IBAN GB82 WEST 1234 5698 7654 32", "IBAN [IBAN]"),

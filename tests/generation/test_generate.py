@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from longalign_data.errors import BuildError, RecipeError, TeacherError, UserError
+from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.forgetting import forget
 from longalign_data.generation.ledger import Ledger
-from longalign_data.identity import document_id
-from longalign_data.records import Reject, Usage
+from longalign_data.identity import digest, document_id
+from longalign_data.records import Document, Reject, Usage
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_records, to_row
 from longalign_data.tasks.templates import load_templates
@@ -183,6 +184,43 @@ def test_a_second_run_asks_nothing_and_changes_no_byte(tmp_path: Path) -> None:
         run_generate(build, recipe(), server.url)
     assert len(server.seen) == 10
     assert shard_bytes(build) == before
+
+
+def test_a_document_whose_replies_are_all_there_is_not_read_to_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = stand(tmp_path, some_documents(6))
+    read: list[str] = []
+    whole = SelectedDocuments.document
+
+    def watched(self: SelectedDocuments, doc_id: str) -> Document:
+        read.append(doc_id)
+        return whole(self, doc_id)
+
+    with FakeServer(teaches).running() as server:
+        run_generate(build, recipe(), server.url)
+        rows, samples = rows_of(build), samples_of(build)
+        build.clear("generate")
+        ledger = sqlite3.connect(build.ledger)
+        with ledger:
+            ledger.execute("DELETE FROM replies WHERE request_id = ?", [samples[4].request_ids[-1]])
+        ledger.close()
+        monkeypatch.setattr(SelectedDocuments, "document", watched)
+        run_generate(build, recipe(), server.url)
+    # One to ask about, and then each for the table.
+    assert read == [*samples[4].doc_ids, *(doc_id for sample in samples for doc_id in sample.doc_ids)]
+    assert rows_of(build) == rows
+
+
+def test_hashes_of_texts_are_kept_for_the_very_shards_that_they_are_of(tmp_path: Path) -> None:
+    # Composed or not, these are one document to the build and two to a teacher.
+    texts = ["caf\u00e9 " * 20, "cafe\u0301 " * 20]
+    found = [dict(SelectedDocuments(stand(tmp_path, [document(text)])).text_hashes) for text in texts]
+    (name,) = found[0]
+    assert found == [{name: digest(text)} for text in texts]
+    (tmp_path / "state" / "text-hashes.json").write_text('{"of": 1}')
+    assert SelectedDocuments(BuildFolder(tmp_path)).text_hashes == found[1]
+    assert SelectedDocuments(BuildFolder(tmp_path)).text_hashes == found[1]
 
 
 def test_a_changed_instruction_asks_the_calls_of_its_task_again_and_no_others(tmp_path: Path) -> None:
@@ -383,12 +421,39 @@ def test_a_parameter_that_the_model_does_not_take_ends_the_run_instead_of_reject
     with FakeServer(lambda body, times: refused(400, "invalid_request_error", said)).running() as server:
         with pytest.raises(TeacherError, match="Extra inputs"):
             run_generate(build, recipe(parameters={"temperature": 1.0}), server.url, concurrency=1)
-        assert len(server.seen) == 3
+        assert len(server.seen) == 2, "one of its requests, and a tiny question"
     with FakeServer(teaches).running() as server:
         assert run_generate(build, recipe(parameters={"temperature": 1.0}), server.url).num_out == 9
 
 
-def test_odd_documents_before_the_first_answer_are_rejected_once_something_is_answered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("You have reached your specified API usage limits. You will regain access on 2026-12-01.", "unpaid"),
+        ("This organization has been disabled.", "unauthorized"),
+        ("Nobody has ever seen these words before.", "bad-request"),
+    ],
+)
+def test_a_refusal_of_every_request_after_answers_ends_the_run_and_is_held_against_no_document(
+    tmp_path: Path, said: str, reason: str
+) -> None:
+    build = stand(tmp_path, some_documents(8))
+
+    def closed(body: dict[str, Any], times: int) -> Answer:
+        num_answered = sum(entry.whole for entry in server.seen)
+        return refused(400, "invalid_request_error", said) if num_answered >= 5 else teaches(body, times)
+
+    with (server := FakeServer(closed)).running():
+        with pytest.raises(TeacherError, match=re.escape(said)) as caught:
+            run_generate(build, recipe(), server.url, concurrency=2)
+        assert (caught.value.reason, caught.value.retryable) == (reason, False)
+        assert not rejects_of(build)
+        server.script = teaches
+        assert run_generate(build, recipe(), server.url).num_out == 8
+        assert max(server.answered().values()) == 1
+
+
+def test_odd_documents_before_the_first_answer_are_rejected(tmp_path: Path) -> None:
     # Ranks run backwards: doc4 and doc3 come first.
     odd = refused(400, "invalid_request_error", "odd bytes")
     build = stand(tmp_path, some_documents(5))

@@ -1,10 +1,12 @@
 """kill -9 at random moments, faults on: nothing answered is asked again, nothing received is lost, no row changes.
 
-Twelve kills by default; LONGALIGN_KILLS=200 for the whole proof (`make kills`).
+Twelve kills by default; LONGALIGN_KILLS=200 for the whole proof (`make kills`). Every other build stands beside a trial whose
+replies it takes over.
 """
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -19,6 +22,7 @@ from longalign_data.identity import digest
 from longalign_data.teachers import doctor
 from longalign_data.teachers.fake import FakeServer
 from tests.asked import Asked, log_of, rows, texts
+from tests.generation.test_trials import asked_for, made
 
 NUM_KILLS = int(os.environ.get("LONGALIGN_KILLS", "12"))
 CONCURRENCY = 3
@@ -32,12 +36,12 @@ FAULTS = [
 ]
 
 
-def replies(output: Path) -> dict[str, bytes]:
+def replies(output: Path, name: str = "asked") -> dict[str, bytes]:
     """The raw replies of the ledger, by the key under which the provider logs their requests."""
-    path = output / "asked/1.0.0/ledger.sqlite"
+    path = output / name / "1.0.0/ledger.sqlite"
     if not path.exists():
         return {}
-    documents = {row["doc_id"]: row["text"] for row in rows(output, "documents")}
+    documents = {row["doc_id"]: row["text"] for row in rows(output, "documents", name)}
     documents[digest(doctor.DOCUMENT)] = doctor.DOCUMENT  # of the tiny question that goes ahead of a batch
     ledger = sqlite3.connect(path)
     try:
@@ -70,7 +74,7 @@ def kill_after(process: "subprocess.Popen[str]", server: FakeServer, seconds: fl
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("schedule", ["live", "batch"])
 def test_kills_at_random_moments_buy_nothing_twice_and_change_no_row(
-    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: str
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: Literal["live", "batch"]
 ) -> None:
     asked = corpus("anthropic", count=24, size=10)
     scenario = {"seed": 8, "faults": FAULTS, "latency_s": 0.1, "batches": {"seconds": 0.3, "lost_replies": 1}}
@@ -78,11 +82,19 @@ def test_kills_at_random_moments_buy_nothing_twice_and_change_no_row(
     asked.build(reference.url, tmp_path / "whole", "--schedule", schedule)
     whole, rejects = texts(tmp_path / "whole"), rows(tmp_path / "whole", "rejects")
     assert len(whole) + len(rejects) == 24
+    made(asked, serve(**scenario).url, tmp_path / "tried", schedule=schedule, limit=8)
+    trial = tmp_path / "tried/asked-limit-8"
+    bought = set(replies(tmp_path / "tried", trial.name))
+    assert len(bought) > 8
     moments = random.Random(9)
-    num_left, number = NUM_KILLS // 2, 0
+    num_left, number = NUM_KILLS // 2, 1
     while num_left:
         number += 1
         output, server = tmp_path / f"cut-{number}", serve(**scenario)
+        has_trial = number % 2 == 0
+        if has_trial:
+            shutil.copytree(asked.prepared, output)
+            shutil.copytree(trial, output / trial.name)
         kept: dict[str, bytes] = {}
         asked_so_far: dict[str, int] = {}
         num_kills = 0
@@ -104,6 +116,7 @@ def test_kills_at_random_moments_buy_nothing_twice_and_change_no_row(
         assert texts(output) == whole
         assert rows(output, "rejects") == rejects
         log = log_of(tmp_path, number)
+        assert not has_trial or not bought & set(asked_for(log)), "bought though a trial had paid for it"
         sent = Counter(line["key"] for line in log if line["event"] == "call")
         assert all(sent[key] == count for key, count in asked_so_far.items())
         delivered = Counter(line["key"] for line in log if line["event"] == "call" and line.get("delivered"))

@@ -52,7 +52,7 @@ def test_a_data_set_made_through_files_is_the_one_that_was_asked_live(
         said = longalign("ledger", *files, "--import", str(replies))
         assert f"{counts[-1]} replies taken" in said
     assert counts == [8, 16]
-    assert "nothing is left to ask" in said
+    assert f"nothing is left to ask: longalign build {asked.recipe} --output {tmp_path / 'files'}" in said
     assert "0 requests" in longalign("ledger", *files, "--export", str(requests))
     # No key and no address: whatever asked now would fail.
     longalign("build", *files)
@@ -75,22 +75,26 @@ def test_lines_that_are_torn_failed_or_foreign_are_counted_and_their_requests_st
     lines[1] = json.dumps({"custom_id": ids[1], "response": None, "error": {"message": "expired"}})
     lines[2] = json.dumps({"custom_id": "f" * 32, "response": {"status_code": 200, "body": {}}})
     lines[3] = json.dumps({"custom_id": ids[3], "response": {"status_code": 200, "body": {"choices": []}}})
+    lines[4] = json.dumps(
+        {"custom_id": ids[4], "response": {"status_code": 200, "body": {"choices": [{"error": failed}]}}}
+    )
+    lines[5] = json.dumps({"custom_id": ids[5], "x": 0}).replace("0", "[" * 100_000)
     lines[7] = lines[7][:50]
     replies.write_text("\n".join(lines), encoding="utf-8")
     said = longalign("ledger", *files, "--import", str(replies))
     for words in (
-        "8 lines, 3 replies taken",
-        "1 unreadable line",
+        "8 lines, 1 replies taken",
+        "2 unreadable line",
         f"{replies}:8",
-        "2 unavailable",
+        "3 unavailable",
         "1 another build",
         "1 not in the provider's format",
-        # Five questions wait again, and three documents wait for their answer.
+        # Seven questions wait again, and one document waits for its answer.
         "8 requests wait for a reply",
     ):
         assert words in said, said
     again = longalign("ledger", *files, "--import", str(replies))
-    assert "0 replies taken, 3 known before" in again
+    assert "0 replies taken, 1 known before" in again
 
 
 REFUSED = {

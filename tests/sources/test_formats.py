@@ -7,6 +7,7 @@ import json
 import lzma
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -37,13 +38,13 @@ from longalign_data.sources.readers import (
     arxiv,
     blocks,
     fields,
-    files,
     json_array,
     jsonl,
     parquet,
     partitions,
     read,
     row_batches,
+    skipped,
     stackexchange,
     wikipedia,
 )
@@ -347,6 +348,22 @@ def test_another_xml_file_is_no_dump(tmp_path: Path) -> None:
     (tmp_path / "w.xml").write_text("<html></html>")
     with pytest.raises(SourceError, match="no MediaWiki dump"):
         partitions(placed(tmp_path, "wikipedia"))
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "text"),
+    [
+        ("詞{{tsl|en|Name|甲}}尾{{tsl|en|乙}}", "詞甲尾乙"),
+        ("{{langx|fr|non}} {{lang|fr|oui}} {{lang-fr|si}}", "non oui si"),
+        ("H{{sub|2}}O, 10{{sup|6}}, {{val|5.3}}, {{US$|5 million}}", "H_2O, 10^6, 5.3, US$5 million"),
+        ("{{USS|Enterprise}} of {{flag|United States}} in {{nihongo|Tokyo|東京}}", "USS Enterprise of United States in Tokyo"),
+        ("A\n{{poemquote|line}}\nB {{internal link helper/en|甲|A}}", "A\n\nline\n\nB 甲"),
+    ],
+)  # fmt: skip
+def test_templates_that_stand_for_words_give_them(wikitext: str, text: str) -> None:
+    import mwparserfromhell
+
+    assert plain_text(wikitext, mwparserfromhell.parse) == text
 
 
 def test_lists_tables_and_templates_keep_a_readable_form() -> None:
@@ -669,6 +686,87 @@ def test_a_licence_expression_is_allowed_as_its_words_say(expression: str, allow
     assert is_allowed(expression, ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"]) is allowed
 
 
+def test_the_length_of_a_repository_in_parquet_is_that_of_its_text(tmp_path: Path) -> None:
+    """`everything` compares them: files with other line ends, white space behind them and marks before them among plain ones."""
+    contents = [
+        "é = 1\n",
+        "ü = 1",
+        "A = 'é'\r\nB = 1\r\n",
+        "\ufeffC = 'é'\n",
+        "D = 1\u3000",
+        "E = 1\n\n\n",
+        "\n",
+        "é\0",
+    ]
+    rows = [
+        (repository, f"{number}é.py", text)
+        for number, text in enumerate(contents)
+        for repository in ("all", str(number))
+    ]
+    rows += [("names", "a\rb.py", "é\n"), ("names", "é/c.py", "é\n")]
+    columns = dict(zip(("repo_name", "path", "content"), map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    found = docs(everything(placed(tmp_path, "github", license=None)))
+    assert {raw.title for raw in found} == {"all", "0", "1", "2", "3", "4", "5", "names"}
+    (whole,) = (raw for raw in found if raw.title == "all")
+    assert whole.text.endswith(
+        "==> 2é.py <==\nA = 'é'\nB = 1\n\n==> 3é.py <==\nC = 'é'\n\n==> 4é.py <==\nD = 1\n\n==> 5é.py <==\nE = 1\n"
+    )
+
+
+def test_repositories_without_a_file_that_is_read_are_told(tmp_path: Path) -> None:
+    for name in ("read/a.cs", "read/b.tsx", "none/a.xyz", "readme/README", "readme/LICENSE", "notes.odt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(corpora.MIT if "LICENSE" in name else "x = 1")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a-main/a.xyz", "x = 1")
+    source = placed(tmp_path, "github")
+    found = everything(source)
+    (document,) = docs(found)
+    assert re.findall("==> (.*) <==", document.text) == ["a.cs", "b.tsx"]
+    assert sorted((raw.source_ref, raw.reason) for raw in found if isinstance(raw, RawReject)) == [
+        ("a.zip", "empty"),
+        ("readme", "empty"),
+    ]
+    assert skipped(source, partitions(source)) == {".odt": 1, "folder without sources": 1}
+
+
+def test_a_path_that_is_itself_a_repository_is_said_to_be_one(tmp_path: Path) -> None:
+    for name in (".git/HEAD", "src/a.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x = 1\n")
+    with pytest.raises(SourceError, match=r"this is a repository itself.*the folder that it stands in"):
+        partitions(placed(tmp_path, "github"))
+
+
+@pytest.mark.parametrize("packed", ["tar.gz", "zip"])
+@pytest.mark.parametrize("top", ["", "r-main/"])
+def test_an_archive_gives_the_same_files_with_and_without_a_folder_around_them(
+    top: str, packed: str, tmp_path: Path
+) -> None:
+    members = [
+        ("LICENSE", corpora.MIT),
+        ("a/__init__.py", "A = 1\n"),
+        ("b/__init__.py", "B = 1\n"),
+        ("vendor/c.py", "C = 1\n"),
+        ("src/LICENSE", APACHE),
+        ("a/__init__.py", "AGAIN = 1\n"),
+    ]
+    named = [(top + name, text.encode()) for name, text in members]
+    if packed == "zip":
+        with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+            for name, data in [*named[:-1], ("__MACOSX/._a", b"x")]:
+                archive.writestr(name, data)
+    else:
+        (tmp_path / "r.tar.gz").write_bytes(corpora.tar_bytes([*named, (top + "._a.py", b"A\0")], "w:gz"))
+    found = everything(placed(tmp_path, "github"))
+    (document,) = docs(found)
+    assert re.findall("==> (.*) <==", document.text) == ["a/__init__.py", "b/__init__.py"]
+    assert document.license == "MIT"
+    assert "AGAIN" not in document.text
+    assert reasons(found) == ([] if packed == "zip" else ["bad-archive"])
+
+
 @pytest.mark.parametrize("kind", ["choice", "reuse", "cargo"])
 def test_repositories_under_several_licences_are_taken_by_the_card_of_the_catalog(kind: str, tmp_path: Path) -> None:
     files = {
@@ -730,6 +828,24 @@ def test_of_several_licences_in_a_column_every_one_must_be_allowed(tmp_path: Pat
     assert len(docs(everything(placed(tmp_path, "github", licenses=["MIT", "GPL-3.0-only"])))) == 1
 
 
+def test_a_licence_that_a_column_writes_in_small_letters_is_stored_as_spdx_spells_it(tmp_path: Path) -> None:
+    table = {
+        "repo_name": ["o/r"] * 2,
+        "path": ["a.py", "b.py"],
+        "content": ["A = 1\n"] * 2,
+        "license": ["mit", "apache-2.0"],
+    }
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    (document,) = docs(everything(placed(tmp_path, "github")))
+    assert document.license == "Apache-2.0 AND MIT"
+
+
+def test_a_number_is_a_title(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"content": "x", "title": 1984}\n{"content": "y", "title": 7.5}\n')
+    found = docs(everything(placed(tmp_path, "jsonl", text="content", title="title")))
+    assert [raw.title for raw in found] == ["1984", "7.5"]
+
+
 # arXiv
 
 
@@ -745,7 +861,8 @@ def test_files_are_merged_and_macros_and_comments_resolved() -> None:
         "sub/b.tex": "\\p{z} \\input{a}",
         "other.tex": "\\documentclass{a} not main",
     }
-    title, text = source_text(files, same)
+    title, text, missing = source_text(files, same)
+    assert missing == ()
     assert title == "T"
     assert "## One" in text
     assert "$x \\in \\mathbb{R}$" in text
@@ -764,6 +881,13 @@ def test_files_are_merged_and_macros_and_comments_resolved() -> None:
         (r"a \bibliographystyle{plain}\bibliography{refs}\includeonly{chap}\includegraphics[width=1]{f}b", "a b"),
         ("\\begin{tabular}{l}a & b \\\\& c\\end{tabular}\n\n\\begin{lstlisting}\nif (a && b) c;\n\\end{lstlisting}", "a | b \n | c\n\nif (a && b) c;"),
         (r"\subimport{sec/}{b} \import{other/}{q}", "B \nC\n\nD \nE\n\nQ"),
+        (r"\texttt{train.py}, \mbox{GPT-4} and \textsf{a}\textup{b}\textmd{c} (p \textless{} 0.05, \S{} 3, \LaTeX)", "train.py, GPT-4 and abc (p < 0.05, § 3, LaTeX)"),
+        (r"On \iffalse off \ifx a b \else c \fi d \newif\ifdraft $\iff$ \fi on \iffalse no \else yes\fi. \ifx{x}on \fi", "On on yes. xon"),
+        (r"on \iffalse that nothing ends", "on that nothing ends"),
+        ("\\begin{tabular}{lc}\n\\multicolumn{2}{c|}{both} & \\multirow{2}{*}{Model} \\\\\\cline{2-3}\\cmidrule(lr){2-4}(a) & \\multicolumn{1}{p{3cm}}{b}\n\\end{tabular}", "both | Model \n(a) | b"),
+        (r"\begin{CJK}{UTF8}{gbsn}in\end{CJK} \begin{minipage}[t]{0.48\textwidth}{\bf small}\end{minipage}", "in\n\nsmall"),
+        (r"\resizebox{1cm}{!}{x} \parbox{3cm}{par} \makebox[2cm][l]{box} \scalebox{0.8}{s}", "x par box s"),
+        (r"\usepackage{my}\method{} \two{q} \three{a}{b} \robust \page", "LongAlign (q) a-b Strong"),
     ],
 )  # fmt: skip
 def test_what_looks_like_comments_cells_and_commands_keeps_its_words(source: str, text: str) -> None:
@@ -775,8 +899,27 @@ def test_what_looks_like_comments_cells_and_commands_keeps_its_words(source: str
         "sec/deep/e.tex": "E",
         "other/q.tex": "Q",
         "c.tex": "not this one",
+        "my.sty": r"\RequirePackage{x,deep}\newcommand{\method}{LongAlign}\def\two#1{(#1)}\newcommand{\page}{\vskip 3cm}",
+        "deep.cls": r"\RequirePackage{my}\NewDocumentCommand\three{m +m}{#1-#2}\DeclareRobustCommand{\robust}{Strong}",
     }
     assert source_text(files, arxiv._inline())[1] == text
+
+
+def test_a_file_that_a_submission_lacks_is_named_beside_its_document(tmp_path: Path) -> None:
+    main = (
+        "\\documentclass{a}\\input{macros}\\input glyphtounicode\\newcommand{\\where}{sec}\n\\begin{document}\nHere.\n"
+        "% \\input{gone}\n\\input{intro} \\include{tables/results.tex} \\input{\\where/proof} \\input{intro}\n"
+        "\\input{main.bbl} \\input{x.sty} \\begin{figure}\\input{plot}\\caption{A plot.}\\end{figure}\nThere.\n"
+        "\\end{document}\\input{after}"
+    )
+    submission = corpora.tar_bytes([("main.tex", main.encode()), ("here.tex", b"never asked for")], "w:gz")
+    (tmp_path / "a.tar").write_bytes(corpora.tar_bytes([("2301.00001.gz", submission)], "w"))
+    document, reject = everything(placed(tmp_path, "arxiv"))
+    assert isinstance(document, RawDocument)
+    assert document.text.split() == ["Here.", "Figure:", "A", "plot.", "There."]
+    assert isinstance(reject, RawReject)
+    assert reject.reason == "missing-part"
+    assert "\\input of 'intro', 'tables/results.tex', 'sec/proof' was not resolved" in reject.detail
 
 
 @pytest.mark.parametrize(
@@ -790,6 +933,10 @@ def test_what_looks_like_comments_cells_and_commands_keeps_its_words(source: str
         r"\begin{figure}" * 30_000,
         r"\section{" * 5_000,
         r"\newcommand{\x}[9]{" * 3_000,
+        r"\iffalse" * 50_000,
+        r"\iffalse\else" * 50_000 + r"\fi" * 50_000,
+        r"\multicolumn{" * 20_000,
+        r"\multirow[[[{" * 20_000,
     ],
 )
 def test_tex_that_grows_or_nests_without_end_is_bounded(source: str) -> None:
@@ -955,6 +1102,34 @@ def test_what_would_grow_in_memory_is_a_reject_before_it_is_parsed(
     assert peak < 64 << 20
 
 
+@pytest.mark.parametrize("kind", ["text/html", "application/xhtml+xml"])
+def test_the_content_encodings_of_a_page_are_undone_or_said_to_be_none_that_can_be_read(
+    kind: str, tmp_path: Path
+) -> None:
+    page = b"<html><head><title/></head><body><p>" + b"Words of the page. " * 50 + b"</p></body></html>"
+    page = page if "xhtml" in kind else page.replace(b"<title/>", b"")
+    raw = zlib.compressobj(wbits=-15)
+    bodies = [
+        ("gzip", gzip.compress(page)),
+        ("deflate", zlib.compress(page)),
+        ("deflate", raw.compress(page) + raw.flush()),
+        ("deflate", page),
+        ("br", page),
+        ("br", bytes(range(128, 255)) * 3),
+        ("deflate", zlib.compress(random.Random(1).randbytes(9000))[:5000]),
+        ("deflate", zlib.compress(b" " * (9 << 20))),
+        ("deflate", b"\xff" * 90),
+    ]
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Encoding: "
+    records = [f"{head}{encoding}\r\n\r\n".encode() + body for encoding, body in bodies]
+    corpora.write_warc(
+        tmp_path / "a.warc.gz", [corpora.warc_record("response", "https://e.org", record) for record in records]
+    )
+    found = everything(placed(tmp_path, "warc"))
+    assert [raw.text.count("Words of the page.") for raw in docs(found)] == [50] * 5
+    assert reasons(found) == ["bad-record", "truncated-archive", "unpacks-too-large", "damaged-file"]
+
+
 def with_docx_body(body: bytes) -> bytes:
     whole, made = io.BytesIO(corpora.docx_bytes("T", "x")), io.BytesIO()
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
@@ -985,11 +1160,75 @@ def test_a_cell_that_claims_many_columns_or_rows_stands_once(tmp_path: Path) -> 
     assert len(found.text.splitlines()) == 2001
 
 
+XHTML = [
+    "<head><title/></head><body><p>one</p><p>and on</p></body>",
+    '<head><title>x</title><script src="a.js"/><style type="text/css" /></head><body><p>two</p><p>and on</p></body>',
+    '<head><title>x</title></head><body><p>three<br/></p><iframe src="x"/><textarea/><p>and on</p></body>',
+    "<head><title>x</title></head><body><p>four</p>" + '<a id="p"/><i/>' * 1200 + "<p>and on</p></body>",
+]
+
+
+def test_a_tar_of_books_reads_both_kinds_and_says_when_it_holds_neither(tmp_path: Path) -> None:
+    epub = corpora.epub_bytes("A Study", ["First words.", "Last words."])
+    members = [
+        ("b/One.txt", b"One text."),
+        ("b/two.epub", epub),
+        ("b/bad.epub", b"PK no zip"),
+        ("b/cover.jpg", b"\xff"),
+    ]
+    (tmp_path / "a.tar").write_bytes(corpora.tar_bytes(members))
+    (tmp_path / "b.tar.gz").write_bytes(corpora.tar_bytes([("a.html", b"<p>x"), ("b.html", b"<p>y")], "w:gz"))
+    found = everything(placed(tmp_path, "books"))
+    assert [raw.title for raw in docs(found)] == ["One", "A Study"]
+    assert docs(found)[1].text.endswith("Last words.")
+    assert reasons(found) == ["damaged-file", "empty"]
+    assert isinstance(found[-1], RawReject)
+    assert "no .txt or .epub in it; it holds .html 2" in found[-1].detail
+
+
+def test_what_a_library_logs_about_a_broken_pdf_stays_out_of_the_terminal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = corpora.pdf_bytes("T", ["words"] * 50)
+    (tmp_path / "a.pdf").write_bytes(whole[: len(whole) // 2])
+    everything(placed(tmp_path, "files"))
+    assert caplog.records == []
+
+
+def test_what_xhtml_closes_in_one_tag_swallows_no_page(tmp_path: Path) -> None:
+    pages = [f'<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml">{page}</html>' for page in XHTML]
+    book = io.BytesIO(corpora.epub_bytes("T", ["x"] * len(pages)))
+    with zipfile.ZipFile(book) as old, zipfile.ZipFile(tmp_path / "a.epub", "w") as new:
+        for name in old.namelist():
+            number = name.removeprefix("OEBPS/c").removesuffix(".xhtml")
+            new.writestr(name, pages[int(number)] if number.isdigit() else old.read(name))
+    for number, page in enumerate(pages):
+        (tmp_path / f"{number}.{'xhtml' if number % 2 else 'html'}").write_text(page)
+    first, second, third, fourth, whole = (raw.text.split() for raw in docs(everything(placed(tmp_path, "files"))))
+    assert [first, second, third, fourth] == [[word, "and", "on"] for word in ("one", "two", "three", "four")]
+    assert whole == [*first, *second, *third, *fourth]
+
+
 def test_files_of_other_kinds_are_counted_by_suffix(tmp_path: Path) -> None:
     for name in ("a.txt", "b.doc", "c.DOC", "sub/d.odt", "README", ".hidden.doc"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("words")
-    assert files.skipped(placed(tmp_path, "files")) == {".doc": 2, ".odt": 1, "no suffix": 1}
+    for kind in ("files", "text"):
+        source = placed(tmp_path, kind)
+        assert skipped(source, partitions(source)) == {".doc": 2, ".odt": 1, "no suffix": 1}
+    named = placed(tmp_path / "a.txt", "files")
+    assert skipped(named, partitions(named)) == {}
+
+
+def test_of_many_kinds_of_other_files_the_rarest_are_counted_together(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"a.{number:03d}").touch()
+    for name in ("a.txt", "b.doc", "c.doc"):
+        (tmp_path / name).write_text("words")
+    source = placed(tmp_path, "text")
+    found = skipped(source, partitions(source))
+    assert list(found.items())[:2] == [(".doc", 2), (".000", 1)]
+    assert (len(found), found["others"]) == (21, 11)
 
 
 def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_none(tmp_path: Path) -> None:
@@ -1010,6 +1249,34 @@ def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_no
     (tmp_path / "a.docx").write_bytes(with_docx_body(body.encode()))
     (found,) = docs(everything(placed(tmp_path, "files")))
     assert found.text == "one two three\tfour\nfive\n\nsix\n\na | b"
+
+
+def test_rows_and_cells_of_a_docx_in_content_controls_are_text(tmp_path: Path) -> None:
+    import docx
+    from docx.oxml import OxmlElement
+
+    def control(*elements: Any) -> None:
+        """A content control around them, as Word has them for repeated rows and for cells of a form."""
+        outer, content = OxmlElement("w:sdt"), OxmlElement("w:sdtContent")
+        outer.append(OxmlElement("w:sdtPr"))
+        elements[0].addprevious(outer)
+        outer.append(content)
+        for element in elements:
+            content.append(element)
+
+    document = docx.Document()
+    table = document.add_table(rows=4, cols=2)
+    for row, words in zip(table.rows, ("Part Weight", "rotor 3kg", "pump 5kg", "Sum 8kg"), strict=True):
+        for cell, word in zip(row.cells, words.split(), strict=True):
+            cell.text = word
+    rows = [row._tr for row in table.rows]
+    control(rows[0].tc_lst[1])
+    control(rows[1], rows[2])
+    control(rows[2])
+    control(rows[3].tc_lst[0])
+    document.save(str(tmp_path / "a.docx"))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "Part | Weight\nrotor | 3kg\npump | 5kg\nSum | 8kg"
 
 
 def test_headings_and_lists_of_a_docx_keep_their_marks(tmp_path: Path) -> None:

@@ -152,6 +152,30 @@ def test_the_report_describes_each_source(tmp_path: Path) -> None:
     assert stored.details == json.loads(json.dumps(report.details))
 
 
+def test_files_that_no_reader_takes_are_told_at_the_end_of_a_run_and_by_stats(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text(story(1, 100))
+    for name in ("b.doc", "c.doc", "d.odt"):
+        (corpus / name).write_text(story(2, 100))
+    loaded = recipe(tmp_path, {"id": "notes", "path": "corpus", "reader": {"kind": "text"}})
+    ended = [
+        subprocess.run(
+            [sys.executable, "-m", "longalign_data", *command],
+            cwd=tmp_path,
+            env=os.environ | {"COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+        for command in (["ingest", str(loaded.path)], ["stats", f"builds/{loaded.recipe.name}/{loaded.recipe.version}"])
+    ]
+    assert "not read: notes has files that its reader does not take: .doc 2, .odt 1" in ended[0]
+    rows = [line.split() for line in ended[1].splitlines() if "not read" in line]
+    assert rows == [["ingest", "not", "read", "notes", ".doc", "2"], ["ingest", "not", "read", "notes", ".odt", "1"]]
+
+
 def test_the_first_of_equal_texts_in_the_order_of_the_recipe_wins(tmp_path: Path) -> None:
     for name in ("x", "y"):
         (tmp_path / name).mkdir()

@@ -141,7 +141,7 @@ def test_macros_of_the_submissions_own_packages_and_class_are_resolved() -> None
         preamble,
         mymacros_sty=sty,
         deep_sty=r"\RequirePackage{mymacros}\newcommand*\deepname{Deep}",
-        other_cls=r"\newcommand{\absent}{wrong}",
+        another_cls=r"\newcommand{\absent}{wrong}",
     )
     assert text == "## One\n\nWe call it LongAlign and Deep: the pair, a pair, ROBUST, Main [k]. x"
 

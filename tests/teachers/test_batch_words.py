@@ -30,6 +30,7 @@ class Handler(BaseHTTPRequestHandler):
                 [
                     {"custom_id": "q-1", "response": {"status_code": 400, "body": {"error": echo}}},
                     {"custom_id": "q-2", "response": {"status_code": 200, "body": within}},
+                    {"custom_id": "q-3", "response": {"status_code": 200, "body": {"said": echo["message"]}}},
                 ]
             )
         elif "messages" in self.path:
@@ -90,6 +91,7 @@ def test_a_batch_that_repeats_the_key_does_not_get_it_said(url: str, provider: s
     assert fault.message == "HTTP 400: bad header Bearer [API key]"
     assert KEY not in detail
     assert provider == "anthropic" or "[API key]" in detail
+    assert provider == "anthropic" or results["q-3"].raw == {"said": "bad header Bearer [API key]"}
 
 
 def test_an_item_of_status_200_that_holds_an_error_is_asked_again(url: str) -> None:

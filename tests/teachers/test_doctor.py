@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from longalign_data.cli.build import connection_of
+from longalign_data.errors import UserError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.teachers.base import Connection
 from longalign_data.teachers.doctor import Finding, examine
@@ -49,6 +51,15 @@ def test_a_teacher_that_works_is_said_to_work(serve: Callable[..., FakeServer]) 
     good = words(found, "ok")
     for part in ("a key was given", "and right", "answered in", "tokens in", "from a prompt cache", "USD"):
         assert part in good
+
+
+def test_a_password_in_an_address_is_not_said(serve: Callable[..., FakeServer]) -> None:
+    found = ask(serve().url.replace("//", "//anna:opensesame@"))
+    assert "reached http://***@127.0.0.1" in words(found, "ok")
+    assert "opensesame" not in str(found)
+    with pytest.raises(UserError) as caught:
+        connection_of(TeacherChoice(provider="anthropic", model="m"), "htp://anna:opensesame@host")
+    assert "htp://***@host" in str(caught.value)
 
 
 def test_an_open_server_needs_no_key_and_its_missing_price_is_only_remarked(serve: Callable[..., FakeServer]) -> None:

@@ -168,6 +168,9 @@ def test_a_server_that_is_not_there_is_a_transient_fault() -> None:
         (413, "Request exceeds the maximum size", "context-exceeded"),
         (400, "temperature: Extra inputs are not permitted", "bad-request"),
         (400, "Your credit balance is too low", "unpaid"),
+        (400, "You have reached your specified API usage limits. You will regain access on 2026-12-01", "unpaid"),
+        (400, "You have reached your specified workspace API usage limits", "unpaid"),
+        (400, "This organization has been disabled.", "unauthorized"),
         (402, "no money", "unpaid"),
         (403, "billing is not set up for this project", "unpaid"),
         (401, "invalid x-api-key", "unauthorized"),
@@ -208,6 +211,65 @@ def test_an_error_within_a_reply_of_status_200_means_what_its_code_means(
     assert (caught.value.reason, caught.value.retryable) == (reason, False)
     assert len(server.seen) == 1
     assert error["message"] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"message": "the input was flagged", "code": 403}, "bad-request"),
+        ({"message": "no credits", "code": 402}, "unpaid"),
+        ({"message": "This model's maximum context length is 8192 tokens"}, "context-exceeded"),
+    ],
+)
+def test_an_error_in_place_of_a_choice_is_about_this_request(error: dict[str, Any], reason: str) -> None:
+    raw = {"choices": [{"index": 0, "finish_reason": "error", "error": error}]}
+    server = FakeServer(lambda body, times: Answer(raw))
+    with pytest.raises(TeacherError) as caught:
+        ask(server, provider="openai")
+    assert (caught.value.reason, caught.value.retryable) == (reason, False)
+    assert error["message"] in str(caught.value)
+    with pytest.raises(ValueError, match=error["message"]):
+        openai.read(raw)
+
+
+@pytest.mark.parametrize("code", [429, 502, "provider_overloaded"])
+def test_a_choice_that_broke_off_is_asked_again(code: object) -> None:
+    broken = completion("half of an ans") | {"choices": [{"error": {"code": code, "message": "broke off"}}]}
+    server = FakeServer(lambda body, times: Answer(broken if times == 0 else completion("whole")))
+    assert openai.read(ask(server, provider="openai")).text == "whole"
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_key_that_a_server_repeats_in_its_reply_is_not_handed_on(provider: str) -> None:
+    said = f"your key is {KEY}, mind it"
+    raw = message(text(said)) if provider == "anthropic" else completion(said)
+    server = FakeServer(lambda body, times: Answer(raw | {"debug": {KEY: [KEY]}}))
+    got = ask(server, provider=provider)
+    assert KEY not in str(got)
+    assert PROVIDERS[provider].read(got).text == "your key is [API key], mind it"
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, 10**400, True])
+def test_a_number_of_tokens_that_cannot_be_makes_the_reply_unreadable(count: int) -> None:
+    for read, raw, name in (
+        (openai.read, completion("x"), "prompt_tokens"),
+        (openai.read, completion("x"), "completion_tokens"),
+        (anthropic.read, message(), "cache_read_input_tokens"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            read(raw | {"usage": raw["usage"] | {name: count}})
+
+
+def test_what_was_written_to_a_cache_is_no_input() -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 60},
+    }
+    assert openai.read(completion("x") | {"usage": usage}).usage == Usage(
+        input_tokens=10, cache_write_tokens=60, cache_read_tokens=30, output_tokens=5
+    )
 
 
 def test_a_used_up_quota_is_not_waited_for() -> None:

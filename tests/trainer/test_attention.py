@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import (
     AttentionInterface,
     AutoConfig,
@@ -68,9 +70,12 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float,
     return (scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize(("window", "block"), [(None, 1024), (4, 1024), (4, 3), (1, 5), (12, 6)])
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_attention_by_sequence_is_attention_with_a_block_mask(kv_heads: int, window: int | None) -> None:
+def test_attention_by_sequence_is_attention_with_a_block_mask(
+    kv_heads: int, window: int | None, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "WINDOW_BLOCK", block)
     torch.manual_seed(0)
     tensors = [
         torch.randn(1, heads, 26, 8, dtype=torch.float64, requires_grad=True) for heads in (4, kv_heads, kv_heads)
@@ -87,6 +92,26 @@ def test_attention_by_sequence_is_attention_with_a_block_mask(kv_heads: int, win
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sliding_window_makes_no_mask_of_the_whole_sequence() -> None:
+    """The largest tensor that is made for 8,192 tokens and a window of 64."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's signature
+            nonlocal largest
+            found = function(*args, **(kwargs or {}))
+            largest = max([largest, *(t.numel() for t in tree_leaves(found) if isinstance(t, Tensor))])
+            return found
+
+    length, q = 8192, torch.zeros(1, 1, 8192, 4)
+    borders = torch.tensor([0, length], dtype=torch.int32)
+    with Watch():
+        attention.sdpa_by_sequence(
+            nn.Module(), q, q, q, None, cu_seq_lens_q=borders, max_length_q=length, sliding_window=64
+        )
+    assert largest < length**2 / 20
 
 
 def test_no_backend_runs_without_borders_or_with_a_mask_or_a_softcap() -> None:
@@ -199,6 +224,22 @@ def test_the_probe_refuses_attention_that_ignores_the_borders_and_says_where() -
         "ignores cu_seqlens",
     ):
         run_probe(tiny_llama("causal_over_the_pack"))
+
+
+def test_what_a_kernel_cannot_do_is_told_in_one_line_and_memory_that_ran_out_is_not_taken_for_it() -> None:
+    def refusing(error: Exception) -> PreTrainedModel:
+        def attend(*given: Any, **options: Any) -> tuple[Tensor, None]:
+            raise error
+
+        AttentionInterface.register("refusing", attend)
+        return tiny_llama("refusing")
+
+    wide = RuntimeError("FlashAttention forward only supports head dimension at most 256\nframe #0")
+    with pytest.raises(UserError, match=r"LlamaForCausalLM cannot take a pack: Flash.* at most 256$"):
+        run_probe(refusing(wide))
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), dist.DistBackendError("NCCL error")):
+        with pytest.raises(type(error)):
+            run_probe(refusing(error))
 
 
 MAMBA = {
@@ -335,6 +376,19 @@ def test_a_model_that_caps_its_logits_is_refused_and_without_the_caps_it_trains(
     with pytest.raises(UserError, match="logits are not its output head on its last hidden state"):
         run_probe(gemma(attn_logit_softcapping=None, final_logit_softcapping=2.0))
     run_probe(gemma(attn_logit_softcapping=None, final_logit_softcapping=None))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [("granite", {"logits_scaling": 8.0}), ("cohere", {}), ("gemma2", {"head_dim": 8, "attn_logit_softcapping": None})],
+)
+def test_logits_that_are_scaled_or_capped_are_found_however_small_they_are(
+    model_type: str, changes: dict[str, Any]
+) -> None:
+    config = AutoConfig.for_model(model_type, **SMALL | {"pad_token_id": 0} | changes)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ours())
+    with pytest.raises(UserError, match="logits are not its output head on its last hidden state"):
+        run_probe(model)
 
 
 def test_a_model_folder_without_weights_or_that_is_missing_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The comparison of batch methods: the same sequences, packed again, trained and put beside each other."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from longalign_data.errors import LongAlignError
 from longalign_data.packing.again import pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
 from tests.trainer.builds import write_build, write_model_config
+from trainer.tools import compare
 from trainer.tools.compare import METHODS, deal, main, replan, replay, split, summary, works
 
 pytestmark = pytest.mark.torch
@@ -93,11 +96,22 @@ def test_a_replayed_step_lasts_as_long_as_the_slowest_pack_of_each_micro_batch()
     assert (as_run.seconds, as_run.idle) == (10.0, 0.0)
 
 
-def test_in_several_processes_the_steps_that_are_not_timed_give_the_pace_and_the_others_the_idle() -> None:
+def test_in_several_processes_steps_last_as_long_as_they_did_and_those_that_are_timed_give_the_idle() -> None:
     step = {"seconds": 2.0, "num_tokens": 100, "num_packs": 2, "loss": 1.0}
-    steps = [step | {"step": 0, "seconds": 9.0}, step | {"step": 1, "pack_seconds": [[3.0, 1.0]], "seconds": 5.0}]
+    steps = [step | {"step": 0, "seconds": 3.0}, step | {"step": 1, "pack_seconds": [[3.0, 1.0]], "seconds": 4.0}]
     row = summary("x", [*steps, step | {"step": 2}], [[1.0, 1.0]], held_out_loss=0.5, ranks=2)
-    assert (row.step_seconds, row.seconds, row.idle) == (2.0, 6.0, pytest.approx(1 - 4 / 6))
+    assert (row.step_seconds, row.seconds, row.idle) == (3.0, 9.0, pytest.approx(1 - 4 / 6))
+
+
+@pytest.mark.parametrize("order", [[1000, 100, 100], [100, 100, 1000]])
+def test_a_methods_time_does_not_depend_on_the_lengths_that_its_first_step_drew(order: list[int]) -> None:
+    """A second a step and a millisecond a token, as where an optimizer costs what it costs."""
+    step = {"num_packs": 1, "loss": 1.0}
+    of_tokens = [{"num_tokens": n, "seconds": 1 + n / 1000, "pack_seconds": [[n / 1000]]} for n in order]
+    steps = [step | times | {"step": number} for number, times in enumerate(of_tokens)]
+    row = summary("sorted", steps, [[1.0]] * 3, held_out_loss=0.5, ranks=1)
+    assert row.seconds == pytest.approx(4.2)
+    assert row.tokens_per_second == pytest.approx(1200 / 4.2)
 
 
 def test_the_modelled_work_of_a_plan_stands_in_its_order(place: Path, tmp_path: Path) -> None:
@@ -128,8 +142,60 @@ def test_one_command_trains_every_method_on_the_same_data(
     told = capfd.readouterr().out
     assert [line.split()[0] for line in told.splitlines()] == ["method", "balanced", "naive"]
     assert sorted(path.name for path in output.rglob("*") if path.is_file()) == sorted(
-        ["compare.json", "config.yaml", *["metrics.jsonl", "run.json"] * 2]
+        ["asked.json", "compare.json", "config.yaml", *["metrics.jsonl", "run.json"] * 2]
     )
+
+
+def test_a_method_that_fails_loses_no_row_and_the_rest_is_done_when_asked_again(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training is stood in for: one method is killed, as a machine that goes down would kill it."""
+    trained = []
+
+    def train_on(build: Path, output: Path, config: Path, asked: argparse.Namespace) -> None:
+        trained.append(output.name)
+        (output / "model").mkdir(parents=True)
+        if trained == ["balanced", "random"]:
+            raise LongAlignError("random: training ended with exit code 1")
+        step = {"num_packs": 1, "num_tokens": 10, "seconds": 1.0, "loss": 2.0, "pack_seconds": [[1.0]]}
+        steps = [step | {"step": number} for number in range(open_packs(build).num_steps)]
+        (output / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+
+    monkeypatch.setattr(compare, "train_on", train_on)
+    monkeypatch.setattr(compare, "held_out_loss", lambda *arguments: 2.5)
+    output = tmp_path / "out"
+    options = [
+        "--build",
+        str(place / "build"),
+        "--model",
+        str(place / "model"),
+        "--random-init",
+        "--output",
+        str(output),
+    ]
+    options += ["--methods", "balanced", "random", "naive"]
+    assert main(options) == 1
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()] == ["method", "balanced"]
+    assert "random: training ended" in told.err
+    assert [row["method"] for row in json.loads((output / "compare.json").read_text())] == ["balanced"]
+    assert main([*options, "--resume", "--steps", "3"]) == 2
+    assert "compared with another steps (see asked.json" in capsys.readouterr().err
+    assert main([*options, "--resume"]) == 0
+    assert trained == ["balanced", "random", "random", "naive"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "method",
+        "balanced",
+        "random",
+        "naive",
+    ]
+    assert (
+        sorted(path.name for path in output.rglob("*") if path.name in ("model", "metrics.jsonl"))
+        == ["metrics.jsonl"] * 3
+    )
+    (output / "asked.json").unlink()
+    assert main([*options, "--resume"]) == 2
+    assert "no comparison to go on with" in capsys.readouterr().err
 
 
 def test_what_cannot_be_compared_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

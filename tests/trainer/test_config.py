@@ -1,5 +1,7 @@
 """The trainer's configuration: what it says when it is wrong, and the learning rates that it gives."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,11 +39,14 @@ def test_a_rate_that_is_no_number_is_refused_with_its_line(tmp_path: Path) -> No
         load_config(file)
 
 
-@pytest.mark.parametrize("key", [*OWNED, "zero_optimization"])
-def test_deepspeed_settings_that_contradict_the_plan_are_refused(tmp_path: Path, key: str) -> None:
-    (tmp_path / "ds.json").write_text(f'{{"{key}": {{"stage": 1}}}}')
+@pytest.mark.parametrize("key", OWNED)
+def test_deepspeed_settings_that_contradict_the_plan_or_do_nothing_are_refused(tmp_path: Path, key: str) -> None:
+    settings: object = 1
+    for name in reversed(key.split(".")):
+        settings = {name: settings}
+    (tmp_path / "ds.json").write_text(json.dumps(settings))
     (tmp_path / "x.yaml").write_text("deepspeed: ds.json\n")
-    with pytest.raises(RecipeError, match=rf"ds\.json: {key}.*not to be set here"):
+    with pytest.raises(RecipeError, match=rf"ds\.json: {re.escape(key)}: not to be set here"):
         load_config(tmp_path / "x.yaml")
 
 
@@ -70,6 +75,9 @@ def test_deepspeed_settings_that_contradict_the_plan_are_refused(tmp_path: Path,
             r"offload_optimizer: needs zero_stage 1 or 2 or 3, found zero_stage: 0",
         ),
         ("zero_stage: 3", '{"zero_optimization": {"offload_param": "cpu"}}', r"offload_param: expected an object"),
+        ("zero_stage: 3", '{"optimizer": "adam"}', r'json: optimizer: expected an object of settings, found "adam"'),
+        ("zero_stage: 3", '{"optimizer": {"params": [1]}}', r"json: optimizer\.params: expected an object"),
+        ("zero_stage: 3", '{"optimizer": {"type": "Lion"}}', r'optimizer\.type: .* AdamW, found "Lion"'),
     ],
 )
 def test_deepspeed_settings_that_would_do_nothing_are_refused(
@@ -81,12 +89,25 @@ def test_deepspeed_settings_that_would_do_nothing_are_refused(
         load_config(tmp_path / "x.yaml")
 
 
+def test_an_optimizer_that_is_the_trainers_own_and_no_offload_pass(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("zero_stage: 1\ndeepspeed: ds.json\n")
+    settings = {"zero_optimization": {"offload_param": None}, "optimizer": {"type": "adamw", "params": {"fused": True}}}
+    (tmp_path / "ds.json").write_text(json.dumps(settings))
+    assert load_config(tmp_path / "x.yaml")[1] == settings
+
+
 def test_a_broken_or_missing_deepspeed_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("deepspeed: ds.json\n")
     with pytest.raises(RecipeError, match=r"ds\.json: no such file"):
         load_config(tmp_path / "x.yaml")
     (tmp_path / "ds.json").write_text('{\n "a": 1,\n}')
     with pytest.raises(RecipeError, match=r"ds\.json:3: not valid JSON"):
+        load_config(tmp_path / "x.yaml")
+
+
+def test_an_empty_name_of_a_deepspeed_file_is_refused_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("deepspeed: ''\n")
+    with pytest.raises(RecipeError, match=r"x\.yaml:1: deepspeed: .*at least 1 character"):
         load_config(tmp_path / "x.yaml")
 
 
@@ -107,6 +128,7 @@ def test_the_rate_warms_up_peaks_and_falls_to_its_floor() -> None:
         ("on_bad_step: skip\nzero_stage: 0\n", "on_bad_step: skip needs zero_stage 1, 2 or 3"),
         ("zero_stage: 0\n", "zero_stage: 0 with dtype: bf16 would sum the gradients of a step in bf16"),
         ("offload_activations: true\nactivation_checkpointing: false\n", "needs activation_checkpointing: true"),
+        ("min_learning_rate: 3e-5\n", "min_learning_rate: 3e-05 is above learning_rate: 2e-05"),
         ("lora: {rank: 0}\n", r"x\.yaml:1: lora\.rank"),
     ],
 )

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from longalign_data.errors import LongAlignError, UserError
 from tests.trainer.builds import tiny_llama
 from trainer.config import TrainConfig
-from trainer.engine import TorchEngine, check_buffers, check_settings, deepspeed_settings, parameter_groups
+from trainer.engine import TorchEngine, check_buffers, deepspeed_settings, parameter_groups
 from trainer.probe import calibrate
+from trainer.settings import check_settings
 from trainer.world import World
 
 pytestmark = pytest.mark.torch
@@ -76,7 +77,20 @@ def test_the_users_deepspeed_settings_lie_over_ours() -> None:
             r"ds\.json: overlap_com: Extra inputs are not permitted, found True",
         ),
         ({"zero_optimization": {"reduce_bucket_size": "big"}}, r"ds\.json: reduce_bucket_size: .*found 'big'"),
-        ({"optimizer": "adam"}, r"ds\.json: DeepSpeed cannot read these settings"),
+        ({"flops_profiler": 3}, r"ds\.json: DeepSpeed cannot read these settings"),
+        ({"optimizer": {"legacy_fusion": True}}, r"ds\.json: optimizer\.legacy_fusion: not used by AdamW"),
+        (
+            {"optimizer": {"params": {"fp32_optimizer_states": True}}},
+            r"params\.fp32_optimizer_states: not used by AdamW",
+        ),
+        ({"optimizer": {"params": {"torch_adam": False, "fused": True}}}, r"params\.fused: not used by FusedAdam"),
+        (
+            {
+                "zero_optimization": {"offload_optimizer": {"device": "cpu"}},
+                "optimizer": {"params": {"set_grad_none": True}},
+            },
+            r"optimizer\.params\.set_grad_none: not used by DeepSpeedCPUAdam",
+        ),
     ],
 )
 def test_settings_that_deepspeed_does_not_know_are_refused_in_one_line(
@@ -93,8 +107,8 @@ def test_settings_that_deepspeed_knows_pass(monkeypatch: pytest.MonkeyPatch) -> 
     extra = {name: {"enabled": False} for name in ("flops_profiler", "comms_logger", "autotuning", "torch_autocast")}
     extra |= {
         "aio": {"block_size": 1048576},
-        "activation_checkpointing": {"profile": False},
         "wall_clock_breakdown": True,
+        "optimizer": {"params": {"fused": True}},
     }
     check_settings(deepspeed_settings(TrainConfig(zero_stage=3), extra, 4), "ds.json")
 

@@ -7,7 +7,7 @@ import pytest
 from longalign_data import yamlfile
 from longalign_data.recipe import MeasuredWork, WorkModel
 from tests.trainer.builds import write_model_config
-from trainer.tools.fit_work_model import Measured, as_yaml, fit, grid, main, random_pack
+from trainer.tools.fit_work_model import Measured, as_yaml, fit, grid, main, of_all_layers, random_pack
 
 pytestmark = pytest.mark.torch
 
@@ -48,8 +48,8 @@ def test_a_random_pack_weighs_its_sequences_alike() -> None:
 def test_the_planner_reads_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model_config(tmp_path / "model")
     config = tmp_path / "config.yaml"
-    config.write_text("engine: torch\ndtype: fp32\nactivation_checkpointing: false\n")
-    output = tmp_path / "work.yaml"
+    config.write_text("engine: torch\ndtype: fp32\nactivation_checkpointing: false\nmax_positions: 2048\n")
+    output = tmp_path / "new" / "work.yaml"
     options = ["--model", str(model), "--config", str(config), "--capacity", "2048", "--seconds", "3"]
     assert main([*options, "--output", str(output)]) == 0
     read = yamlfile.load(output, MeasuredWork)
@@ -62,17 +62,40 @@ def test_the_planner_reads_what_was_measured(tmp_path: Path, capsys: pytest.Capt
     assert "attention sdpa-by-sequence" in output.read_text()
     assert main([*options, "--output", str(output)]) == 2
     assert "exists already" in capsys.readouterr().err
+    assert main([*options, "--output", str(config / "work.yaml")]) == 2
+    assert "config.yaml is a file; a folder was expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--capacity", "4"], "--capacity 4: expected at least 128 tokens"),
+        (["--targets", "nan"], "--targets nan: expected a share above 0, of at most 1"),
+        (["--targets", "-3"], "--targets -3: expected a share"),
+        (["--capacity", "512"], "sequences of up to 512 tokens but the model has 256 positions"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_the_first_pack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], told: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("engine: torch\ndtype: fp32\n")
+    model = write_model_config(tmp_path / "model")
+    options = ["--model", str(model), "--config", str(config), "--output", str(tmp_path / "work.yaml"), *wrong]
+    assert main(options) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "work.yaml").exists()
 
 
 def test_a_few_layers_stand_for_all_of_them(tmp_path: Path) -> None:
-    """What is measured on a few layers is told, and gives a cost for all of them. (How near it comes is a benchmark's to say.)"""
+    """Here that it is told; `benchmarks.gpu.work` says how near it comes."""
     import json
 
     model = write_model_config(tmp_path / "model")
     values = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(values | {"num_hidden_layers": 8, "vocab_size": 64}))
     config = tmp_path / "config.yaml"
-    config.write_text("engine: torch\ndtype: fp32\nactivation_checkpointing: false\n")
+    config.write_text("engine: torch\ndtype: fp32\nactivation_checkpointing: false\nmax_positions: 2048\n")
     seconds = []
     for layers in ("8", "4"):
         output = tmp_path / f"work-{layers}.yaml"
@@ -83,3 +106,9 @@ def test_a_few_layers_stand_for_all_of_them(tmp_path: Path) -> None:
         seconds.append(read.seconds * (read.cost[0] * 1024 + read.cost[1] * 1024**2))
     assert "measured on 4 and 2 of 8 layers" in (tmp_path / "work-4.yaml").read_text()
     assert all(found > 0 for found in seconds)
+
+
+def test_what_all_layers_take_follows_from_what_half_as_many_save() -> None:
+    assert of_all_layers([10.0, 6.0], [8, 4], 32) == pytest.approx(34.0)  # 2 beside the layers, 1 for each
+    assert of_all_layers([10.0], [32], 32) == 10.0
+    assert of_all_layers([5.9, 6.0], [8, 4], 32) == 5.9  # noise never makes a layer cheaper than none

@@ -1,6 +1,8 @@
 """Models in and out: adapters, longer contexts, offloaded activations, exported folders."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,12 +13,12 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from longalign_data.errors import UserError
 from tests.trainer import runs
 from tests.trainer.builds import VOCABULARY, tiny_llama, write_model_config
-from tests.trainer.processes import train
+from tests.trainer.processes import finish, start_training, train
 from tests.trainer.runs import losses
 from trainer.__main__ import main
 from trainer.batch import micro_batch
 from trainer.config import Lora, TrainConfig
-from trainer.model import add_lora, export, load_config
+from trainer.model import add_lora, export, load_config, tokenizer_files
 from trainer.objective import load_objective, load_shape
 from trainer.tools.fit_work_model import random_pack
 from trainer.world import World
@@ -62,6 +64,18 @@ def test_an_export_has_the_tokenizer_and_the_generation_configuration(place: Pat
     assert AutoModelForCausalLM.from_pretrained(output / "model").generation_config.max_new_tokens == 77
 
 
+@pytest.mark.parametrize("name", ["spiece.model", "sentencepiece.bpe.model", "tekken.json", "qwen.tiktoken"])
+def test_every_kind_of_tokenizer_file_is_exported(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"any")
+    assert tokenizer_files(str(tmp_path)) == [tmp_path / name]
+
+
+def test_an_export_without_a_tokenizer_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare, output = place / "model", place / "bare"
+    assert main(runs.options(place / "build", bare, output, "--max-steps", "1"), {}) == 0
+    assert f"{output / 'model'}: without a tokenizer, as none stands beside {bare}\n" in capsys.readouterr().err
+
+
 def test_a_tokenizer_that_cannot_be_fetched_is_said_before_the_first_step(
     place: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +105,11 @@ def test_a_model_is_exported_when_asked_without_another_step(
     assert (output / "model" / "model.safetensors").read_bytes() == whole
     assert (output / "metrics.jsonl").read_bytes() == later
     assert (output / "run.json").read_bytes() == noted["run.json"]
+    # Neither the packs nor the ranks that share them are needed.
+    for file in (output / "model").iterdir():
+        file.unlink()
+    trained(place, pretrained, "asked", "--export", sequence_parallel=8)
+    assert (output / "model" / "model.safetensors").read_bytes() == whole
     nothing = runs.options(place / "build", pretrained, place / "nothing", "--export", random_init=False)
     assert main(nothing, {}) == 2
     assert "no checkpoint to export" in capsys.readouterr().err
@@ -114,6 +133,108 @@ def test_adapters_are_trained_alone_and_merge_to_the_same_logits(place: Path, pr
     assert moved
     assert all("_proj" in name for name in moved)
     assert whole.generation_config.max_new_tokens == 77
+
+
+def spoiled(source: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of a model folder with another config.json."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def told(capsys: pytest.CaptureFixture[str], place: Path, model: Path) -> str:
+    """The error of a command that is to train a model; the report that Transformers gives before is left out."""
+    assert main(runs.options(place / "build", model, place / "refused", random_init=False), {}) == 2
+    return capsys.readouterr().err.rpartition("error: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"num_hidden_layers": 3},
+            r"lack model\.layers\.2\.input_layernorm\.weight, .* and 1 more; Transformers would draw",
+        ),
+        ({"tie_word_embeddings": False}, r"lack lm_head\.weight; Transformers would draw"),
+        ({"vocab_size": 99}, r"shape model\.embed_tokens\.weight \[97, 32\], expected \[99, 32\]; .* --random-init"),
+        ({"hidden_size": "x"}, r"cannot be loaded: .*hidden_size"),
+        ({"num_attention_heads": None}, r"cannot be loaded: .*num_attention_heads"),
+    ],
+    ids=["layer", "head", "shape", "type", "none"],
+)
+def test_weights_that_do_not_fill_the_model_are_refused_by_name(
+    place: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    found = told(capsys, place, spoiled(pretrained, tmp_path / "spoiled", **changes))
+    assert re.match(rf"--model {tmp_path}/spoiled: .*{message}", found), found
+    assert not (place / "refused").exists()
+
+
+@pytest.mark.parametrize("changes", [{"num_hidden_layers": 3}, {"vocab_size": 99}], ids=["layer", "shape"])
+def test_sharded_ranks_refuse_weights_that_do_not_fill_the_model(
+    place: Path, pretrained: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    model = spoiled(pretrained, tmp_path / "spoiled", **changes)
+    output = tmp_path / "refused"
+    options = runs.options(place / "build", model, output, engine="deepspeed", zero_stage=3, random_init=False)
+    assert finish(start_training(1, options, output)) == [2]
+    found = output.with_suffix(".0").read_text().rpartition("error: ")[2]
+    assert re.search(r"lack model\.layers\.2\.|size mismatch for model\.embed_tokens\.weight", found), found
+
+
+@pytest.mark.parametrize("kept", [0, 100, 5000], ids=["empty", "header", "data"])
+def test_weights_whose_download_was_cut_off_are_named(
+    place: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int
+) -> None:
+    folder = spoiled(pretrained, tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    found = told(capsys, place, folder)
+    assert found.startswith(f"--model {folder}: cannot be loaded: ")
+    assert found.count("\n") == 1
+
+
+def test_a_model_with_an_adapter_beside_its_weights_is_refused(
+    place: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = spoiled(pretrained, tmp_path / "both")
+    adapted = trained(place, pretrained, "adapter-alone", lora={"rank": 2, "export": "adapter"})
+    for file in (adapted / "model").glob("adapter*"):
+        shutil.copy(file, folder)
+    assert told(capsys, place, folder).startswith(f"--model {folder}: holds an adapter; merge it")
+
+
+@pytest.mark.parametrize(("first", "then"), [("adapter", "merged"), ("merged", "adapter")])
+def test_an_export_over_one_of_the_other_kind_leaves_nothing_of_it(
+    place: Path, pretrained: Path, first: str, then: str
+) -> None:
+    name, lora = f"{first}-{then}", {"rank": 4, "alpha": 8}
+    output = trained(place, pretrained, name, lora=lora | {"export": first})
+    (output / "model" / "older.txt").write_text("of an older export")
+    trained(place, pretrained, name, "--resume", lora=lora | {"export": then})
+    alone = trained(place, pretrained, f"{name}-alone", lora=lora | {"export": then})
+    found, wanted = ({file.name: file.read_bytes() for file in (of / "model").iterdir()} for of in (output, alone))
+    assert found == wanted
+    assert {path.name for path in output.iterdir()} == {"checkpoints", "metrics.jsonl", "model", "run.json"}
+
+
+def test_an_export_that_fails_midway_leaves_the_older_one_whole(tmp_path: Path, pretrained: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(pretrained)
+    folder, missing = tmp_path / "model", [tmp_path / "no-tokenizer.json"]
+    for older in ({}, {"lm_head.weight": torch.ones(2)}):
+        before = {file.name: file.read_bytes() for file in folder.iterdir()} if older else None
+        # The weights are written before the tokenizer's files.
+        with pytest.raises(UserError, match=r"model: the model cannot be written: .*No such file.*with --export"):
+            export(missing, model, {"weight": torch.zeros(2)} | older, folder, None)
+        assert ({file.name: file.read_bytes() for file in folder.iterdir()} if folder.exists() else None) == before
+        export([], model, model.state_dict(), folder, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["attn.c_proj"]], ids=["all", "square"])

@@ -114,6 +114,17 @@ def test_a_sharded_run_goes_on_with_more_ranks(place: Path, reference: Path) -> 
     assert losses(output) == pytest.approx(losses(reference), rel=1e-5)
 
 
+def test_a_torn_file_of_a_sharded_checkpoint_is_named(place: Path) -> None:
+    output = place / "torn-shard"
+    sharded = {"engine": "deepspeed", "zero_stage": 2}
+    train(1, arguments(place, output, "--max-steps", "1", **sharded), output)
+    folder = output / "checkpoints" / "step-00000001"
+    file = next(folder.rglob("*optim_states.pt"))
+    file.write_bytes(file.read_bytes()[:1000])
+    assert finish(start_training(1, arguments(place, output, "--resume", **sharded), output)) == [2]
+    assert f"error: {folder}: cannot be read: " in output.with_suffix(".0").read_text()
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_bf16_trains_at_every_stage_nearly_as_fp32(place: Path, reference: Path, stage: int) -> None:
     output = place / f"bf16-{stage}"

@@ -99,6 +99,53 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(place: Path, refere
     assert [line["step"] for line in metrics(output)] == list(range(NUM_STEPS))
 
 
+def checkpoint(output: Path, step: int) -> Path:
+    return output / "checkpoints" / f"step-{step:08d}"
+
+
+def test_a_torn_checkpoint_is_written_anew_without_the_files_of_the_first_try(place: Path) -> None:
+    output = place / "torn"
+    assert main(arguments(place, output, "--max-steps", "2"), {}) == 0
+    wanted = sorted(path.name for path in checkpoint(output, 2).iterdir())
+    # As two sharded ranks leave it that are killed before the note; one goes on.
+    (checkpoint(output, 2) / "trainer.json").unlink()
+    (checkpoint(output, 2) / "deepspeed").mkdir()
+    (checkpoint(output, 2) / "deepspeed" / "zero_pp_rank_1_mp_rank_00_optim_states.pt").write_bytes(b"of another try")
+    assert main(arguments(place, output, "--resume", "--max-steps", "2"), {}) == 0
+    assert sorted(path.name for path in checkpoint(output, 2).iterdir()) == wanted
+
+
+@pytest.mark.parametrize("kept", [None, 0, 5000])
+def test_a_checkpoint_whose_files_are_torn_is_named(
+    place: Path, capsys: pytest.CaptureFixture[str], kept: int | None
+) -> None:
+    output = place / f"spoilt-{kept}"
+    assert main(arguments(place, output, "--max-steps", "2", checkpoint_every=1), {}) == 0
+    file = checkpoint(output, 2) / "torch.pt"
+    if kept is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:kept])
+    resume = arguments(place, output, "--resume", "--max-steps", "3", checkpoint_every=1)
+    capsys.readouterr()
+    message = refused(capsys, resume)
+    assert message.startswith(f"error: {checkpoint(output, 2)}: cannot be read: ")
+    assert message.endswith("; remove this folder, and --resume goes on from the checkpoint before it\n")
+    shutil.rmtree(checkpoint(output, 2))
+    assert main(resume, {}) == 0
+    assert [line["step"] for line in metrics(output)] == [0, 1, 2]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = place / "unwritable"
+    output.mkdir()
+    (output / "checkpoints").write_text("in the way")
+    assert main(arguments(place, output, "--max-steps", "2"), {}) == 2
+    message = capsys.readouterr().err
+    assert f"error: {checkpoint(output, 2)}: cannot be written: " in message
+    assert message.endswith("; mend this and go on with --resume from the checkpoint before it\n")
+
+
 def test_torchrun_and_deepspeed_take_the_same_steps_as_one_process(place: Path, reference: Path) -> None:
     output = place / "torchrun"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
@@ -130,6 +177,12 @@ def test_a_misspelt_key_ends_with_its_file_and_line(place: Path, capsys: pytest.
     options = arguments(place, place / "misspelt")
     (place / "misspelt.yaml").write_text("engine: torch\ndytpe: fp32\n")
     assert "misspelt.yaml:2: dytpe: unknown key; did you mean 'dtype'?" in refused(capsys, options)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, arguments(place, place / "warm", warmup_steps=13))
+    assert "warmup_steps: 13: this run has 12 steps and would never reach" in message
+    assert not (place / "warm").exists()
 
 
 def test_ranks_that_do_not_divide_a_step_are_refused_with_those_that_do(
@@ -220,6 +273,29 @@ def test_a_checkpoint_of_a_model_from_elsewhere_is_not_resumed(
     options[3] = str(write_model_config(place / "other-model"))
     message = refused(capsys, options)
     assert f"was written with model '{place / 'model'}', this run has '{place / 'other-model'}'" in message
+
+
+def test_a_model_folder_may_be_written_in_another_way_at_a_resume(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = place / "spelled"
+    assert main(arguments(place, output, "--max-steps", "1"), {}) == 0
+    options = arguments(place, output, "--resume", "--max-steps", "1")
+    options[3] = f"{place / 'model'}/"
+    assert main(options, {}) == 0
+    monkeypatch.chdir(place)
+    options[3] = "./model"
+    assert main(options, {}) == 0
+
+
+def test_steps_that_a_run_is_past_are_refused_in_place_of_its_later_model(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = place / "past"
+    assert main(arguments(place, output, "--max-steps", "3"), {}) == 0
+    shutil.rmtree(output / "model")
+    capsys.readouterr()
+    told = refused(capsys, arguments(place, output, "--resume", "--max-steps", "2"))
+    assert told.startswith(f"error: --max-steps 2: the run in {output} has taken 3 steps already; give a larger number")
+    assert not (output / "model").exists()
 
 
 def test_packs_longer_than_the_models_positions_or_of_another_vocabulary_are_refused(

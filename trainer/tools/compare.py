@@ -1,8 +1,9 @@
 """Trains the same sequences by several batch methods and puts them beside each other (LongAlign, Figure 5 and Table 3).
 
-In: a build, a model, a configuration. Out: a table, and the same as compare.json. The sequences of the build's first steps
-are taken out of their packs and packed again for each method, nothing being encoded anew; a few of every length are held out.
-Every method takes as many sequences into a step, so that all of them take about as many steps over the same data:
+In: a build, a model, a configuration. Out: a table, and the same as compare.json, which grows by a row with every method. The
+sequences of the build's first steps are taken out of their packs and packed again for each method, nothing being encoded anew;
+a few of every length are held out. Every method takes as many sequences into a step, so that all of them take about as many
+steps over the same data:
 
     balanced    packs of alike work and steps of alike composition
     random      best-fit packs in any order
@@ -30,7 +31,7 @@ import yaml
 from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.again import Loose, pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, load_config
 from trainer.options import Parser, exit_code, positive
 from trainer.tools.plain import DEFAULT, config_or_default, one_device
 
@@ -56,10 +57,9 @@ METHODS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One method. Times leave the first step out, which is slower than the others, and with several processes the steps whose
-    packs are timed: `step_seconds` is the mean of a step, `seconds` what all steps take at that pace. `idle` is of the timed
-    steps, `modelled_idle` of all. `held_out_loss` is the mean over the held-out sequences of the mean over their targets,
-    after training; `loss` that of the last step."""
+    """One method. `seconds` are those of all its steps, the first among them, which is a little slower than it would be later;
+    `step_seconds` are their mean. `idle` is of the steps whose packs were timed, `modelled_idle` of all. `held_out_loss` is the
+    mean over the held-out sequences of the mean over their targets, after training; `loss` that of the last step."""
 
     method: str
     num_steps: int
@@ -81,38 +81,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compare(asked: argparse.Namespace) -> None:
     config = config_or_default(asked.config)
-    if asked.output.exists():
-        raise UserError(f"{asked.output}: exists already; give another --output")
     if asked.replay_ranks and asked.ranks > 1:
         raise UserError("--replay-ranks replays the times of one process; leave --ranks away")
     if asked.ranks % config.sequence_parallel:
         raise UserError(f"sequence_parallel: {config.sequence_parallel}: does not divide --ranks {asked.ranks}")
     from trainer import model
+    from trainer.checkpoints import write_json
 
     model.load_config(asked.model, weights=not asked.random_init)
     reader = open_packs(asked.build)
     train, held_out = split(reader, asked.steps, held_out=asked.held_out)
-    asked.output.mkdir(parents=True)
-    write_config(asked.output / "config.yaml", config, asked.config, time_every=1 if asked.ranks == 1 else 2)
-    rows = []
+    rows = _begin(asked, config, reader)
     ranks = asked.replay_ranks or asked.ranks
-    with tempfile.TemporaryDirectory(prefix="longalign-compare-") as scratch:
-        test = Path(scratch) / "held-out"
-        pack_again(held_out, test, strategy="naive", capacity=reader.capacity, packs_per_step=len(held_out.lengths))
-        for name in dict.fromkeys(asked.methods):
-            build, output = Path(scratch) / name, asked.output / name
-            replan(METHODS[name], reader, train, build, num_steps=asked.steps, ranks=ranks)
-            sys.stderr.write(f"{name}: {open_packs(build).num_steps} steps\n")
-            train_on(build, output, asked.output / "config.yaml", asked)
-            steps = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-            loss = held_out_loss(output / "model", test, config)
-            rows.append(summary(name, steps, works(open_packs(build)), held_out_loss=loss, ranks=ranks))
-            for part in ("checkpoints", "model"):
-                shutil.rmtree(output / part)
-    (asked.output / "compare.json").write_text(
-        json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8"
-    )
-    print_rows(rows)
+    try:
+        with tempfile.TemporaryDirectory(prefix="longalign-compare-") as scratch:
+            test = Path(scratch) / "held-out"
+            pack_again(held_out, test, strategy="naive", capacity=reader.capacity, packs_per_step=len(held_out.lengths))
+            done = {row.method for row in rows}
+            for name in dict.fromkeys(asked.methods):
+                output = asked.output / name
+                if name not in done:
+                    build = Path(scratch) / name
+                    replan(METHODS[name], reader, train, build, num_steps=asked.steps, ranks=ranks)
+                    sys.stderr.write(f"{name}: {open_packs(build).num_steps} steps\n")
+                    if output.exists():  # a run that was cut off
+                        shutil.rmtree(output)
+                    train_on(build, output, asked.output / "config.yaml", asked)
+                    told = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+                    loss = held_out_loss(output / "model", test, config)
+                    steps = [json.loads(line) for line in told]
+                    rows.append(summary(name, steps, works(open_packs(build)), held_out_loss=loss, ranks=ranks))
+                    write_json(asked.output / "compare.json", [asdict(row) for row in rows])
+                for part in ("checkpoints", "model"):
+                    shutil.rmtree(output / part, ignore_errors=True)
+    finally:
+        # Those that are done took hours, whatever became of the next one.
+        if rows:
+            print_rows(rows)
+
+
+def _begin(asked: argparse.Namespace, config: TrainConfig, reader: PackReader) -> list[Row]:
+    """Makes the output folder; with --resume, the rows that stand in it. Raises UserError where they were measured otherwise."""
+    from trainer.checkpoints import write_json
+    from trainer.loop import plan_hash
+
+    options = ("model", "random_init", "steps", "held_out", "ranks", "replay_ranks")
+    noted = {name: getattr(asked, name) for name in options} | {"plan": plan_hash(reader)}
+    noted |= {"config": config.model_dump(), "deepspeed": load_config(asked.config)[1] if asked.config else {}}
+    note, table = asked.output / "asked.json", asked.output / "compare.json"
+    if not asked.output.exists():
+        write_json(note, noted)
+    elif not asked.resume:
+        raise UserError(f"{asked.output}: exists already; give another --output, or --resume to go on with its methods")
+    elif not note.exists():
+        raise UserError(f"{note}: no such file, so there is no comparison to go on with; give another --output")
+    before = json.loads(note.read_text(encoding="utf-8"))
+    other = [name for name in noted if before.get(name) != noted[name]]
+    if other:
+        raise UserError(
+            f"{asked.output}: its methods were compared with another {', '.join(other)} (see asked.json in it), and rows could "
+            "not be put beside theirs; give another --output"
+        )
+    # Of several processes on a GPU a profiler does the timing, which takes time itself.
+    every = 1 if asked.ranks == 1 else max(2, asked.steps // 4)
+    warmup = min(config.warmup_steps, asked.steps // 4)
+    write_config(asked.output / "config.yaml", config, asked.config, time_every=every, warmup_steps=warmup)
+    return [Row(**row) for row in json.loads(table.read_text(encoding="utf-8"))] if table.exists() else []
 
 
 def split(reader: PackReader, num_steps: int, *, held_out: int) -> tuple[Loose, Loose]:
@@ -153,12 +187,15 @@ def train_on(build: Path, output: Path, config: Path, asked: argparse.Namespace)
     )
     if ended.returncode:
         told = [line for line in ended.stderr.splitlines() if line.startswith("error")] or [ended.stderr[-2000:]]
-        raise LongAlignError(f"{output.name}: training ended with exit code {ended.returncode}: {told[0]}")
+        raise LongAlignError(
+            f"{output.name}: training ended with exit code {ended.returncode}: {told[0]}; {output} holds what there is "
+            "of it, and --resume begins it anew"
+        )
 
 
-def write_config(path: Path, config: TrainConfig, given: Path | None, *, time_every: int) -> None:
-    """The configuration with packs timed so often, no checkpoint but the last, and whole weights at the end."""
-    values = config.model_dump() | {"time_every": time_every, "checkpoint_every": 0, "epochs": 1, "max_steps": None}
+def write_config(path: Path, config: TrainConfig, given: Path | None, **changes: int) -> None:
+    """The configuration with `changes`, no checkpoint but the last, and whole weights at the end."""
+    values = config.model_dump() | changes | {"checkpoint_every": 0, "epochs": 1, "max_steps": None}
     if config.lora is not None:
         values["lora"]["export"] = "merged"
     if config.deepspeed is not None and given is not None:
@@ -204,17 +241,15 @@ def summary(
     timed = [step for step in steps if "pack_seconds" in step] or [steps[0] | {"pack_seconds": [[0.0] * ranks]}]
     dealt = {step["step"]: deal(np.ravel(step["pack_seconds"]), ranks) for step in timed}
     alone = np.shape(timed[0]["pack_seconds"])[1] == 1
-    # To time packs takes time itself, save in one process.
-    paced = [step for step in steps[1:] if alone or step["step"] not in dealt] or steps[-1:]
-    seconds = sum(replay(step, dealt[step["step"]]) if alone else float(step["seconds"]) for step in paced)
-    rate = float(sum(step["num_tokens"] for step in paced) / seconds)
+    # Nothing is inferred from other steps: they hold other lengths, and a step costs something besides its tokens.
+    seconds = sum(replay(step, dealt[step["step"]]) if alone else float(step["seconds"]) for step in steps)
     return Row(
         method=name,
         num_steps=len(steps),
         num_packs=sum(step["num_packs"] for step in steps),
-        tokens_per_second=rate,
-        step_seconds=seconds / len(paced),
-        seconds=sum(step["num_tokens"] for step in steps) / rate,
+        tokens_per_second=sum(step["num_tokens"] for step in steps) / seconds,
+        step_seconds=seconds / len(steps),
+        seconds=seconds,
         idle=idle(np.concatenate(list(dealt.values()))),
         modelled_idle=idle(np.concatenate([deal(np.array(of_step), ranks) for of_step in works])),
         loss=steps[-1]["loss"],
@@ -276,5 +311,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--held-out", type=positive, default=8, metavar="N", help="sequences, about, that are not trained on")
     add("--ranks", type=positive, default=1, metavar="N", help="processes to train in, on this machine")
     add("--replay-ranks", type=positive, metavar="N", help="time packs in one process; say what N ranks would take")
+    add("--resume", action="store_true", help="go on in --output with the methods that have no row yet")
     add("--output", type=Path, default=Path("runs/compare"), metavar="FOLDER", help="default: runs/compare")
     return found

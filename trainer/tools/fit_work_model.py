@@ -24,8 +24,9 @@ import numpy as np
 
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackBatch
+from longalign_data.shards.files import write_text
 from trainer.config import TrainConfig, load_config
-from trainer.options import Parser, exit_code, positive
+from trainer.options import Parser, check_new_file, exit_code, positive
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ SEQUENCES = (1, 4, 16, 64)
 """Into how many sequences a pack is divided."""
 SMALLEST = 512
 """Tokens of the smallest pack."""
+LEAST = 128
+"""Tokens of the smallest capacity: below it there are fewer packs than unknowns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,21 +109,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(asked: argparse.Namespace) -> None:
     config, _ = load_config(asked.config)
-    if asked.output.exists():
-        raise UserError(f"{asked.output}: exists already; give another --output")
+    check_new_file(asked.output)
+    if asked.capacity < LEAST:
+        raise UserError(f"--capacity {asked.capacity}: expected at least {LEAST} tokens; smaller packs say nothing")
+    if not 0 < asked.targets <= 1:
+        raise UserError(f"--targets {asked.targets:g}: expected a share above 0, of at most 1")
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     total, counts = _layers(asked.model, config, asked.layers)
     by_count: list[dict[tuple[int, ...], float]] = []
     for count in counts:
-        objective, backend = random_objective(asked.model, config, device, layers=count)
+        objective, backend = random_objective(asked.model, config, device, asked.capacity, layers=count)
         budget = asked.seconds / len(counts)
         by_count.append(dict(measure(objective, device, asked.capacity, seconds=budget, target_share=asked.targets)))
         del objective
         _free(device)
     measured = [
-        Measured(lengths=lengths, seconds=_of_all_layers([times[lengths] for times in by_count], counts, total))
+        Measured(lengths=lengths, seconds=of_all_layers([times[lengths] for times in by_count], counts, total))
         for lengths in by_count[0]
         if all(lengths in times for times in by_count)
     ]
@@ -128,11 +134,11 @@ def _measure(asked: argparse.Namespace) -> None:
     longest = max(max(m.lengths) for m in measured)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     on_layers = f" (measured on {' and '.join(map(str, counts))} of {total} layers)" if len(counts) > 1 else ""
-    asked.output.write_text(
+    write_text(
+        asked.output,
         f"# Seconds of forward and backward on {name}: {asked.model}{on_layers}, {config.dtype}, attention {backend}.\n"
         f"# {len(measured)} packs of up to {longest} tokens a sequence; the model is at most {found.deviation:.1%} off.\n"
         + as_yaml(found),
-        encoding="utf-8",
     )
     sys.stdout.write(asked.output.read_text(encoding="utf-8"))
     if longest < asked.capacity:
@@ -219,16 +225,18 @@ def random_pack(lengths: Sequence[int], vocabulary: int, *, target_share: float)
 
 
 def random_objective(
-    spec: str, config: TrainConfig, device: "torch.device", *, layers: int | None = None
+    spec: str, config: TrainConfig, device: "torch.device", capacity: int, *, layers: int | None = None
 ) -> "tuple[Objective, str]":
     """Model and loss with random weights, as training has them but for the optimizer, and the name of the attention; with
-    `layers`, of so many of the model's."""
+    `layers`, of so many of the model's. Raises UserError where the model has fewer positions than `capacity`."""
     import torch
 
+    from trainer.model import check_fits
     from trainer.objective import compute_dtype, load_objective
     from trainer.world import World
 
     shape, world = _model_config(spec, config, layers), World(rank=0, ranks=1, device=device)
+    check_fits(shape, capacity=capacity, parts=1)
     with torch.device(device):
         return load_objective(spec, shape, config, world, dtype=compute_dtype(config), random_init=True)
 
@@ -254,7 +262,8 @@ def _layers(spec: str, config: TrainConfig, asked: int | None) -> tuple[int, lis
     return total, [asked, asked // 2]
 
 
-def _of_all_layers(times: list[float], counts: list[int], total: int) -> float:
+def of_all_layers(times: Sequence[float], counts: Sequence[int], total: int) -> float:
+    """The seconds of a pack in a model of `total` layers, from those with `counts` of them: two of these, or `total` alone."""
     if len(times) == 1:
         return times[0]
     each = (times[0] - times[1]) / (counts[0] - counts[1])

@@ -27,6 +27,8 @@ MAX_FILES = 5_000
 MAX_FILE_BYTES = 16 << 20
 SUFFIXES = [".tar", ".gz", ".tgz", ".tex"]
 TEX = (".tex", ".ltx", ".latex")
+NAMED = 8
+"""Missing files of a submission that are named."""
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -75,7 +77,7 @@ def _submission(
         files = _files(data, PurePosixPath(member).name.removesuffix(".gz"))
         if not files:
             return
-        title, text = source_text(files, inline)
+        title, text, missing = source_text(files, inline)
     except UnpackError as error:
         yield RawReject(source_ref=ref, reason=error.reason, detail=f"{ref}: {error}")
         return
@@ -84,6 +86,15 @@ def _submission(
         return
     card = partition.card
     yield RawDocument(text=text, title=title or identifier, lang=card.lang, license=card.license, source_ref=ref)
+    if missing:
+        names = ", ".join(map(repr, missing[:NAMED])) + (
+            f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        )
+        detail = (
+            f"{ref}: \\input of {names} was not resolved (no such file in the submission, or a name made by a macro); the text "
+            "stands without it"
+        )
+        yield RawReject(source_ref=ref, reason="missing-part", detail=detail)
 
 
 def _files(data: bytes, name: str) -> dict[str, str]:

@@ -5,12 +5,15 @@
 A card of books that are not free asks for an acknowledgement, without which no recipe loads (see `catalog.Card`).
 """
 
+import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers import jsonl
+from longalign_data.sources.readers.epub import epub_text
 from longalign_data.sources.readers.files import document_of_file, library_for
 from longalign_data.sources.readers.github import Problem, tar_members
 from longalign_data.sources.reading import (
@@ -60,23 +63,35 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
 def _tar(partition: Partition) -> Iterator[RawDocument | RawReject]:
     name, card = partition.units[0].name, partition.card
     problems: list[Problem] = []
+    num_books, others = 0, Counter[str]()
     try:
         with opened(Path(partition.path)) as file:
             for member, data in tar_members(file, 1 << 20, MAX_RECORD_BYTES, problems):
                 ref = f"{name}#{storable(member)}"
-                if not member.lower().endswith(".txt"):
+                suffix = PurePosixPath(member).suffix.lower()
+                if suffix not in (".txt", ".epub"):
+                    others[suffix or "no suffix"] += 1
                     continue
+                num_books += 1
                 if len(data) > MAX_RECORD_BYTES:
                     detail = f"{ref}: more than {MAX_RECORD_BYTES} bytes; expected a book"
                     yield RawReject(source_ref=ref, reason="too-large", detail=detail)
                     continue
+                title, num_bytes = "", -1
                 try:
-                    text, num_bytes = decoded_in_order(data)
+                    if suffix == ".epub":
+                        title, text = epub_text(io.BytesIO(data), library_for(suffix, "books"))
+                    else:
+                        text, num_bytes = decoded_in_order(data)
+                except UnpackError as error:
+                    yield RawReject(source_ref=ref, reason=error.reason, detail=f"{ref}: {error}")
+                    continue
                 except UnicodeDecodeError as error:
                     detail = f"{ref}: not UTF-8 at byte {error.start}; expected UTF-8"
                     yield RawReject(source_ref=ref, reason="bad-utf8", detail=detail)
                     continue
-                title = storable(PurePosixPath(member).name).removesuffix(".txt").removesuffix(".epub")
+                name_of_file = storable(PurePosixPath(member).name)
+                title = title.strip() or name_of_file.removesuffix(".txt").removesuffix(".epub")
                 yield RawDocument(
                     text=text,
                     title=title,
@@ -88,6 +103,9 @@ def _tar(partition: Partition) -> Iterator[RawDocument | RawReject]:
     except UnpackError as error:
         detail = f"{name}: cannot be read on: {error}; the books before stand, fetch it again"
         yield RawReject(source_ref=name, reason=error.reason, detail=detail)
+    if others and not num_books:
+        kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in others.most_common(8))
+        yield RawReject(source_ref=name, reason="empty", detail=f"{name}: no .txt or .epub in it; it holds {kinds}")
     for path, reason, detail in problems:
         ref = f"{name}#{storable(path)}"
         yield RawReject(source_ref=ref, reason=reason, detail=f"{ref}: {detail}")

@@ -10,7 +10,7 @@ from typing import IO, Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from longalign_data.sources.markup import MarkupError, html_text
+from longalign_data.sources.markup import MarkupError, html_of_xhtml, html_text
 from longalign_data.sources.readers.archives import checked_zip, member_bytes
 from longalign_data.sources.reading import MAX_RECORD_BYTES
 from longalign_data.sources.unpacking import UnpackError
@@ -40,7 +40,7 @@ def epub_text(file: IO[bytes], html: Any) -> tuple[str, str]:
         if size > MAX_RECORD_BYTES:
             raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of pages")
         try:
-            text = html_text(decoded(data), html)
+            text = html_text(html_of_xhtml(decoded(data)), html)
         except MarkupError as error:
             raise UnpackError("bad-html", f"{name!r}: {error}") from None
         if text:

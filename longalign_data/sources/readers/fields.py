@@ -47,6 +47,8 @@ def document_of(
         )
         return RawReject(source_ref=source_ref, reason="missing-field", detail=detail)
     title = record.get(fields.title) if fields.title is not None else None
+    if isinstance(title, (int, float)) and not isinstance(title, bool):
+        title = str(title)  # as a spreadsheet wrote it: "1984" is a title
     lang = record.get(fields.lang) if fields.lang is not None else None
     licence = record.get(fields.license) if fields.license is not None else None
     found = ((fields.text, text), (fields.title, title), (fields.lang, lang), (fields.license, licence))
@@ -63,7 +65,7 @@ def document_of(
         text, num_bytes = in_order(text)
     return RawDocument(
         text=text,
-        title=title or "",
+        title=str(title or ""),
         lang=code,
         license=licence or card.license,
         source_ref=source_ref,

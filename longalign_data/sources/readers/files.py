@@ -6,7 +6,6 @@ Scanned pages hold no text; a file without any is a reject, never an empty docum
 """
 
 import io
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
-from longalign_data.sources.markup import MarkupError, html_library, html_text
-from longalign_data.sources.places import chosen, leads_outside, listed
+from longalign_data.sources.markup import MarkupError, html_library, html_of_xhtml, html_text
+from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
 from longalign_data.sources.reading import (
@@ -42,19 +41,6 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
     for suffix in sorted({PurePosixPath(unit.name).suffix.lower() for unit in units}):
         library_for(suffix, "files")
     return grouped(placed.card, root, units)
-
-
-def skipped(placed: PlacedSource) -> Counter[str]:
-    """How many files of each other suffix stand in the folder, which nothing reads. Raises SourceError."""
-    options = placed.card.reader
-    assert isinstance(options, FilesReader)
-    wanted = tuple(options.extensions)
-    _, units = chosen(placed, lambda file: not file.lower().endswith(wanted))
-    return Counter(
-        PurePosixPath(unit.name).suffix.lower() or "no suffix"
-        for unit in units
-        if not unit.name.lower().endswith(wanted)
-    )
 
 
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -114,8 +100,17 @@ def _plain(data: bytes) -> tuple[str, int]:
 
 
 def _html(data: bytes, library: Any) -> tuple[str, str]:
+    page = decoded(data)
+    return _page(html_of_xhtml(page) if page.lstrip().startswith("<?xml") else page, library)
+
+
+def _xhtml(data: bytes, library: Any) -> tuple[str, str]:
+    return _page(html_of_xhtml(decoded(data)), library)
+
+
+def _page(page: str, library: Any) -> tuple[str, str]:
     try:
-        return "", html_text(decoded(data), library)
+        return "", html_text(page, library)
     except MarkupError as error:
         raise UnpackError("bad-html", str(error)) from None
 
@@ -157,8 +152,13 @@ def _pptx(data: bytes, pptx: Any) -> tuple[str, str]:
 def _guarded(extract: Callable[[], tuple[str, str]], what: str) -> tuple[str, str]:
     """The result of a library that reads files from outside; whatever else it raises says that this file is not one it
     can read."""
+    import logging
     import warnings
 
+    # pypdf logs what it meets, without the file's name; what matters of it stands in the reject.
+    log = logging.getLogger("pypdf")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -167,6 +167,8 @@ def _guarded(extract: Callable[[], tuple[str, str]], what: str) -> tuple[str, st
         raise
     except Exception as error:  # noqa: BLE001 - these libraries raise KeyError, TypeError and more on broken files
         raise UnpackError("unreadable-file", f"{what}: {type(error).__name__}: {error}") from None
+    finally:
+        log.setLevel(level)
 
 
 TEXT_OF: dict[str, TextOf] = {
@@ -175,7 +177,7 @@ TEXT_OF: dict[str, TextOf] = {
     ".pptx": _pptx,
     ".html": _html,
     ".htm": _html,
-    ".xhtml": _html,
+    ".xhtml": _xhtml,
     ".epub": _epub,
 }
 """How text is taken from a file, by suffix; every other is text as it is."""

@@ -13,7 +13,7 @@ the document beside the repository's licence. Archives are read in memory; a mem
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
@@ -33,7 +33,7 @@ from longalign_data.sources.places import (
     storable,
 )
 from longalign_data.sources.readers.archives import checked_zip, member_bytes, safe_name
-from longalign_data.sources.readers.code import BUILT, SCRIPT, VENDORED, ended, foreign_folder, header, minified
+from longalign_data.sources.readers.code import BUILT, VENDORED, ended, foreign_folder, header, minified
 from longalign_data.sources.readers.licences import (
     NONE,
     all_of,
@@ -42,10 +42,20 @@ from longalign_data.sources.readers.licences import (
     is_description,
     is_licence_file,
     marked_licence,
+    spelled,
 )
+from longalign_data.sources.readers.parquet import text_cells
 from longalign_data.sources.readers.row_batches import row_batches
 from longalign_data.sources.readers.spill import Spill
-from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, Unit, one_by_one
+from longalign_data.sources.reading import (
+    MAX_RECORD_BYTES,
+    Partition,
+    RawDocument,
+    RawReject,
+    Unit,
+    in_order,
+    one_by_one,
+)
 from longalign_data.sources.unpacking import UnpackError, beginning, opened
 
 TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
@@ -80,11 +90,11 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
     assert isinstance(options, GithubReader)
     place = locate(placed)
     found: list[Partition] = []
-    if place.files is not None:
-        entries = sorted_paths((*place.files, *place.broken))
-    else:
-        entries = sorted_paths(path.name for path in place.root.iterdir() if not path.name.startswith("."))
-    for entry in entries:
+    if place.files is None and (place.root / ".git").exists():
+        what = f"{place.root}: this is a repository itself, and its folders are none"
+        raise failed(placed, what, "give the path of the folder that it stands in")
+    named = entries(place.root) if place.files is None else sorted_paths((*place.files, *place.broken))
+    for entry in named:
         path = place.root / entry
         files: tuple[str, ...] = ()
         if path.is_dir() and not path.is_symlink():
@@ -105,6 +115,11 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
     return found
 
 
+def entries(root: Path) -> list[str]:
+    """What stands in the folder of repositories, but for hidden entries."""
+    return sorted_paths(path.name for path in root.iterdir() if not path.name.startswith("."))
+
+
 def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     """The documents of one repository, or of the many in a Parquet file."""
     (unit,) = partition.units
@@ -115,9 +130,9 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
     problems: list[Problem] = []
     try:
         if unit.files[0] == unit.name and lowered.endswith(".zip"):
-            files = dict(_zip(Path(partition.path), problems, _options(partition)))
+            files = _unpacked(_zip(Path(partition.path), problems, _options(partition)), problems, _options(partition))
         elif unit.files[0] == unit.name and lowered.endswith(TARS):
-            files = dict(_tar(Path(partition.path), problems, _options(partition)))
+            files = _unpacked(_tar(Path(partition.path), problems, _options(partition)), problems, _options(partition))
         else:
             files = dict(_folder(partition, problems))
     except UnpackError as error:
@@ -141,8 +156,14 @@ def _options(partition: Partition) -> GithubReader:
 
 
 def _repository(
-    partition: Partition, name: str, ref: str, files: dict[str, str], licence: str | None
+    partition: Partition,
+    name: str,
+    ref: str,
+    files: dict[str, str],
+    licence: str | None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Iterator[RawDocument | RawReject]:
+    """The documents of a repository. `sizes` are the files' lengths in UTF-8 where they are known (`_keep_sized`)."""
     options = _options(partition)
     if options.licenses is not None and not is_allowed(licence or NONE, options.licenses):
         detail = f"{ref}: {licence or 'no known licence'}; the card takes {', '.join(options.licenses)}"
@@ -165,17 +186,35 @@ def _repository(
     by_folder = options.unit == "folder"
     if by_folder:
         kept.sort(key=lambda path: (path.rpartition("/")[0].split("/"), path))
+    if not kept and not any(_is_source(path, options) for path in files):
+        detail = f"{ref}: no file in it ends in a suffix that the card reads (reader.extensions)"
+        yield RawReject(source_ref=ref, reason="empty", detail=detail)
+        return
     for folder, group in groupby(kept, lambda path: path.rpartition("/")[0] if by_folder else ""):
         where = f"{ref}/{folder}" if folder else ref
         paths = list(group)
-        text = "\n".join(part for path in paths for part in (header(storable(path)), files[path]))
+        headers = [header(storable(path)) for path in paths]
+        text = "\n".join(part for above, path in zip(headers, paths, strict=True) for part in (above, files[path]))
+        num_bytes = -1
+        if sizes is not None and min(sizes[path] for path in paths) >= 0:
+            ordered, size = in_order("".join(headers))
+            if size >= 0 and len(ordered) == sum(map(len, headers)):
+                # A line end behind each header, and between a file and the next header.
+                num_bytes = sum(sizes[path] for path in paths) + size + 2 * len(paths) - 1
         if len(text) > MAX_RECORD_BYTES:
             yield RawReject(source_ref=where, reason="too-large", detail=f"{where}: {len(text)} characters of source")
             continue
         title = f"{name}/{folder}" if folder else name
         own_licences = {marked[path] for path in paths if path in marked}
         whole = NONE if licence is None else all_of({licence, *own_licences}) if own_licences else licence
-        yield RawDocument(text=text, title=title, lang=partition.card.lang, license=whole, source_ref=storable(where))
+        yield RawDocument(
+            text=text,
+            title=title,
+            lang=partition.card.lang,
+            license=whole,
+            source_ref=storable(where),
+            num_bytes=num_bytes,
+        )
 
 
 def _wanted(path: str, options: GithubReader) -> bool:
@@ -191,28 +230,26 @@ def _is_source(path: str, options: GithubReader) -> bool:
     return path.endswith(tuple(options.extensions)) and not any(part in BUILT for part in path.split("/")[:-1])
 
 
-def _keep(
-    path: str, data: bytes, problems: list[Problem], options: GithubReader, text: str | None = None
-) -> str | None:
-    """The text of a file that belongs to its repository's document or says its licence. `text` is what `data` says, where
-    that is known."""
+def _keep(path: str, data: bytes, problems: list[Problem], options: GithubReader) -> str | None:
+    """The text of a file that belongs to its repository's document or says its licence."""
+    kept = _keep_sized(path, data, problems, options)
+    return kept[0] if kept is not None else None
+
+
+def _keep_sized(path: str, data: bytes, problems: list[Problem], options: GithubReader) -> tuple[str, int] | None:
+    """As `_keep`, with the text's length in UTF-8 where it is the file's own and the line ends are Unix's, else -1."""
     if len(data) > options.max_file_bytes:
         problems.append((path, "too-large", f"more than {options.max_file_bytes} bytes (reader.max_file_bytes)"))
         return None
     if b"\0" in data or minified(path, data):
         return None
     try:
-        return _written(data.decode("utf-8") if text is None else text)
+        whole = data.decode("utf-8")
     except UnicodeDecodeError as error:
         problems.append((path, "bad-utf8", f"not UTF-8 at byte {error.start}"))
         return None
-
-
-def _keep_text(path: str, text: str, problems: list[Problem], options: GithubReader) -> str | None:
-    """As `_keep`, of a file that is a text already."""
-    if not text.isascii() or len(text) > options.max_file_bytes or path.lower().endswith(SCRIPT):
-        return _keep(path, text.encode("utf-8"), problems, options, text)
-    return None if "\0" in text else _written(text)
+    text = _written(whole)
+    return None if text is None else (text, len(data) if text == whole and b"\r" not in data else -1)
 
 
 def _written(text: str) -> str | None:
@@ -248,18 +285,47 @@ def _walk(root: Path, options: GithubReader) -> Iterator[str]:
                     yield relative
 
 
-def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str]]:
+def _unpacked(
+    members: Iterable[tuple[str, str | None]], problems: list[Problem], options: GithubReader
+) -> dict[str, str]:
+    """The files of an archive by their path in the repository: below the one folder that all stand in, where there is one
+    (downloads and `git archive --prefix` have it), else below the archive's top. Of equal names the first counts."""
+    files: dict[str, str] = {}
+    tops: set[str] = set()
+    for name, text in members:
+        if name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("._"):
+            continue  # attributes that a Mac packs beside the files
+        tops.add(name.partition("/")[0] if "/" in name else "")
+        if text is None:
+            continue
+        if name in files:
+            problems.append((name, "bad-archive", "a second file of this name"))
+        else:
+            files[name] = text
+    top = f"{tops.pop()}/" if len(tops) == 1 else ""
+    if len(top) > 1:
+        files = {name.removeprefix(top): text for name, text in files.items()}
+        problems[:] = [(name.removeprefix(top), reason, detail) for name, reason, detail in problems]
+    return {name: text for name, text in files.items() if _wanted(name, options)}
+
+
+def _may_be_wanted(name: str, options: GithubReader) -> bool:
+    """Before it is known whether the first folder is the archive's own."""
+    return _wanted(name, options) or _wanted(name.partition("/")[2] or name, options)
+
+
+def _tar(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str | None]]:
+    """(name, text) of each file; no text of one that is not to be kept."""
     size = 0
     with opened(path) as file:
         for name, data in tar_members(file, MAX_MEMBERS, options.max_file_bytes, problems):
-            inner = name.partition("/")[2] or name
-            if _wanted(inner, options):
+            text = None
+            if _may_be_wanted(name, options):
                 size += len(data) if len(data) <= options.max_file_bytes else 0
                 if size > MAX_RECORD_BYTES:
                     raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of source")
-                text = _keep(inner, data, problems, options)
-                if text is not None:
-                    yield inner, text
+                text = _keep(name, data, problems, options)
+            yield name, text
 
 
 class _Header(tarfile.TarInfo):
@@ -295,7 +361,8 @@ def tar_members(file: Any, max_members: int, max_bytes: int, problems: list[Prob
         raise UnpackError("damaged-file", f"{type(error).__name__}: {error}") from None
 
 
-def _zip(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str]]:
+def _zip(path: Path, problems: list[Problem], options: GithubReader) -> Iterator[tuple[str, str | None]]:
+    """As `_tar`."""
     size = 0
     with path.open("rb") as file:
         archive = checked_zip(file)
@@ -304,21 +371,22 @@ def _zip(path: Path, problems: list[Problem], options: GithubReader) -> Iterator
             if name is None:
                 problems.append((member.filename, "bad-archive", "a name that leads out of the archive"))
                 continue
-            inner = name.partition("/")[2] or name
             link = (member.external_attr >> 16) & 0o170000 == 0o120000
-            if member.is_dir() or link or not _wanted(inner, options):
+            if member.is_dir() or link:
                 continue
-            if member.file_size > options.max_file_bytes:
+            text = None
+            if not _may_be_wanted(name, options):
+                pass
+            elif member.file_size > options.max_file_bytes:
                 problems.append(
-                    (inner, "too-large", f"{member.file_size} bytes; reader.max_file_bytes is {options.max_file_bytes}")
+                    (name, "too-large", f"{member.file_size} bytes; reader.max_file_bytes is {options.max_file_bytes}")
                 )
-                continue
-            size += member.file_size
-            if size > MAX_RECORD_BYTES:
-                raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of source")
-            text = _keep(inner, member_bytes(archive, member.filename, options.max_file_bytes), problems, options)
-            if text is not None:
-                yield inner, text
+            else:
+                size += member.file_size
+                if size > MAX_RECORD_BYTES:
+                    raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} bytes of source")
+                text = _keep(name, member_bytes(archive, member.filename, options.max_file_bytes), problems, options)
+            yield name, text
 
 
 def _parquet(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -338,23 +406,28 @@ def _parquet(partition: Partition) -> Iterator[RawDocument | RawReject]:
                     yield RawReject(source_ref=unit.name, reason="missing-field", detail=detail)
                     return
                 for batch in row_batches(Path(partition.path), file, range(file.num_row_groups), columns):
-                    for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                    cells = [
+                        text_cells(batch.column(name)) if name == options.content else batch.column(name).to_pylist()
+                        for name in columns
+                    ]
+                    for values in zip(*cells, strict=True):
                         row += 1
                         repository, path, content = values[:3]
-                        if not all(isinstance(value, str) for value in (repository, path, content)):
+                        if not (isinstance(repository, str) and isinstance(path, str) and isinstance(content, bytes)):
                             detail = f"{unit.name} row {row}: expected text in {', '.join(columns[:3])}"
                             yield RawReject(source_ref=f"{unit.name}#{row}", reason="wrong-type", detail=detail)
                         elif _wanted(path, options):
-                            text = _keep_text(path, content, problems, options)
-                            if text is not None:
-                                spill.add(repository, (path, text, values[3] if options.license else None))
+                            kept = _keep_sized(path, content, problems, options)
+                            if kept is not None:
+                                spill.add(repository, (path, *kept, values[3] if options.license else None))
                         yield from _told(f"{unit.name} row {row}", problems)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             detail = f"{unit.name}: cannot be read on after row {row}: {error}; the rows before stand, fetch it again"
             yield RawReject(source_ref=f"{unit.name}#{row}", reason="damaged-file", detail=detail)
         for repository, rows in spill.groups():
-            files = {path: text for path, text, _ in rows}
+            files = {path: text for path, text, *_ in rows}
+            sizes = {path: size for path, _, size, _ in rows}
             given = {name for *_, value in rows for name in (value if isinstance(value, list) else [value]) if name}
             # A column that lists several licences lists what was found in the repository: all of them hold.
-            licence = all_of(map(str, given)) if given else detect_licence(files)
-            yield from _repository(partition, repository, f"{unit.name}#{repository}", files, licence)
+            licence = all_of(spelled(str(name)) for name in given) if given else detect_licence(files)
+            yield from _repository(partition, repository, f"{unit.name}#{repository}", files, licence, sizes)

@@ -58,6 +58,14 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 decides, so what quotes another licence stands before it."""
 
 
+_SPELLINGS = {name.lower(): name for name, _ in _TEXTS}
+
+
+def spelled(licence: str) -> str:
+    """The SPDX id as SPDX spells it, of those known here: corpora write `mit` and `apache-2.0`."""
+    return _SPELLINGS.get(licence.lower(), licence)
+
+
 def is_licence_file(path: str) -> bool:
     """Whether a file is named and placed as a repository's licences are."""
     return ("/" not in path and bool(_FILE.match(path))) or bool(_FOLDER.match(path))

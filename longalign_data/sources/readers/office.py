@@ -7,7 +7,7 @@ Their libraries hold the whole file as trees, so what the trees will take is rec
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from longalign_data.sources.readers.archives import checked_zip, member_bytes
@@ -22,7 +22,7 @@ NODE_BYTES = 240
 
 XML = (".xml", ".rels")
 _HEADING = re.compile(r"Heading ([1-9])")
-_AROUND_BLOCKS = frozenset(("sdt", "sdtContent", "customXml", "ins", "moveTo"))
+_AROUND = frozenset(("sdt", "sdtContent", "customXml", "ins", "moveTo"))
 _UNREAD = frozenset(("del", "moveFrom", "txbxContent", "Fallback"))
 _SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
@@ -51,9 +51,10 @@ def docx_text(data: bytes, docx: Any) -> tuple[str, str]:
     # Asked for its style, a paragraph without one looks through all styles of the file: seconds for a thousand.
     names = {style.style_id: style.name or "" for style in document.styles}
     parts = []
-    for block in _blocks(document.element.body):
+    for block in _within(document.element.body, ("p", "tbl")):
         if block.tag.endswith("}tbl"):
-            parts.append("\n".join(" | ".join(_cell(cell) for cell in row.tc_lst) for row in block.tr_lst))
+            rows = (_within(row, ("tc",)) for row in _within(block, ("tr",)))
+            parts.append("\n".join(" | ".join(map(_cell, row)) for row in rows))
             continue
         style = names.get(block.style, "")
         heading = _HEADING.fullmatch(style)
@@ -77,14 +78,15 @@ def pptx_text(data: bytes, pptx: Any) -> tuple[str, str]:
     return deck.core_properties.title or "", "\n\n".join(part for part in parts if part)
 
 
-def _blocks(parent: Any) -> Iterator[Any]:
-    """The `w:p` and `w:tbl` in their order, those in content controls and tracked insertions included."""
+def _within(parent: Any, wanted: Collection[str]) -> Iterator[Any]:
+    """The children of these names in their order, those in content controls and tracked insertions included: such a control
+    stands around blocks of the body, rows of a table and cells of a row alike."""
     for child in parent.iterchildren("{*}*"):
         name = child.tag.rpartition("}")[2]
-        if name in ("p", "tbl"):
+        if name in wanted:
             yield child
-        elif name in _AROUND_BLOCKS:
-            yield from _blocks(child)
+        elif name in _AROUND:
+            yield from _within(child, wanted)
 
 
 def _words(paragraph: Any) -> str:

@@ -68,7 +68,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
                 detail = f"{name}: {last} cannot be read from row {row} on: {error}; fetch the file again"
                 yield RawReject(source_ref=f"{name}#{row}", reason="damaged-file", detail=detail)
                 return
-            cells = [_cells(batch.column(column)) for column in columns]
+            cells = [text_cells(batch.column(column)) for column in columns]
             for values in zip(*cells, strict=True):
                 record = dict(zip(columns, values, strict=True))
                 yield _row(record, partition.card, source_ref=f"{name}#{row}", where=f"{name} row {row}")
@@ -103,7 +103,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _cells(column: pa.Array) -> list[bytes | None]:
+def text_cells(column: pa.Array) -> list[bytes | None]:
+    """The UTF-8 of each text of a column; None for null, and for all of a column that is none of texts."""
+    if not _is_text(column.type):
+        return [None] * len(column)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     # As bytes: Arrow does not check that its strings are UTF-8, and their length in it is wanted.

@@ -28,6 +28,16 @@ _COMMENT = re.compile(
 PER_CENT = "\ue003"
 """A character of private use for a per cent sign that begins no comment, which the converter would take for one."""
 
+MISSING = re.compile("\ue004([^\ue005]*)\ue005")
+"""Between two characters of private use, what an `\\input` asked for that no file answers."""
+
+NO_TEXT = re.compile(
+    r"\.(?:aux|bbl|bib|bst|cfg|clo|cls|def|eps|eps_tex|fd|fig|gls|ind|jpg|lof|lot|pdf|pdf_t|pdf_tex|pdftex_t|pgf|png|ps|pstex"
+    r"|pstex_t|sty|tikz|toc|tps)\Z",
+    re.IGNORECASE,
+)
+"""What is included without being text: packages, lists that TeX makes itself, drawings."""
+
 _VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:[vV]erbatim|lstlisting|minted)\*?\})")
 _VERBATIM_ARGUMENTS = re.compile(r"(?:[ \t]*\[[^\]]{0,500}\])?(?:[ \t]*\{[\w+#-]{1,30}\}(?=[ \t]*\n))?[ \t]*\n?")
 _INCLUDE = re.compile(
@@ -45,7 +55,7 @@ _DOCUMENT_COMMAND = re.compile(
 _PLAIN_ARGUMENTS = re.compile(r"(o|O\{([^{}]*)\})?(m*)")
 _DEFINITION = re.compile("|".join(pattern.pattern for pattern in (_MACRO, _DEF, _OPERATOR, _DOCUMENT_COMMAND)))
 _PACKAGE = re.compile(
-    r"\\(?:(usepackage|RequirePackage)|documentclass|LoadClass)\s*(?:\[[^\]]{0,1000}\]\s*)?\{([^{}]{0,1000})\}"
+    r"\\(?:usepackage|RequirePackage|documentclass|documentstyle|LoadClass)\s*(?:\[[^\]]{0,1000}\]\s*)?\{([^{}]{0,1000})\}"
 )
 _NAME = re.compile(r"\\([A-Za-z]+)")
 _MATH_NAMES = "equation|align|alignat|gather|multline|eqnarray|displaymath|math|flalign|dmath"
@@ -105,8 +115,10 @@ class TexError(Exception):
     """A source without a document, or one that grows without end."""
 
 
-def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple[str, str]:
-    """(title, text) of a submission; `inline` turns one paragraph of TeX into text. Raises TexError."""
+def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple[str, str, tuple[str, ...]]:
+    """(title, text, missing) of a submission; `inline` turns one paragraph of TeX into text. `missing` are the files, as the
+    document's body names them, whose text is not in it because no file of the submission answers to the name. Raises
+    TexError."""
     main = _main_file(files)
     if main is None:
         raise TexError(f"no file has \\documentclass; there are: {', '.join(sorted(files)[:8]) or 'none'}")
@@ -119,12 +131,15 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
     if not begin:
         preamble, body = "", merged
     body = body.partition(r"\end{document}")[0]
+    # What is asked for before the body are packages and macros; in drawings and lists of literature nothing would be read.
+    missing = tuple(dict.fromkeys(MISSING.findall(_without_floats(body))))
+    preamble, body = MISSING.sub("", preamble), MISSING.sub("", body)
     title = _argument_of(r"\title", preamble) or _argument_of(r"\title", body)
     abstract = _argument_of(r"\abstract", preamble)
     theorems = frozenset((*_THEOREMS, *_THEOREM.findall(merged)))
     title_text = " ".join(_paragraphs(title, inline, listings, theorems).split()) if title else ""
     text = _paragraphs(f"{abstract}\n\n{body}" if abstract else body, inline, listings, theorems)
-    return title_text, f"# {title_text}\n\n{text}" if title_text and text else text
+    return title_text, f"# {title_text}\n\n{text}" if title_text and text else text, missing
 
 
 def _main_file(files: Mapping[str, str]) -> str | None:
@@ -141,7 +156,7 @@ def _main_file(files: Mapping[str, str]) -> str | None:
 def without_comments(text: str) -> str:
     """TeX without comments. A `\\%` stays; a per cent sign in an address or in a verbatim environment becomes PER_CENT,
     and of what the converter loses, `\\verb` becomes escaped text, and `\\href` leaves its words."""
-    parts = _VERBATIM.split(text.replace(PER_CENT, ""))
+    parts = _VERBATIM.split(re.sub("[\ue003-\ue005]", "", text))
     inside = False
     for index, part in enumerate(parts):
         if index % 2:
@@ -181,8 +196,10 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
                 # `\import` and `\subimport` name a folder first, in which all stands that their file includes.
                 wanted, inside = match[3].strip(), posixpath.join(folder if match[1] == "subimport" else top, wanted)
             found = _resolve(wanted, (inside, top, "", posixpath.dirname(name)), files)
-            if found is None or found in above or len(above) > 20:
+            if found in above:
                 return ""
+            if found is None or len(above) > 20:
+                return "" if NO_TEXT.search(wanted) else f"\ue004{wanted}\ue005"
             return f"\n{merge(found, (*above, found), inside)}\n"
 
         return _INCLUDE.sub(include, text)
@@ -243,8 +260,7 @@ def _packaged(text: str, folder: str, files: Mapping[str, str], read: set[str]) 
     or at the top, and which stand for words and are no programs."""
     macros: dict[str, Macro] = {}
     for match in _PACKAGE.finditer(text):
-        for name in match[2].split(","):
-            wanted = f"{name.strip()}.{'sty' if match[1] else 'cls'}"
+        for wanted in (f"{name.strip()}{suffix}" for name in match[1].split(",") for suffix in PACKAGES):
             file = _resolve(wanted, (folder, ""), files)
             if file is None or file in read:
                 continue

@@ -19,7 +19,7 @@ from typing import Any
 
 from longalign_data.catalog import WarcReader
 from longalign_data.recipe import PlacedSource
-from longalign_data.sources.markup import MAX_HTML_CHARS, MarkupError, html_library, html_text
+from longalign_data.sources.markup import MAX_HTML_CHARS, MarkupError, html_library, html_of_xhtml, html_text
 from longalign_data.sources.places import listed
 from longalign_data.sources.readers.epub import decoded
 from longalign_data.sources.readers.fields import language_of
@@ -37,6 +37,9 @@ SUFFIXES = [f"{name}{packed}" for name in (".warc", ".wet") for packed in ("", *
 MAX_HEADER_LINES = 500
 MAX_LINE = 1 << 16
 _LENGTH = re.compile(r"[0-9]{1,15}")
+UNREAD = ("br", "zstd", "compress", "x-compress")
+"""Content encodings that no library here reads."""
+
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{2,40})", re.IGNORECASE)
 
 
@@ -148,18 +151,44 @@ def _html_of(data: bytes) -> str | None:
         return None
     if "chunked" in fields.get("transfer-encoding", "").lower():
         body = _joined(body)
-    if "gzip" in fields.get("content-encoding", "").lower() and body[:2] == b"\x1f\x8b":
-        body = gunzip(body, MAX_HTML_CHARS)
-    elif fields.get("content-encoding", "").lower() == "deflate":
-        try:
-            body = zlib.decompressobj().decompress(body, MAX_HTML_CHARS)
-        except zlib.error as error:
-            raise UnpackError("damaged-file", str(error)) from None
+    body = _plain(body, fields.get("content-encoding", "").strip().lower())
+    page = None
     charset = _CHARSET.search(kind)
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
         with suppress(LookupError, ValueError):
-            return body.decode(charset[1], "replace").replace("\0", "")
-    return decoded(body)
+            page = body.decode(charset[1], "replace").replace("\0", "")
+    if page is None:
+        page = decoded(body)
+    return html_of_xhtml(page) if "xhtml" in kind.lower() or page.lstrip().startswith("<?xml") else page
+
+
+def _plain(body: bytes, encoding: str) -> bytes:
+    """A body without its content encoding; as it is where the crawl undid that and kept the field, as some do. Raises
+    UnpackError."""
+    if "gzip" in encoding:
+        return gunzip(body, MAX_HTML_CHARS) if body[:2] == b"\x1f\x8b" else body
+    if encoding not in ("deflate", *UNREAD) or body.lstrip()[:1] == b"<":
+        return body
+    if encoding != "deflate":
+        raise UnpackError("bad-record", f"a body in the encoding {encoding!r}; expected gzip, deflate or none")
+    try:
+        return _inflated(body, zlib.MAX_WBITS)
+    except zlib.error:
+        pass
+    try:
+        return _inflated(body, -zlib.MAX_WBITS)  # without the header, as many servers send it
+    except zlib.error as error:
+        raise UnpackError("damaged-file", str(error)) from None
+
+
+def _inflated(body: bytes, window: int) -> bytes:
+    packed = zlib.decompressobj(window)
+    data = packed.decompress(body, MAX_HTML_CHARS)
+    if packed.unconsumed_tail:
+        raise UnpackError("unpacks-too-large", f"a body of more than {MAX_HTML_CHARS} bytes")
+    if not packed.eof:
+        raise UnpackError("truncated-archive", "the body ends in the middle of its encoding")
+    return data
 
 
 def _joined(body: bytes) -> bytes:

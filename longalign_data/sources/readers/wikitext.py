@@ -90,17 +90,22 @@ FIRST_ARGUMENT = frozenset(
         "internal link helper",
         "ill",
         "interlanguage link",
-        "tsl",
         "as of",
+        "sic",
+        "flag",
+        "flagu",
+        "flagcountry",
+        "nihongo",
+        "internal link helper/en",
         "date",
         "tooltip",
     )
 )
-QUOTES = frozenset(("quote", "quotation", "cquote", "blockquote", "bq", "quote box", "rquote"))
+QUOTES = frozenset(("quote", "quotation", "cquote", "blockquote", "bq", "quote box", "rquote", "poemquote"))
 LISTS = frozenset(
     ("plainlist", "plain list", "flatlist", "hlist", "unbulleted list", "ubl", "ubil", "bulleted list", "ordered list")
 )
-SECOND_ARGUMENT = frozenset(("lang", "transl", "transliteration", "color", "colour", "rtl-lang"))
+SECOND_ARGUMENT = frozenset(("lang", "langx", "transl", "transliteration", "color", "colour", "rtl-lang"))
 SIGNS = {
     "nbsp": " ",
     "spaces": " ",
@@ -112,6 +117,9 @@ SIGNS = {
     "!": "|",
     "=": "=",
 }
+BEFORE = {"sub": "_", "sup": "^", "val": "", "us$": "US$", "uss": "USS ", "hms": "HMS "}
+"""Templates that put something before their first argument."""
+
 DISAMBIGUATION = re.compile(
     r"\{\{\s*(?:disambig(?:uation)?|dab|hndis|geodis|disamb|human name disambiguation|place name disambiguation|"
     r"letter-number combination disambiguation|mil-unit-dis|hospital disambiguation|airport disambiguation|"
@@ -364,7 +372,11 @@ def _template(node: Any, depth: int) -> str:
     if name in ("convert", "cvt") and len(values) >= 2:
         return f"{values[0]} {values[1]}"
     if name in SECOND_ARGUMENT and len(values) >= 2:
-        return values[-1] if name != "lang" else values[1]
+        return values[-1] if not name.startswith("lang") else values[1]
+    if name == "tsl" and len(values) >= 2:
+        return values[2] if len(values) > 2 and values[2] else values[1]  # language, name there, name here
+    if name in BEFORE and values:
+        return f"{BEFORE[name]}{values[0]}"
     if (name in FIRST_ARGUMENT or name.startswith("lang-")) and values:
         return values[0]
     if name in ("frac", "sfrac") and len(values) >= 2:

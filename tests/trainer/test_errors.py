@@ -1,0 +1,35 @@
+"""The one line of a library's error that goes into ours."""
+
+import pytest
+import torch
+
+from trainer.errors import first_line, out_of_memory
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("\n  heads do not divide\nsee the manual"), "heads do not divide"),
+        (
+            RuntimeError("Error(s) in loading:\n\tsize mismatch for x\n\tand y"),
+            "Error(s) in loading: size mismatch for x",
+        ),
+        (RuntimeError("announced:"), "announced:"),
+        # `raise NotImplementedError` has no text at all.
+        (NotImplementedError(), "NotImplementedError"),
+        (ValueError(" \n "), "ValueError"),
+    ],
+)
+def test_an_error_is_told_in_one_line_that_is_never_empty(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_memory_that_ran_out_is_told_from_other_faults() -> None:
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(1 << 60)
+    assert out_of_memory(found.value)
+    with pytest.raises(RuntimeError) as found:
+        torch.ones(2) @ torch.ones(3)
+    assert not out_of_memory(found.value)
