@@ -95,6 +95,9 @@ def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str
         (r"\begin{minipage}[t]{0.5\textwidth}left\end{minipage}\begin{CJK*}{UTF8}{gbsn}中文\end{CJK*}", "left\n\n中文"),
         (r"\newtheorem{satz}{Satz}\begin{satz}[Hahn--Banach] It holds. \end{satz}\begin{figure}[t]\caption{C}\end{figure}",
          "(Hahn–Banach) It holds.\n\nFigure: C"),
+        ("\\begin{algorithmic}[1]\n\\Require $n$\n\\For{$i < n$}\n\\State $s \\gets s + i$ \\Comment{sum}\n"
+         "\\EndFor\n\\State \\Return $s$\n\\end{algorithmic}",
+         "Require: $n$\nfor $i < n$ do\n$s \\gets s + i$ // sum\nend for\nreturn $s$"),
         (r"A \parencite{a, b}, \citet*{c}, \autocite[p. 3]{d}, \nocite{e} \citetext{see f}", "A [a, b], [c], [d], (see f)"),
         (r"\setlength\tabcolsep{3pt}\setlength{\parskip}{1em}\vskip 3pt plus 1fil Text\kern-0.1em ends", "Text ends"),
         (r"\resizebox{\columnwidth}{!}{\textbf{wide}} \todo[inline]{fix {this}}kept \hyperref[sec:a]{Section A}",

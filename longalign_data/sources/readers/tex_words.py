@@ -33,6 +33,29 @@ WORDS = {
     "numrange": ("[{{", "%(2)s–%(3)s"),
     "SIrange": ("[{{{", "%(2)s–%(3)s %(4)s"),
     "qtyrange": ("[{{{", "%(2)s–%(3)s %(4)s"),
+    # What the packages algpseudocode, algorithmic and algorithm2e print around their arguments
+    "If": ("{", "if %(1)s then"),
+    "ElsIf": ("{", "else if %(1)s then"),
+    "For": ("{", "for %(1)s do"),
+    "ForAll": ("{", "for all %(1)s do"),
+    "While": ("{", "while %(1)s do"),
+    "Until": ("{", "until %(1)s"),
+    "Function": ("{{", "function %(1)s(%(2)s)"),
+    "Procedure": ("{{", "procedure %(1)s(%(2)s)"),
+    "Call": ("{{", "%(1)s(%(2)s)"),
+    "Comment": ("{", "// %(1)s"),
+    "IF": ("{", "if %(1)s then"),
+    "ELSIF": ("{", "else if %(1)s then"),
+    "FOR": ("{", "for %(1)s do"),
+    "FORALL": ("{", "for all %(1)s do"),
+    "WHILE": ("{", "while %(1)s do"),
+    "UNTIL": ("{", "until %(1)s"),
+    "COMMENT": ("{", "// %(1)s"),
+    "KwIn": ("{", "Input: %(1)s"),
+    "KwOut": ("{", "Output: %(1)s"),
+    "KwData": ("{", "Data: %(1)s"),
+    "KwResult": ("{", "Result: %(1)s"),
+    "KwRet": ("{", "return %(1)s"),
 }
 """A command's arguments, in the letters of `tex_arguments.NO_WORDS`, and what it says, with the n-th of them as `%(n)s`."""
 
@@ -66,6 +89,11 @@ NAMES = {
     # What the classes of conferences define
     "ie": "i.e.", "Ie": "I.e.", "eg": "e.g.", "Eg": "E.g.", "etal": "et al.", "etc": "etc.", "cf": "cf.", "wrt": "w.r.t.",
     "vs": "vs.", "aka": "a.k.a.", "onedot": ".", "xspace": "",
+    # What the packages for algorithms print
+    "Require": "Require:", "Ensure": "Ensure:", "Return": "return", "Else": "else", "Repeat": "repeat", "Loop": "loop",
+    "EndIf": "end if", "EndFor": "end for", "EndWhile": "end while", "EndFunction": "end function",
+    "EndProcedure": "end procedure", "EndLoop": "end loop", "REQUIRE": "Require:", "ENSURE": "Ensure:", "RETURN": "return",
+    "ELSE": "else", "REPEAT": "repeat", "ENDIF": "end if", "ENDFOR": "end for", "ENDWHILE": "end while", "PRINT": "print",
 }  # fmt: skip
 """What a command without arguments says, with the blank behind it, which TeX takes for the end of the command."""
 
