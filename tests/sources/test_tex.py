@@ -87,6 +87,8 @@ def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str
          "In LaTeX and TeX, e.g. this, i.e., that: §3, 5 km/s, 10 GB, H_2O"),
         (r"data~set hy\-phen\-ated 5\,km \ding{51}\ding{55} \href[pdf]{http://a}{the \emph{words}}",
          "data set hyphenated 5 km ✓✗ the words"),
+        (r"\url{http://a.b/~c_1?d=5%20} \verb|~/a^b| x\textasciitilde{}y", "<http://a.b/~c_1?d=5%20> ~/a^b x~y"),
+        (r"\For{i in n}{do it} \eIf{a}{b}{c}", "for i in n do do it abc"),
         (r"Written on \today{} by us.", "Written on by us."),
         ("\\begin{tabular}{l|p{3cm}>{\\bfseries}c@{\\hspace{1em}}}\\toprule\n"
          "\\multicolumn{2}{c|}{both} & \\multirow{2}*{Model} \\\\\n"
@@ -97,7 +99,7 @@ def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str
          "(Hahn–Banach) It holds.\n\nFigure: C"),
         ("\\begin{algorithmic}[1]\n\\Require $n$\n\\For{$i < n$}\n\\State $s \\gets s + i$ \\Comment{sum}\n"
          "\\EndFor\n\\State \\Return $s$\n\\end{algorithmic}",
-         "Require: $n$\nfor $i < n$ do\n$s \\gets s + i$ // sum\nend for\nreturn $s$"),
+         "Require: $n$\nfor $i < n$ do \n$s \\gets s + i$ // sum\nend for\nreturn $s$"),
         (r"A \parencite{a, b}, \citet*{c}, \autocite[p. 3]{d}, \nocite{e} \citetext{see f}", "A [a, b], [c], [d], (see f)"),
         (r"\setlength\tabcolsep{3pt}\setlength{\parskip}{1em}\vskip 3pt plus 1fil Text\kern-0.1em ends", "Text ends"),
         (r"\resizebox{\columnwidth}{!}{\textbf{wide}} \todo[inline]{fix {this}}kept \hyperref[sec:a]{Section A}",

@@ -174,7 +174,7 @@ def _kept(match: "re.Match[str]") -> str:
         )
     if kept.startswith("\\href"):
         return ""
-    return kept if len(kept) == 2 else kept.replace("%", PER_CENT)
+    return kept if len(kept) == 2 else kept.replace("%", PER_CENT).replace("~", _ESCAPES["~"])
 
 
 _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
