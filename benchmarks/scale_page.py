@@ -6,7 +6,8 @@ python benchmarks/scale_page.py --write  writes it
 
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from packing_page import ROOT, stored, table
@@ -175,18 +176,19 @@ Sampling, `benchmarks/sampling.py`:
 BLOCKS: dict[str, Callable[[], str]] = {"time": time, "reading": reading, "draws": draws, "measured": measured}
 
 
-def written(page: str) -> str:
-    """The page with every block made anew; each has its place in it, once."""
-    for name, block in BLOCKS.items():
-        begin, end = f"<!-- {name}: benchmarks/scale_page.py -->\n", f"\n<!-- end of {name} -->"
-        assert page.count(begin) == page.count(end) == 1, f"{PAGE.name} has no one place for {name!r}"
+def written(path: Path, blocks: Mapping[str, Callable[[], str]], script: str) -> str:
+    """A page with every block that `script` has made anew; each has its place in it, once."""
+    page = path.read_text(encoding="utf-8")
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name}: benchmarks/{script} -->\n", f"\n<!-- end of {name} -->"
+        assert page.count(begin) == page.count(end) == 1, f"{path.name} has no one place for {name!r}"
         head, _, rest = page.partition(begin)
         page = head + begin + block() + end + rest.partition(end)[2]
     return page
 
 
 if __name__ == "__main__":
-    page = written(PAGE.read_text(encoding="utf-8"))
+    page = written(PAGE, BLOCKS, "scale_page.py")
     if "--write" in sys.argv:
         PAGE.write_text(page, encoding="utf-8")
     else:

@@ -74,9 +74,9 @@ class Asked:
         return out + err
 
 
-def longalign(*arguments: str, key: str = "any", code: int = 0) -> str:
+def longalign(*arguments: str, key: str = "any", code: int = 0, columns: int = 160) -> str:
     command = [sys.executable, "-m", "longalign_data", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": "160"}
+    environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": str(columns)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -1,6 +1,9 @@
 """docs/teachers.md: its recipes are recipes, its commands exist, and it names everything that there is."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,20 @@ def test_it_names_every_teacher_every_reject_and_every_paid_check() -> None:
     judged = ["known-without-document", "judged-low"]
     for name in (*PROVIDERS, *REASONS.values(), *others, *judged, *PaidChecks.model_fields):
         assert f"`{name}`" in PAGE, name
+
+
+def test_the_figures_of_the_page_are_those_that_are_stored() -> None:
+    script = DOCS.parent / "benchmarks" / "teachers_page.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == PAGE
+
+
+def test_the_shares_of_the_bill_that_the_page_rounds_are_those_that_are_stored() -> None:
+    stored = json.loads((DOCS.parent / "benchmarks/results/bill.json").read_text(encoding="utf-8"))
+    share = {row["way"]: row["of_naive_per_sample"] for row in stored["rows"]}
+    assert f"about {share['live with cache']:.2f} |" in PAGE
+    assert f"{share['batch']:.2f} ({share['batch']:.4f} on fifty documents" in PAGE
+    assert f"| {share['batch, five answers a document']:.2f} a sample |" in PAGE
 
 
 def test_the_page_of_the_fake_provider_names_every_fault() -> None:

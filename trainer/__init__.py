@@ -23,6 +23,7 @@ and these for what surrounds it:
     checkpoints which one to go on from, how it is written, other numbers of ranks
     guard       losses that would spoil the weights, packs that do not fit into memory
     __main__    the command line; `options` is what all commands share
+    errors      what other libraries raise, in one line
 
 Two folders change nothing about what is trained. `measure/` is what a step says of itself: losses by group, operations, idle,
 logs. `tools/` are commands of their own: batch methods side by side (`python -m trainer.compare`), what a sequence costs

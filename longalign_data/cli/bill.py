@@ -1,5 +1,6 @@
 """`longalign estimate`, `doctor` and `ledger`: what a build will cost, whether its teacher works, what it did cost."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +76,7 @@ def estimate(
     run = RunOptions(workers=workers or os.cpu_count() or 1, concurrency=concurrency)
     with TerminalProgress(Console(stderr=True)) as progress:
         folder = prepare(loaded, output, run=run, progress=progress)
-    console = Console()
+    console = _console()
     documents = SelectedDocuments(folder)
     measures = list(documents.measures.values())
     rate = rate_of(choice, known)
@@ -139,8 +140,8 @@ def ledger(
         typer.Option(
             "--forget",
             metavar="REASON",
-            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error): it is "
-            "asked again.",
+            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error), or give "
+            "up the batch with this id: it is asked again.",
             show_default=False,
         ),
     ] = None,
@@ -154,12 +155,11 @@ def ledger(
     (`vllm run-batch` reads it too), for provider anthropic in that of a Message Batch. Export, answer, import: once for the
     questions and once for the answers; then `longalign build` goes on and asks nobody.
     """
-    from rich.console import Console
-
     from longalign_data.errors import UserError
+    from longalign_data.recipe import builtin_recipes
 
-    console = Console()
-    is_recipe = target.suffix in (".yaml", ".yml")
+    console = _console()
+    is_recipe = target.suffix in (".yaml", ".yml") or (not target.exists() and str(target) in builtin_recipes())
     if export is None and import_ is None and forget is None:
         _print_account(console, target, is_recipe, output, prices)
         return
@@ -200,6 +200,7 @@ def _exchange(
     from longalign_data.recipe import load_recipe
 
     loaded = load_recipe(recipe)
+    again = str(recipe) if output == Path("builds") else f"{recipe} --output {shlex.quote(str(output))}"
     run = RunOptions(workers=workers or os.cpu_count() or 1)
     with TerminalProgress(Console(stderr=True)) as progress:
         folder = prepare(loaded, output, run=run, progress=progress)
@@ -207,7 +208,7 @@ def _exchange(
     with folder.lock(), Ledger(folder.ledger) as book:
         if reason is not None:
             num_forgotten = forget(folder, plan, book, reason)
-            _say(console, f"{num_forgotten:,} requests are asked again: longalign build {recipe}")
+            _say(console, f"{num_forgotten:,} requests are asked again: longalign build {again}")
             return
         documents = SelectedDocuments(folder)
         known = known_prices(prices, loaded.recipe.generate.teacher)
@@ -223,7 +224,7 @@ def _exchange(
             )
             _say(
                 console,
-                f"then    longalign ledger {recipe} --import REPLIES" if total else f"then    longalign build {recipe}",
+                f"then    longalign ledger {again} --import REPLIES" if total else f"then    longalign build {again}",
             )
             return
         assert import_ is not None
@@ -238,9 +239,9 @@ def _exchange(
         _say(console, f"  {example}")
     _say(
         console,
-        f"{taken.num_waiting:,} requests wait for a reply: longalign ledger {recipe} --export FILE"
+        f"{taken.num_waiting:,} requests wait for a reply: longalign ledger {again} --export FILE"
         if taken.num_waiting
-        else f"nothing is left to ask: longalign build {recipe}",
+        else f"nothing is left to ask: longalign build {again}",
     )
 
 
@@ -354,7 +355,7 @@ def _print_estimate(console: "Console", result: "Estimate", loaded: "LoadedRecip
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("way")
     for name in ("answers", "samples", "USD", "from", "to", "a sample", "ratio", "takes"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     first = result.offers[0].usd.likely or 1.0
     for offer in result.offers:
         chosen = " <" if offer.answers == loaded.recipe.generate.answers_per_document else ""
@@ -401,6 +402,7 @@ def _print_account(console: "Console", target: Path, is_recipe: bool, output: Pa
         raise BuildError(f"{folder.root}: has no ledger: nothing was asked in this folder yet")
     prices = known_prices(override)
     sampled = read_report(folder, "sample")
+    is_at_work = folder.is_at_work()
     with Ledger(folder.ledger) as book:
         result = account(
             book,
@@ -408,6 +410,7 @@ def _print_account(console: "Console", target: Path, is_recipe: bool, output: Pa
             templates=load_templates() if loaded is None else _templates(loaded),
             sources=sources_of(folder),
             num_selected=None if sampled is None else sampled.num_out,
+            is_at_work=is_at_work,
         )
     _say(console, f"{folder.ledger} (prices of {prices.dated})")
     _print_progress(console, result)
@@ -432,7 +435,7 @@ def _print_progress(console: "Console", result: "Account") -> None:
         paid = "" if usd is None else f", about {usd:,.4f} USD"
         _say(
             console,
-            f"  batch paid for and not fetched in time: {batch.num_requests:,} requests ({batch.batch_id}) of "
+            f"  batch paid for and not fetched: {batch.num_requests:,} requests ({batch.batch_id}) of "
             f"{_day(batch.created)}{paid}; they are asked again",
         )
     if result.unheard.num_attempts:
@@ -470,9 +473,9 @@ def _print_lines(console: "Console", title: str, lines: "Mapping[str, Line]") ->
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title)
+    table.add_column(title, overflow="fold")
     for name in ("requests", "replies", "input", "cache write", "cache read", "output", "USD"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name == "USD")
     for name, line in sorted(lines.items()):
         usd = "no price" if line.num_unpriced else f"{line.usd:,.4f}"
         counts = (
@@ -486,6 +489,14 @@ def _print_lines(console: "Console", title: str, lines: "Mapping[str, Line]") ->
         table.add_row(name, *(f"{count:,}" for count in counts), usd)
     console.print()
     console.print(table)
+
+
+def _console() -> "Console":
+    """Standard output; where it is no terminal, lines are as long as what stands in them."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=1_000)
 
 
 def _say(console: "Console", line: str) -> None:

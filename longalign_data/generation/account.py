@@ -82,16 +82,17 @@ def account(
     templates: Templates,
     sources: Mapping[str, str],
     num_selected: int | None,
+    is_at_work: bool = False,
 ) -> Account:
-    """Reads every reply again. `sources` is the source of each document; an instruction that is none of `templates`
-    (an edited prompt) is of the task `(unknown)`."""
+    """Reads every reply again. While a build `is_at_work`, what it has under way is not among the `unheard`. `sources` is the
+    source of each document; an instruction that is none of `templates` (an edited prompt) is of the task `(unknown)`."""
     tasks = {text: name for name, template in templates.by_task.items() for text in template.instructions.values()}
     submissions = Submissions(ledger)
     result = Account(
         num_selected=num_selected,
         batches_out=submissions.unfinished(),
         batches_gone=[(batch, gone_cost(batch, prices)) for batch in submissions.gone()],
-        unheard=unheard(ledger, prices),
+        unheard=unheard(ledger, prices, is_at_work=is_at_work),
     )
     asked_for: dict[str, str] = {}
     for entry in ledger.entries():

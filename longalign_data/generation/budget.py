@@ -251,17 +251,19 @@ class Unheard:
     most_usd: float
 
 
-def unheard(ledger: Ledger, prices: Prices) -> Unheard:
+def unheard(ledger: Ledger, prices: Prices, *, is_at_work: bool = False) -> Unheard:
     """What a ledger knows of such attempts. Of a request that was answered later the tokens of the prompt are known, of the
     others the most that they can be."""
     num_attempts, most_usd = 0, 0.0
     for attempts in ledger.unheard():
-        num_attempts += attempts.num_attempts
+        # What a process has under way is lost only once the process is.
+        count = attempts.num_attempts - (attempts.num_under_way if is_at_work else 0)
+        num_attempts += count
         known = PROVIDERS.get(attempts.provider)
         rate = FREE if known is not None and known.is_free else prices.rate(attempts.provider, attempts.model)
         if rate is not None:
             given = attempts.prompt_tokens or attempts.most_tokens
-            most_usd += attempts.num_attempts * _most_cost(given, attempts.max_tokens, rate)
+            most_usd += count * _most_cost(given, attempts.max_tokens, rate)
     return Unheard(num_attempts=num_attempts, most_usd=most_usd)
 
 

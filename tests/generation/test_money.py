@@ -240,6 +240,31 @@ def test_the_estimate_from_a_pilot_is_near_the_meter(
     assert likely(after, way) == pytest.approx(bill, rel=0.05)
 
 
+def test_what_a_build_at_work_has_under_way_is_not_yet_lost(tmp_path: Path, prices: str) -> None:
+    request = TeacherRequest(model="fake-1", document="d", instruction="i", max_tokens=5)
+    call = Call(request_id="r", document_id="d", kind="question", provider="anthropic", request=request)
+    known = load_prices(Path(prices))
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.sending(call, num_tokens=1_000)
+        assert unheard(ledger, known, is_at_work=True).num_attempts == 0
+        assert unheard(ledger, known).num_attempts == 1
+        ledger.sending(call, num_tokens=1_000)  # a second process; what the first one had is lost
+        at_work = unheard(ledger, known, is_at_work=True)
+    assert at_work.num_attempts == 1
+    assert at_work.most_usd == pytest.approx((1_000 * 2.5 + 5 * 10) / 1e6)
+
+
+def test_a_log_shows_long_names_and_sums_whole(tmp_path: Path) -> None:
+    model = "claude-of-a-name-that-does-not-fit-between-the-numbers-5-5"
+    with Ledger(tmp_path / "builds/quickstart/1.0.0/ledger.sqlite") as ledger:
+        request = TeacherRequest(model=model, document="d", instruction="i", max_tokens=5)
+        ledger.begin(Call(request_id="r", document_id="d", kind="question", provider="anthropic", request=request))
+    (tmp_path / "builds/quickstart/1.0.0/state").mkdir()
+    # A recipe by its name, as `longalign build quickstart` takes it.
+    said = longalign("ledger", "quickstart", "-o", str(tmp_path / "builds"), columns=80)
+    assert f"anthropic {model}" in said
+
+
 def test_a_pilot_of_one_document_is_used_and_said_to_be_uncertain() -> None:
     recipe = Recipe.model_validate(
         yaml.safe_load(RECIPE.replace("COUNT", "4").replace("PROVIDER", "anthropic, model: m"))

@@ -52,7 +52,7 @@ def test_a_data_set_made_through_files_is_the_one_that_was_asked_live(
         said = longalign("ledger", *files, "--import", str(replies))
         assert f"{counts[-1]} replies taken" in said
     assert counts == [8, 16]
-    assert "nothing is left to ask" in said
+    assert f"nothing is left to ask: longalign build {asked.recipe} --output {tmp_path / 'files'}" in said
     assert "0 requests" in longalign("ledger", *files, "--export", str(requests))
     # No key and no address: whatever asked now would fail.
     longalign("build", *files)
