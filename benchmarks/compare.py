@@ -2,7 +2,7 @@
 
 python benchmarks/compare.py
 
-What `python -m trainer.compare` tells of five steps a method, four ranks replayed from the times of single packs. The texts are
+What `python -m trainer.compare` tells of three steps a method, four ranks replayed from the times of single packs. The texts are
 short and the steps few, so that it takes minutes: it shows times and idle ranks, and of losses no more than that all methods
 train. `benchmarks/gpu/methods.py` measures the paper's lengths on a GPU.
 """
@@ -18,12 +18,12 @@ from smollm import ROOT, build_quickstart, write_model
 
 SHORT = {
     "ingest": {"min_tokens": 60, "max_tokens": 400},
-    "sample": {"count": 60, "edges": [60, 100, 200, 400], "shares": [0.4, 0.4, 0.2]},
+    "sample": {"count": 40, "edges": [60, 100, 200, 400], "shares": [0.4, 0.4, 0.2]},
     "encode": {"max_tokens": 512},
     "pack": {"capacity": 512},
 }
 CONFIG = "engine: torch\ndtype: fp32\nlearning_rate: 2e-5\nschedule: constant\nactivation_checkpointing: false\n"
-STEPS, RANKS, METHODS = 5, 4, ("balanced", "random", "unweighted", "sorted", "naive")
+STEPS, RANKS, METHODS = 3, 4, ("balanced", "random", "unweighted", "sorted", "naive")
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:

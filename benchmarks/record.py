@@ -20,21 +20,26 @@ def machine() -> dict[str, Any]:
             line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         cpu = names[0] if names else cpu
-    git = ["git", "-C", str(RESULTS.parent.parent)]
-    commit = subprocess.run(
-        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    commit = _git("rev-parse", "--short=12", "HEAD") or "unknown"
     # What was stored a moment ago changes nothing that is measured.
-    status = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results"]
-    changed = subprocess.run(status, capture_output=True, text=True, check=False).stdout
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results")
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
         "system": platform.system(),
-        "commit": commit + ("+changes" if changed.strip() else ""),
+        "commit": commit + ("+changes" if changed else ""),
     }
+
+
+def _git(*arguments: str) -> str:
+    """What git says of this repository; nothing where there is no git or no repository, as in a copy on another machine."""
+    command = ["git", "-C", str(RESULTS.parent.parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def store(name: str, rows: list[dict[str, Any]], *, packages: tuple[str, ...]) -> Path:

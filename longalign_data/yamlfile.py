@@ -40,7 +40,7 @@ def read_text(path: Path) -> str:
         hint = f"; beside it stand: {', '.join(near[:12])}" if near else ""
         raise RecipeError(f"{path}: no such file{hint}") from None
     except IsADirectoryError:
-        raise RecipeError(f"{path}: is a folder; a YAML file was expected") from None
+        raise RecipeError(f"{path}: is a folder; a file was expected") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
     except OSError as error:

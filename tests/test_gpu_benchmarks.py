@@ -1,12 +1,13 @@
 """The GPU benchmarks, in tiny sizes on whatever there is: their code must run where no GPU is lent."""
 
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.gpu import attention, methods, step, work
+from benchmarks.gpu import attention, common, methods, step, work
 from benchmarks.gpu.common import Place, paper_mix, run
 from trainer.attention import BACKENDS, sdpa_by_sequence
 
@@ -36,6 +37,23 @@ def test_the_goal_of_every_table_of_methods_is_judged_on_its_last_row() -> None:
 def test_without_a_gpu_a_benchmark_says_that_it_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("step", "", step.benchmark, []) == 0
     assert capsys.readouterr().out == "step: skipped: it needs an NVIDIA GPU, and torch sees none here\n"
+
+
+def test_the_rows_before_one_that_fails_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU is stood in for: nothing of it is used but its name."""
+    stored: list[list[dict[str, Any]]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 2**30))
+    monkeypatch.setattr(common, "store", lambda name, rows, packages: stored.append(rows))
+
+    def benchmark(place: Place) -> Iterator[dict[str, Any]]:
+        yield {"seconds": 1.0}
+        raise torch.OutOfMemoryError("in the second row")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        run("x", "", benchmark, [])
+    assert stored == [[{"gpu": "a GPU", "memory_gib": 1.0}, {"seconds": 1.0}]]
 
 
 def test_a_backend_that_ignores_borders_is_found_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_a_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="is a folder; a YAML file was expected"):
+    with pytest.raises(RecipeError, match="is a folder; a file was expected"):
         yamlfile.load(tmp_path, House)
     (tmp_path / "plain").write_text("")
     with pytest.raises(RecipeError, match="cannot be read: Not a directory"):

@@ -16,12 +16,14 @@ To trust it, read these in this order; they hold all of the arithmetic:
 and these for what surrounds it:
 
     config      the YAML configuration, strict, and the learning rate of a step
+    settings    whether DeepSpeed knows what a user's file asks of it
     world       the ranks
     fused       the same loss through Liger's kernels, where they are installed
     model       a stock causal LM, longer contexts, adapters; its export
     checkpoints which one to go on from, how it is written, other numbers of ranks
     guard       losses that would spoil the weights, packs that do not fit into memory
     __main__    the command line; `options` is what all commands share
+    errors      what other libraries raise, in one line
 
 Two folders change nothing about what is trained. `measure/` is what a step says of itself: losses by group, operations, idle,
 logs. `tools/` are commands of their own: batch methods side by side (`python -m trainer.compare`), what a sequence costs

@@ -30,6 +30,8 @@ from transformers import AttentionInterface
 from longalign_data.errors import UserError
 
 AttentionFunction = Callable[..., tuple[Tensor, None]]
+WINDOW_BLOCK = 1024
+"""Queries whose mask `sdpa_by_sequence` writes out at once, where a model has a sliding window."""
 
 
 def sdpa_by_sequence(
@@ -47,19 +49,29 @@ def sdpa_by_sequence(
     window = kwargs.get("sliding_window")
     grouped = query.shape[1] != key.shape[1]
     ends = borders.tolist()
-    outputs = []
-    for start, end in itertools.pairwise(ends):
-        q, k, v = (t[:, :, start:end] for t in (query, key, value))
-        mask = None
-        if window is not None and end - start > window:
-            distance = torch.arange(end - start, device=q.device)
-            distance = distance[:, None] - distance[None, :]
-            mask = (distance >= 0) & (distance < window)
+    outputs: list[Tensor] = []
+    masks: dict[tuple[int, int], Tensor] = {}
+
+    def attend(queries: slice, keys: slice, mask: Tensor | None) -> None:
+        q, k, v = query[:, :, queries], key[:, :, keys], value[:, :, keys]
         outputs.append(
             F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=grouped
             )
         )
+
+    for start, end in itertools.pairwise(ends):
+        if window is None or end - start <= window:
+            attend(slice(start, end), slice(start, end), None)
+            continue
+        for first in range(start, end, WINDOW_BLOCK):
+            last, oldest = min(first + WINDOW_BLOCK, end), max(start, first - window + 1)
+            shape = (first - oldest, last - oldest)
+            if shape not in masks:
+                positions = torch.arange(last - oldest, device=query.device)
+                distance = positions[first - oldest :, None] - positions[None, :]
+                masks[shape] = (distance >= 0) & (distance < window)
+            attend(slice(first, last), slice(oldest, last), masks[shape])
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 

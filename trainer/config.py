@@ -97,7 +97,7 @@ class TrainConfig(yamlfile.Strict):
     peak_tflops: Annotated[Number, Field(gt=0)] | None = None
     """What utilisation is measured against, for one device; without it large matrix products are timed at the start."""
     lora: Lora | None = None
-    deepspeed: str | None = None
+    deepspeed: Annotated[str, Field(min_length=1)] | None = None
     """JSON file with further DeepSpeed settings, such as offload; relative to this file."""
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ In: a build, a model, a configuration. Out: one folder,
     metrics.jsonl                  one line a step; each step once, also after a resume
     run.json                       what was run: model, build, configuration, ranks
     checkpoints/step-00000040/     parameters and optimizer after 40 steps; `trainer.json` in it is written last
-    model/                         the trained model, as `from_pretrained` reads it
+    model/                         the trained model, as `from_pretrained` reads it; replaced as a whole by the next export
 
 A step is a number: to resume is to load a checkpoint and ask the plan for the next step. Random numbers (dropout) are seeded
 anew in every step, so a resumed run draws what the uninterrupted one drew.
@@ -14,6 +14,7 @@ anew in every step, so a resumed run draws what the uninterrupted one drew.
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,12 +32,13 @@ from trainer import model
 from trainer.batch import micro_batch
 from trainer.checkpoints import find_start, load_checkpoint, make_universal, save_checkpoint, write_json, write_whole
 from trainer.config import TrainConfig, learning_rate
-from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, check_settings, deepspeed_settings, loss_scale
+from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings, loss_scale
 from trainer.guard import BadStepError, Guard, memory
 from trainer.measure import logs
 from trainer.measure.metrics import Meter
 from trainer.objective import Objective, compute_dtype, load_objective, load_shape
 from trainer.probe import calibrate, probe
+from trainer.settings import check_settings
 from trainer.world import World, join
 
 
@@ -65,11 +67,13 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     reader = open_packs(asked.build)
     if reader.num_steps == 0:
         raise UserError(f"{asked.build}: its plan has no step; nothing to train on")
-    parts = config.sequence_parallel
+    # An export reads no pack, so nothing is to be shared.
+    parts = 1 if asked.export_only else config.sequence_parallel
     if ranks % parts:
         raise UserError(f"sequence_parallel: {parts}: does not divide the {ranks} ranks of this run")
     accumulation = max(1, reader.packs_per_step // (ranks // parts))
-    reader.check_split(ranks // parts, accumulation)
+    if not asked.export_only:
+        reader.check_split(ranks // parts, accumulation)
     num_steps = reader.num_steps * config.epochs
     num_steps = min(num_steps, config.max_steps or num_steps)
     if config.warmup_steps > num_steps and not asked.export_only:
@@ -79,7 +83,7 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
         )
     facts = {
         "plan": plan_hash(reader),
-        "model": asked.model,
+        "model": str(Path(asked.model).resolve()) if Path(asked.model).is_dir() else asked.model,
         "rope_base_factor": config.rope_base_factor,
         "max_positions": config.max_positions,
         "dtype": config.dtype,
@@ -94,6 +98,11 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     start = find_start(asked.output, asked.resume or asked.export_only, facts)
     if asked.export_only and start.checkpoint is None:
         raise UserError(f"{asked.output}: no checkpoint to export; --export writes the model of the last one")
+    if asked.stop_after is not None and asked.stop_after < start.step and not asked.export_only:
+        raise UserError(
+            f"--max-steps {asked.stop_after}: the run in {asked.output} has taken {start.step} steps already; give a larger "
+            "number, or write the model of its last checkpoint with --export"
+        )
     universal = start.other_ranks and config.engine == "deepspeed" and config.zero_stage > 0
     shape = load_shape(asked.model, config, weights=not asked.random_init)
     model.check_fits(shape, capacity=reader.capacity, parts=parts)
@@ -103,7 +112,8 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     if config.deepspeed is not None:
         check_settings(settings, config.deepspeed)
     world = join(config.engine, rank=rank, ranks=ranks, local_rank=local_rank, parts=parts)
-    reader.check_files(rank, ranks)
+    if not asked.export_only:
+        reader.check_files(rank, ranks)
     world.wait()  # nobody writes before everybody has looked
 
     with memory("set-up", rank):
@@ -114,9 +124,11 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
                 return TorchEngine(module, config, world)
             return DeepSpeedEngine(module, config, world, settings)
 
-        calibrate(make, world, accumulation, tolerance=2e-2 if config.dtype == "bf16" else 1e-4)
+        if not asked.export_only:
+            calibrate(make, world, accumulation, tolerance=2e-2 if config.dtype == "bf16" else 1e-4)
         worker = make(objective)
-        probe(objective, worker, world)
+        if not asked.export_only:
+            probe(objective, worker, world)
         if start.checkpoint is not None:
             if universal:
                 make_universal(start.checkpoint, world)
@@ -159,6 +171,8 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     weights = worker.weights(objective.model)
     if world.rank == 0:
         model.export(tokenizer, objective.model, weights, asked.output / "model", config.lora)
+        if not tokenizer:
+            sys.stderr.write(f"{asked.output / 'model'}: without a tokenizer, as none stands beside {asked.model}\n")
     world.wait()
 
 

@@ -65,6 +65,13 @@ def check_folder(output: Path) -> None:
             return
 
 
+def check_new_file(output: Path) -> None:
+    """Raises UserError where there is something at `output` already, or no folder can be that holds it."""
+    if output.exists():
+        raise UserError(f"{output}: exists already; give another --output")
+    check_folder(output.parent)
+
+
 def positive(text: str) -> int:
     """The type of an option that counts."""
     return _whole(text, 1)

@@ -9,7 +9,7 @@ import argparse
 import importlib.metadata
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,9 @@ class Place:
         return float(np.median(times[1:]))
 
 
-def run(name: str, purpose: str, benchmark: Callable[[Place], list[dict[str, Any]]], arguments: Sequence[str]) -> int:
+def run(
+    name: str, purpose: str, benchmark: Callable[[Place], Iterable[dict[str, Any]]], arguments: Sequence[str]
+) -> int:
     """Runs a benchmark where it can run, stores its rows as `gpu-<name>`; 0, also where it is skipped or missed a goal
     (`reached` is False), or 1 when a row says that something is wrong (`ok` is False)."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.gpu.{name}", description=purpose)
@@ -99,17 +101,20 @@ def run(name: str, purpose: str, benchmark: Callable[[Place], list[dict[str, Any
         sys.stdout.write(f"{name}: skipped: it needs an NVIDIA GPU, and torch sees none here\n")
         return 0
     place = Place(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"), tiny=asked.tiny)
+    rows: list[dict[str, Any]] = []
     try:
-        rows = benchmark(place)
+        for row in benchmark(place):
+            rows.append(row)
+            sys.stdout.write("  ".join(f"{key}={value}" for key, value in row.items()) + "\n")
+            sys.stdout.flush()
     except CannotRunError as reason:
         sys.stdout.write(f"{name}: skipped: {reason}\n")
         return 0
-    if asked.tiny:
-        for row in rows:
-            sys.stdout.write("  ".join(f"{key}={value}" for key, value in row.items()) + "\n")
-    else:
-        gpu = {"gpu": torch.cuda.get_device_name(), "memory_gib": round(torch.cuda.mem_get_info()[1] / 2**30, 1)}
-        store(f"gpu-{name}", [gpu, *rows], packages=("torch", "transformers"))
+    finally:
+        # Also where a later row ended it: minutes of a GPU are in these.
+        if rows and not asked.tiny:
+            gpu = {"gpu": torch.cuda.get_device_name(), "memory_gib": round(torch.cuda.mem_get_info()[1] / 2**30, 1)}
+            store(f"gpu-{name}", [gpu, *rows], packages=("torch", "transformers"))
     return 0 if all(row.get("ok", True) for row in rows) else 1
 
 

@@ -143,8 +143,8 @@ def ledger(
         typer.Option(
             "--forget",
             metavar="REASON",
-            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error): it is "
-            "asked again.",
+            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error), or give "
+            "up the batch with this id: it is asked again.",
             show_default=False,
         ),
     ] = None,
@@ -464,7 +464,7 @@ def _print_progress(console: "Console", result: "Account") -> None:
         paid = "" if usd is None else f", about {usd:,.4f} USD"
         _say(
             console,
-            f"  batch paid for and not fetched in time: {batch.num_requests:,} requests ({batch.batch_id}) of "
+            f"  batch paid for and not fetched: {batch.num_requests:,} requests ({batch.batch_id}) of "
             f"{_day(batch.created)}{paid}; they are asked again",
         )
     if result.unheard.num_attempts:

@@ -29,7 +29,8 @@ from longalign_data.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from longalign_data.recipe import Generate, TeacherChoice
+    from longalign_data.recipe import Generate, LoadedRecipe, TeacherChoice
+    from longalign_data.shards.folder import BuildFolder
     from longalign_data.teachers.base import Connection, Teacher
 
 _STAGE_COMMANDS = {
@@ -137,6 +138,7 @@ def _run(
     if limit is not None:
         loaded = limited(loaded, limit)
     spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
+    _refuse_rehearsal(loaded, build_folder(loaded, output), teacher_url)
     run = RunOptions(
         workers=workers or os.cpu_count() or 1,
         concurrency=concurrency,
@@ -208,6 +210,36 @@ def _teacher(generate: "Generate", url: str | None, concurrency: int, timeout_s:
         concurrency=concurrency,
         calls_per_document=1 + generate.answers_per_document * (2 if generate.paid_checks.judge else 1),
     )
+
+
+def _refuse_rehearsal(loaded: "LoadedRecipe", folder: "BuildFolder", url: str | None) -> None:
+    """Raises BuildError where the fake provider has answered in this build, or in a trial of it that would be taken over, and
+    does not answer now: its replies would stand for the model's."""
+    from longalign_data.errors import BuildError
+    from longalign_data.generation.ledger import rehearsed_in
+    from longalign_data.generation.trials import copied_ledger, trial_builds
+    from longalign_data.teachers.fake.known import is_fake
+
+    choice = loaded.recipe.generate.teacher
+    for stands in (folder, *trial_builds(loaded.recipe, folder)):
+        if not stands.ledger.is_file():
+            continue
+        if stands is folder:
+            num_rehearsed = rehearsed_in(stands.ledger, choice.provider, choice.model)
+        else:
+            with copied_ledger(stands.ledger) as ledger:
+                num_rehearsed = len(ledger.rehearsed(choice.provider, choice.model))
+        if num_rehearsed and not is_fake(connection_of(choice, url).base_url):
+            way = (
+                "longalign ledger RECIPE --output OUTPUT --forget rehearsal"
+                if stands is folder
+                else "remove that folder"
+            )
+            raise BuildError(
+                f"{stands.root}: {num_rehearsed:,} replies are of a rehearsal with longalign fake-provider, which does not answer "
+                f"at the address of this run, so they would be taken for {choice.model}'s. Build into another --output; or take "
+                f"them out: {way}"
+            )
 
 
 def connection_of(choice: "TeacherChoice", url: str | None) -> "Connection":

@@ -1,5 +1,6 @@
 """`longalign catalog`: the sources that come with the project."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,15 @@ def catalog_list(context: typer.Context) -> None:
     for card in cards:
         table.add_row(card.id, card.title, card.lang, card.license, card.reader.kind)
     console.print(table)
+
+
+def _skipped(kind: str, counts: Mapping[str, int]) -> str:
+    from longalign_data.explore.plain import one_line
+    from longalign_data.sources.readers import BY_RULES
+
+    if kind in BY_RULES:
+        return "not counted: this reader chooses among all files"
+    return ", ".join(f"{one_line(name)} {count:,}" for name, count in counts.items()) or "none"
 
 
 @catalog_app.command("show")
@@ -91,7 +101,7 @@ def catalog_check(
         ("licences", ", ".join(f"{name} {count:,}" for name, count in found.licences.items())),
         ("titles", "; ".join(title for title in found.titles if title)),
         ("rejects", ", ".join(f"{name} {count:,}" for name, count in found.rejects.items()) or "none"),
-        ("skipped files", ", ".join(f"{name} {count:,}" for name, count in found.skipped.items()) or "none"),
+        ("skipped files", _skipped(card.reader.kind, found.skipped)),
         *(("", f"{reject.reason}: {reject.detail[:300]}") for reject in found.examples),
     ]
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -34,8 +34,12 @@ def fake_provider(
     except OSError as error:
         raise UserError(f"--host {host} --port {port}: cannot listen there: {error.strerror}") from error
     typer.echo(f"fake provider at {server.url}" + (" (any key)" if wanted.key is None else ""))
-    typer.echo(f"  anthropic: ANTHROPIC_API_KEY=fake longalign build RECIPE --teacher-url {server.url}")
-    typer.echo(f"  openai:    OPENAI_API_KEY=fake longalign build RECIPE --teacher-url {server.url}/v1")
+    typer.echo(
+        f"  anthropic: ANTHROPIC_API_KEY=fake longalign build RECIPE --output rehearsal --teacher-url {server.url}"
+    )
+    typer.echo(
+        f"  openai:    OPENAI_API_KEY=fake longalign build RECIPE --output rehearsal --teacher-url {server.url}/v1"
+    )
     try:
         server.serve()
     except KeyboardInterrupt:

@@ -50,7 +50,8 @@ _NAME = re.compile(r"(?i)(?:key|secret|token|passwd|password|passphrase|pwd|cred
 
 
 _END = r"(?![A-Za-z0-9_-])"
-_BARE_VALUE = r"[ \t]{0,3}([A-Za-z0-9+/_!@#-]{16,256}+={0,2}+)[ \t\r]{0,4}$"
+# What begins with one of the signs ahead is a variable, an alias or a pointer, and no password.
+_BARE_VALUE = r"[ \t]{0,3}(?![$&*%])([A-Za-z0-9+/_!@#$%&*^-]{16,256}+={0,2}+)[ \t\r]{0,4}$"
 # A pattern begins with literal characters and looks back over them: the engine then skips to the places where they stand.
 _RULES = (
     _Rule(
@@ -89,6 +90,12 @@ _RULES = (
         re.compile(
             r"eyJ(?<![A-Za-z0-9]eyJ)[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{20,1000}" + _END
         ),
+    ),
+    _Rule(
+        "bearer-token",
+        ("Bearer ", "bearer "),
+        re.compile(r"[Bb]earer (?<![A-Za-z0-9]Bearer )([A-Za-z0-9._~+/-]{20,2000}={0,2})"),
+        _JUDGED,
     ),
     _Rule("azure-key", ("AccountKey=",), re.compile(r"AccountKey=([A-Za-z0-9+/]{86}==)")),
     _Rule(

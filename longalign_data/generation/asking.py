@@ -9,19 +9,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from longalign_data.engine import Progress
 from longalign_data.errors import BudgetError, TeacherError
 from longalign_data.generation.budget import Booking
 from longalign_data.generation.exchange import Finished, Plan, Rejected, follow
-from longalign_data.generation.ledger import Call, Ledger, Named
+from longalign_data.generation.ledger import Call, Ledger, Named, request_id
 from longalign_data.generation.telling import telling
+from longalign_data.identity import digest
 from longalign_data.records import Document
+from longalign_data.teachers import doctor
 from longalign_data.teachers.base import ABORTING_REASONS, Raw, Teacher
-
-REFUSALS_BEFORE_ANY_ANSWER = 3
-"""So many requests refused as malformed, and none answered: the fault is in the recipe, not in the documents."""
 
 READ_BYTES = 100_000
 BREATH_S = 0.005
@@ -69,6 +68,44 @@ def keep(ledger: Ledger, request: Named, raw: Raw, plan: Plan) -> None:
     ledger.note_usage(request, usage)
 
 
+async def ask_trial(teacher: Teacher, ledger: Ledger, plan: Plan, like: Call, *, after: str = "") -> None:
+    """Asks a tiny question with the model, the parameters and the limit of a call, and keeps the reply: whether the teacher
+    takes such requests at all. `after` is the id of the refused request that gave the reason to ask, so that each of these
+    questions stands in the ledger with its cost. Raises TeacherError where it is refused or cannot be asked."""
+    request = replace(like.request, document=doctor.DOCUMENT, instruction=doctor.INSTRUCTION)
+    document_hash = digest(doctor.DOCUMENT)
+    trial = Call(
+        request_id=request_id(
+            like.provider, request, document_hash=digest([document_hash, after]) if after else document_hash
+        ),
+        document_id=document_hash,
+        kind="trial",
+        provider=like.provider,
+        request=request,
+    )
+    booking = Booking(ledger, trial)
+    try:
+        raw = await teacher.ask(request, watch=booking)
+    except TeacherError as error:
+        booking.over()
+        if error.retryable:
+            raise
+        raise refuses_all(error) from error
+    except BudgetError:
+        booking.over()
+        raise
+    keep(ledger, trial, raw, plan)
+
+
+def refuses_all(error: TeacherError) -> TeacherError:
+    """What to end a run with whose every request would be refused like this."""
+    return TeacherError(
+        f"the teacher refuses every request: {error}. Check the key, the account, the model and the parameters of "
+        f"generate.teacher; {GO_ON}",
+        reason=error.reason,
+    )
+
+
 def _some(documents: Iterator[Document]) -> Sequence[Document]:
     """The next documents: one long one, or short ones together; none at the end."""
     found: list[Document] = []
@@ -92,10 +129,9 @@ class _Asker:
     num_failed_in_row: int = 0
     last_fault: TeacherError | None = None
     abort: TeacherError | None = None
-    held: list[tuple[Call, TeacherError, Document]] = field(default_factory=list)
-    has_answers: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    trying: asyncio.Lock = field(default_factory=asyncio.Lock)
     breathed: float = 0.0
     read: deque[Document] = field(default_factory=deque)
 
@@ -116,7 +152,7 @@ class _Asker:
 
     async def _document(self, document: Document) -> None:
         while isinstance(step := await self._step(document), Call):
-            if self.abort or not await self._ask(step, document):
+            if self.abort or not await self._ask(step):
                 return
         self._done(document)
 
@@ -133,58 +169,54 @@ class _Asker:
         self.num_done += 1
         self.progress.advance(1, document.num_tokens, note=self.teacher.status())
 
-    async def _ask(self, call: Call, document: Document) -> bool:
+    async def _ask(self, call: Call) -> bool:
         """Whether the ledger now has an end for this call."""
         booking = Booking(self.ledger, call)
         try:
             raw = await self.teacher.ask(call.request, watch=booking)
         except TeacherError as error:
             booking.over()
-            return self._failed(call, error, document)
+            return await self._failed(call, error)
         except BudgetError:
             booking.over()
             raise
         self.num_failed_in_row = 0
-        self.has_answers = True
         keep(self.ledger, call, raw, self.plan)
-        self._settle()
         return True
 
-    def _failed(self, call: Call, error: TeacherError, document: Document) -> bool:
+    async def _failed(self, call: Call, error: TeacherError) -> bool:
         if error.reason in ABORTING_REASONS:
-            self.abort = error
+            self.abort = refuses_all(error)
             return False
         if error.retryable:
             self.last_fault = error
             self.num_failed_in_row += 1
             return False
-        self.has_answers = self.has_answers or self.ledger.has_answers(call)
-        if self.has_answers or error.reason == "context-exceeded":
-            self.ledger.refused(call, reason=error.reason, message=str(error))
-            return True
-        # A parameter that the model does not take is refused in the same way as one odd document. Until something has
-        # been answered, nobody knows which it is.
-        self.held.append((call, error, document))
-        if len(self.held) >= REFUSALS_BEFORE_ANY_ANSWER:
-            self.abort = error
-        return False
+        if error.reason != "context-exceeded" and not await self._takes_others(call):
+            return False
+        self.ledger.refused(call, reason=error.reason, message=str(error))
+        return True
 
-    def _settle(self) -> None:
-        """The refusals that were held back are about their documents after all."""
-        for call, error, document in self.held:
-            self.ledger.refused(call, reason=error.reason, message=str(error))
-            self._done(document)
-        self.held.clear()
+    async def _takes_others(self, call: Call) -> bool:
+        """Whether a request was refused for what it asks about. A parameter that the model does not take, or an account that is
+        closed, is said in the same way as one odd document, at any time of a run; a tiny question tells."""
+        async with self.trying:
+            if self.abort:
+                return False
+            try:
+                await ask_trial(self.teacher, self.ledger, self.plan, call, after=call.request_id)
+            except TeacherError as error:
+                if error.retryable:
+                    self.last_fault = error
+                    self.num_failed_in_row += 1
+                else:
+                    self.abort = error
+                return False
+        return True
 
     def conclude(self, num_documents: int) -> None:
         if self.abort is not None:
-            raise TeacherError(
-                f"the teacher refuses every request: {self.abort}. Check the key, the model and the parameters of "
-                f"generate.teacher; {GO_ON}",
-                reason=self.abort.reason,
-            )
-        if self.last_fault is None:
-            self._settle()
+            raise self.abort
         num_left = num_documents - self.num_done
         if num_left:
             raise TeacherError(

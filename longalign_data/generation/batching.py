@@ -16,24 +16,26 @@ from functools import partial
 
 from longalign_data.engine import Progress
 from longalign_data.errors import TeacherError, UserError
-from longalign_data.generation.asking import GO_ON, keep
-from longalign_data.generation.budget import BatchBudget, Booking
+from longalign_data.generation.asking import GO_ON, ask_trial, keep
+from longalign_data.generation.budget import BatchBudget
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.exchange import waiting as waiting_calls
-from longalign_data.generation.ledger import Call, Ledger, request_id
+from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.generation.telling import telling
 from longalign_data.identity import digest
-from longalign_data.teachers import doctor
 from longalign_data.teachers.base import ABORTING_REASONS, Teacher
 from longalign_data.teachers.batches import Batches, BatchStatus, BatchTeacher, Item, ItemResult, UnsureError
-from longalign_data.teachers.retry import Fault
+from longalign_data.teachers.retry import FIRST_WAIT_S, Fault
 
 SHARD_BYTES = 128_000_000
 """A batch is held in memory twice while it is sent; the providers would take twice as much."""
 ROUNDS = 5
-"""So often a request is sent in one run; each time it expired or met the provider's own fault."""
+"""So often a request is sent in one run; each time it expired, met the provider's own fault, or did not fit into its queue even
+alone."""
+PATIENCE_S = 600.0
+"""So long a queue is waited for that takes not even one request."""
 
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.25, 60.0
 _SKEW_S = 600.0
@@ -113,6 +115,8 @@ class _Batcher:
     budget: BatchBudget | None
     submissions: Submissions
     max_tokens: int | None = None
+    pause_s: float = 0.0
+    full_since: float | None = None
     has_tried: bool = False
     rounds: Counter[str] = field(default_factory=Counter)
     last_fault: str = ""
@@ -144,6 +148,7 @@ class _Batcher:
                 num_sent += len(shard.calls)
                 await self._until(partial(self._has_room, shard))
                 await self._afford(shard)
+                await self._pause()
                 await self._submit(shard)
             if not num_sent:
                 return
@@ -246,6 +251,13 @@ class _Batcher:
             raise
         self.submissions.opened(submission_id, status.batch_id, kept_s=self.batches.limits.kept_s)
 
+    async def _pause(self) -> None:
+        """Waits while the provider's queue is full."""
+        if self.pause_s:
+            self._out = f"the provider takes no further batch ({self.last_fault}); trying again in {self.pause_s:.0f} s"
+            self.progress.advance(note=self.words())
+            await asyncio.sleep(self.pause_s)
+
     async def _newest(self) -> float:
         """When the provider's newest batch was created, by its own clock; 0 where it has none."""
         async for status in self.batches.listed(0.0):
@@ -259,27 +271,7 @@ class _Batcher:
             return
         async for _ in self.batches.listed(time.time()):
             break  # a server without a batch API says so before anything is paid
-        request = replace(like.request, document=doctor.DOCUMENT, instruction=doctor.INSTRUCTION)
-        document_hash = digest(doctor.DOCUMENT)
-        trial = Call(
-            request_id=request_id(like.provider, request, document_hash=document_hash),
-            document_id=document_hash,
-            kind="trial",
-            provider=like.provider,
-            request=request,
-        )
-        booking = Booking(self.ledger, trial)
-        try:
-            raw = await self.teacher.ask(trial.request, watch=booking)
-        except TeacherError as error:
-            booking.over()
-            if error.reason in ABORTING_REASONS or error.retryable:
-                raise
-            raise TeacherError(
-                f"the teacher refuses every request: {error}. Check the model and the parameters of generate.teacher; {GO_ON}",
-                reason=error.reason,
-            ) from error
-        keep(self.ledger, trial, raw, self.plan)
+        await ask_trial(self.teacher, self.ledger, self.plan, like)
 
     # Receiving
 
@@ -302,11 +294,17 @@ class _Batcher:
             poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
 
     async def _look(self, submission: Submission, batch_id: str) -> None:
-        status = await self.batches.status(batch_id)
-        if status.state == "ended" and (missing := await self._fetched(submission, batch_id)):
+        status = await self._status(submission, batch_id)
+        refused: list[ItemResult] = []
+        if status.state == "ended" and (missing := await self._fetched(submission, batch_id, refused)):
             status = replace(status, state="gone", detail=missing)
         if status.state == "ended":
+            await self._refuse(submission, refused)
             self.submissions.closed(submission.submission_id, "done")
+            self.pause_s, self.full_since = 0.0, None
+            if self.max_tokens is not None:
+                # The queue may have been full for a moment only.
+                self.max_tokens *= 2
             if self.abort is not None:
                 raise TeacherError(f"{self.abort.message}; {GO_ON}", reason=self.abort.reason)
         elif status.state == "gone":
@@ -318,13 +316,29 @@ class _Batcher:
                 "paid for and are asked again; `longalign ledger` says what they cost"
             )
         elif status.state == "failed":
-            self._learn(submission, status)
+            # Nothing of it was answered or will be: before anything else its requests are free again.
             self.submissions.closed(submission.submission_id, "lost")
+            self._learn(submission, status)
 
-    async def _fetched(self, submission: Submission, batch_id: str) -> str:
-        """Fetches the results; what the provider says where it has the batch and no longer its files."""
+    async def _status(self, submission: Submission, batch_id: str) -> BatchStatus:
         try:
-            await self._fetch(submission, batch_id)
+            return await self.batches.status(batch_id)
+        except TeacherError as error:
+            if error.reason != "not-found":
+                raise
+            raise TeacherError(
+                f"{error}: {submission.num_requests:,} requests of this build are out in batch {batch_id}, and the provider does "
+                "not know it. If the key is of another account or workspace, or the address of another server (a fake provider "
+                "forgets its batches when it ends), the same command with the right one goes on. If the batch was deleted, give "
+                f"it up: longalign ledger RECIPE --forget {batch_id}; it counts as paid, and its requests are asked again",
+                reason="not-found",
+            ) from error
+
+    async def _fetched(self, submission: Submission, batch_id: str, refused: list[ItemResult]) -> str:
+        """Fetches the results; what the provider says where it has the batch and no longer its files. Requests that were refused
+        for good go into `refused`."""
+        try:
+            await self._fetch(submission, batch_id, refused)
         except TeacherError as error:
             if error.reason != "not-found":
                 raise
@@ -338,9 +352,25 @@ class _Batcher:
             raise TeacherError(
                 f"the provider refuses the batch {status.batch_id}: {status.detail}; {GO_ON}", reason="bad-request"
             )
+        if submission.num_requests == 1:
+            self._wait_longer(submission)
+            return
         self.rounds.subtract(self.submissions.requests(submission.submission_id))
         if self.max_tokens is None or submission.num_tokens <= self.max_tokens:
             self.max_tokens = max(1, submission.num_tokens // 2)
+
+    def _wait_longer(self, submission: Submission) -> None:
+        """Not even one request fits into the provider's queue: the request is too large for it, or others fill it."""
+        now = time.monotonic()
+        self.full_since = self.full_since or now
+        self.pause_s = min(2 * self.pause_s or FIRST_WAIT_S, _LONGEST_POLL_S)
+        (alone,) = self.submissions.requests(submission.submission_id)
+        self.last_fault += (
+            f" (not even for one request of about {submission.num_tokens:,} tokens about document "
+            f"{self.ledger.call(alone).document_id}; --schedule live has no such queue)"
+        )
+        if now - self.full_since > PATIENCE_S:
+            raise TeacherError(f"{self.last_fault}; {GO_ON}", reason="rate-limited", retryable=True)
 
     async def _find(self, submission: Submission, *, looked_s: float) -> None:
         """Whether a submission whose answer was lost has arrived: by its label where there is one, else by the number of its
@@ -371,11 +401,32 @@ class _Batcher:
             return _request_id(result.custom_id) in own
         return False
 
-    async def _fetch(self, submission: Submission, batch_id: str) -> None:
+    async def _refuse(self, submission: Submission, refused: list[ItemResult]) -> None:
+        """Holds refusals against the documents that they are about. Raises TeacherError where every request would be refused
+        like them, which are then free to be sent again."""
+        try:
+            await self._require_others_taken(refused)
+        except TeacherError as error:
+            if not error.retryable:
+                self.submissions.closed(submission.submission_id, "done")
+            raise
+        self._store(refused)
+
+    async def _require_others_taken(self, refused: Sequence[ItemResult]) -> None:
+        """Asks a tiny question for each kind of request that was refused: what is said of an account or a parameter is said in
+        the same way as of one odd document."""
+        doubtful = {
+            result.custom_id.partition("-")[0]: result
+            for result in refused
+            if result.fault is not None and result.fault.reason != "context-exceeded"
+        }
+        for result in doubtful.values():
+            like = self.ledger.call(_request_id(result.custom_id))
+            await ask_trial(self.teacher, self.ledger, self.plan, like, after=like.request_id)
+
+    async def _fetch(self, submission: Submission, batch_id: str, refused: list[ItemResult]) -> None:
         own = self.submissions.requests(submission.submission_id)
         held: list[ItemResult] = []
-        # Refusals come after the replies: whether they are about single documents shows in what else was answered.
-        refused: list[ItemResult] = []
         async for result in self.batches.results(batch_id):
             if _request_id(result.custom_id) not in own:
                 continue
@@ -391,7 +442,6 @@ class _Batcher:
                 self._store(held)
                 await asyncio.sleep(0)
         self._store(held)
-        self._store(refused)
 
     def _store(self, results: list[ItemResult]) -> None:
         with self.ledger.together():

@@ -92,7 +92,8 @@ def generate(
 
     The report's details hold the samples by task, the tokens that the provider billed for them, their cost and that of
     the whole ledger, what the checks marked, and the selected documents by language that had no instruction of their own
-    (they got the one that `TaskTemplate.language_for` says). Raises RecipeError for a task without a template, BuildError
+    (they got the one that `TaskTemplate.language_for` says); `rehearsed`, how many replies are the fake provider's.
+    Raises RecipeError for a task without a template, BuildError
     for a selected document that is not in the build, UserError for a live run while a batch is out and for any run while a batch of
     a trial is out that holds requests of this build, BudgetError when the
     money is used up, and TeacherError when documents could not be asked; the same call then goes on where it stopped.
@@ -169,8 +170,10 @@ def generate(
             silent = unheard(ledger, spending.prices)
             if silent.num_attempts:
                 cost["unheard"] = {"attempts": silent.num_attempts, "most_usd": round(silent.most_usd, 6)}
+            rehearsed = ledger.rehearsed(choice.provider, choice.model)
+            fake = {"rehearsed": len(rehearsed)} if rehearsed else {}
             other = source.without_instruction(plan.templates)
-            return writer.finish(figures.details() | {"cost": cost, "other_languages": other})
+            return writer.finish(figures.details() | {"cost": cost, "other_languages": other} | fake)
 
 
 def recounted(build: BuildFolder) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pydantic import JsonValue
 from longalign_data.errors import BuildError
 from longalign_data.identity import digest
 from longalign_data.records import Usage
-from longalign_data.teachers.base import Raw, TeacherRequest
+from longalign_data.teachers.base import REHEARSED, Raw, TeacherRequest
 
 SCHEMA = 2
 
@@ -72,6 +72,13 @@ CREATE TABLE IF NOT EXISTS unheard (
 ) STRICT, WITHOUT ROWID;
 """
 """Live requests that may be billed and whose replies are not here: under way, or lost so many times."""
+
+_REHEARSED = """
+CREATE TABLE IF NOT EXISTS rehearsed (
+    request_id TEXT PRIMARY KEY REFERENCES requests
+) STRICT, WITHOUT ROWID;
+"""
+"""Requests that the fake provider answered."""
 
 _TAKEN_OVER = """
 CREATE TABLE IF NOT EXISTS taken_over (
@@ -194,6 +201,7 @@ class Ledger:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._prepare()
                 self._db.execute(_UNHEARD)
+                self._db.execute(_REHEARSED)
                 self._db.execute(_TAKEN_OVER)
                 self._db.execute("PRAGMA foreign_keys = ON")
         except BuildError:
@@ -327,6 +335,8 @@ class Ledger:
                 "INSERT INTO replies (request_id, received, failure, raw) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (call.request_id, _now(), failure, packed),
             )
+            if stored.rowcount and REHEARSED in raw:
+                self._db.execute("INSERT OR IGNORE INTO rehearsed VALUES (?)", (call.request_id,))
             if stored.rowcount:
                 self._db.execute("UPDATE requests SET state = ? WHERE request_id = ?", (state, call.request_id))
 
@@ -345,6 +355,34 @@ class Ledger:
                     call.request_id,
                 ),
             )
+
+    def rehearsed(self, provider: str, model: str) -> set[str]:
+        """The requests to a model that the fake provider answered in its place."""
+        with self._guard():
+            rows = self._db.execute(
+                "SELECT request_id FROM rehearsed JOIN requests USING (request_id) WHERE provider = ? AND model = ?",
+                (provider, model),
+            )
+            return {identity for (identity,) in rows}
+
+    def call(self, request_id: str) -> Call:
+        """A request that was begun, with no document in it."""
+        with self._guard():
+            row = self._db.execute(
+                "SELECT document_id, kind, provider, model, instruction, max_tokens, parameters FROM requests "
+                "WHERE request_id = ?",
+                (request_id,),
+            ).fetchone()
+        assert row is not None, request_id
+        document_id, kind, provider, model, instruction, max_tokens, parameters = row
+        request = TeacherRequest(
+            model=model,
+            document="",
+            instruction=instruction,
+            max_tokens=max_tokens,
+            parameters=json.loads(parameters),
+        )
+        return Call(request_id=request_id, document_id=document_id, kind=kind, provider=provider, request=request)
 
     def reply(self, request_id: str) -> Stored | None:
         """What came back for a request, or None while nothing has."""
@@ -412,6 +450,11 @@ class Ledger:
         with self._transaction():
             for request_id in request_ids:
                 self._db.execute("DELETE FROM replies WHERE request_id = ?", (request_id,))
+                self._db.execute(
+                    "DELETE FROM unheard WHERE request_id IN (SELECT request_id FROM rehearsed WHERE request_id = ?)",
+                    (request_id,),
+                )
+                self._db.execute("DELETE FROM rehearsed WHERE request_id = ?", (request_id,))
                 self._db.execute("DELETE FROM taken_over WHERE request_id = ?", (request_id,))
                 self._db.execute("UPDATE requests SET state = 'sent' WHERE request_id = ?", (request_id,))
                 if request_id in fetched:
@@ -487,6 +530,20 @@ class Ledger:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
             raise BuildError(f"{self._path}: the ledger cannot be used: {error}") from error
+
+
+def rehearsed_in(path: Path, provider: str, model: str) -> int:
+    """How many requests to a model the fake provider answered in a ledger's file, which is not changed; 0 where it cannot be
+    read, of which whoever needs it will hear more."""
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            found = db.execute(
+                "SELECT count(*) FROM rehearsed JOIN requests USING (request_id) WHERE provider = ? AND model = ?",
+                (provider, model),
+            ).fetchone()
+    except sqlite3.DatabaseError:
+        return 0
+    return int(found[0])
 
 
 def _canonical(parameters: Mapping[str, JsonValue]) -> str:

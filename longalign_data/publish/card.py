@@ -242,9 +242,18 @@ def _teacher(manifest: Mapping[str, Any]) -> list[str]:
         if cost.get("usd")
         else ""
     )
+    rehearsed = _details(manifest, "generate").get("rehearsed")
     return [
         "## Teacher",
         "",
+        *(
+            [
+                f"**This is a rehearsal.** {rehearsed:,} replies came from `longalign fake-provider`, not from the model.",
+                "",
+            ]
+            if rehearsed
+            else []
+        ),
         f"Questions and answers are by `{teacher['model']}` (provider `{teacher['provider']}`). "
         f"Terms: {teacher['terms'] or 'not stated in the recipe'}{spent}",
         "",

@@ -7,6 +7,7 @@ hashes and sizes, a manifest and a card that speak of these tables alone, and th
 |----------------------------------------------------|----------------------------------------------------------|
 | a card or mix set says `redistribute: false`       | `--without-documents`, or `longalign remove --source`    |
 | something that looks like a key or a password      | `curate.secrets` in the recipe, or `longalign remove`    |
+| a rehearsal with `longalign fake-provider`         | a build with the real teacher, into another `--output`   |
 | a file that is not what the manifest says          | `longalign verify`                                       |
 
 Nothing is written into the build but scratch.
@@ -24,7 +25,7 @@ from longalign_data.publish.secrets import Leak, find_leaks, leaks_of_text
 from longalign_data.publish.withheld import WITHOUT_DOCUMENTS, withhold_documents
 from longalign_data.records import TABLES
 from longalign_data.shards.folder import BuildFolder
-from longalign_data.shards.manifest import Manifest, require_manifest, rows_of, shards_of
+from longalign_data.shards.manifest import Manifest, require_manifest, rows_of, shards_of, stage_of
 from longalign_data.shards.parquet import ShardInfo
 
 TOKENS = frozenset({"sequences", "packs"})
@@ -32,6 +33,11 @@ TOKENS = frozenset({"sequences", "packs"})
 
 WITH_DOCUMENTS = frozenset({"documents", "samples"}) | TOKENS
 """Tables in which the texts of documents stand, in whatever form."""
+
+_REHEARSED = (
+    "the build is a rehearsal: its questions and answers came from longalign fake-provider, not from the model that its tables "
+    "name; build with the real teacher into another --output"
+)
 
 QUOTING = frozenset({"rejects"})
 """Tables whose details may quote a document or a conversation."""
@@ -111,7 +117,7 @@ def prepare_publication(
         manifest=published,
         card=card,
         files=[*files, _written("README.md", card), _written("manifest.json", text)],
-        refusals=_refusals(manifest, shards),
+        refusals=[*_rehearsal(manifest), *_refusals(manifest, shards)],
         leaks=[*told, *_leaks(build, manifest, shards, roots, workers)],
     )
 
@@ -179,6 +185,11 @@ def _written(path: str, text: str) -> PublishedFile:
 
     content = text.encode()
     return PublishedFile(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest(), content=content)
+
+
+def _rehearsal(manifest: Manifest) -> list[str]:
+    generated = stage_of(manifest, "generate") or {}
+    return [_REHEARSED] if (generated.get("details") or {}).get("rehearsed") else []
 
 
 def _refusals(manifest: Manifest, shards: Mapping[str, Sequence[ShardInfo]]) -> list[str]:

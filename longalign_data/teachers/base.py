@@ -28,6 +28,9 @@ StopReason = Literal[
 
 SEPARATOR = "\n\n"
 
+REHEARSED = "longalign_fake_provider"
+"""Stands in every raw reply of `longalign fake-provider`, so that a rehearsal is never taken for what a model wrote."""
+
 ABORTING_REASONS = frozenset({"unauthorized", "unpaid", "not-found", "no-key"})
 """Reasons of a TeacherError that hold for every request alike: the run ends with them instead of rejecting documents."""
 

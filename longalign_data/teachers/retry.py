@@ -40,7 +40,14 @@ _CONTEXT = (
     "maximum model length",  # vLLM: longer than the maximum model length
     "maximum allowed length",  # SGLang: input length (9000 tokens) exceeds the maximum allowed length
 )
-_UNPAID = ("credit balance", "billing", "insufficient_quota", "exceeded your current quota")
+_UNPAID = (
+    "credit balance",
+    "billing",
+    "insufficient_quota",
+    "exceeded your current quota",
+    "usage limits",  # Anthropic: You have reached your specified API usage limits (or: workspace API usage limits)
+)
+_UNAUTHORIZED = ("organization has been disabled",)  # Anthropic says it with status 400
 STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -121,7 +128,7 @@ def fault_of_status(status: int, message: str, headers: Mapping[str, str], *, co
     is_spent = status == 429 and code == "insufficient_quota"
     if status == 402 or is_spent or (status in _MAY_BE_UNPAID and any(mark in text for mark in _UNPAID)):
         return Fault(reason="unpaid", message=said, retryable=False)
-    if status in {401, 403}:
+    if status in {401, 403} or (status == 400 and any(mark in text for mark in _UNAUTHORIZED)):
         return Fault(reason="unauthorized", message=said, retryable=False)
     if status in _NOT_THERE:
         return Fault(reason="not-found", message=said, retryable=False)

@@ -23,6 +23,7 @@ SECRETS = {
     "slack-token": "xo" + "xb-1234567890-" + RANDOM[:24],
     "stripe-key": "sk_" + "live_" + RANDOM[:24],
     "provider-key": "sk-" + "proj-" + RANDOM,
+    "bearer-token": RANDOM[:32],
     "jwt": "ey" + "J" + RANDOM[:20] + ".ey" + "J" + RANDOM[:30] + "." + RANDOM[:43],
     "private-key": "\n" + (RANDOM[:44] + "\n") * 4,
     "assignment": RANDOM[:24],
@@ -30,6 +31,7 @@ SECRETS = {
 }
 WRITTEN = {
     "private-key": "-----BEGIN RSA PRIVATE" + " KEY-----{}-----END RSA PRIVATE" + " KEY-----",
+    "bearer-token": "Authorization: Bearer {}",
     "assignment": 'db_password = "{}"',
     "url-password": "postgres://admin:{}@db.internal/x",
 }
@@ -62,6 +64,7 @@ def test_every_kind_of_secret_is_masked_and_nothing_else_of_the_text(rule: str) 
             "\nregion = eu-west-1\n",
         ),
         ("assignment", "SECRET_KEY=", "k3J9x82mQ7vB1zR5", "\r\nDEBUG=1\r\n"),
+        ("assignment", "DB_PASSWORD=", "Tr0ub4dor&3xyzQW%RTY", "\n"),
         ("assignment", "services:\n  api_token: ", "9f86d081884c7d659a2feaa0c55ad015", ""),
         ("assignment", "export STORAGE_KEY=", RANDOM[:42] + "==", "  \n"),
         (
@@ -102,6 +105,10 @@ def test_the_search_for_secrets_takes_time_in_proportion_to_the_text(piece: str)
         "sha256 = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'",
         "token = tokenizer.encode_ordinary(text)",
         "token = get_token()",
+        "token: *anchor_of_block_2b7c9d1e",
+        "password = $DB_PASSWORD_OF_HOST_7f3a9c",
+        "Authorization: Bearer <your-token-goes-here>",
+        "the bearer of_this_letter_is_known_to_us",
         "token = previousTokenOfBlock2",
         "api_key = load_key_v2_from_disk3",
         "key = base64UrlDecodedKeyOfSession",

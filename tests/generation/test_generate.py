@@ -421,12 +421,39 @@ def test_a_parameter_that_the_model_does_not_take_ends_the_run_instead_of_reject
     with FakeServer(lambda body, times: refused(400, "invalid_request_error", said)).running() as server:
         with pytest.raises(TeacherError, match="Extra inputs"):
             run_generate(build, recipe(parameters={"temperature": 1.0}), server.url, concurrency=1)
-        assert len(server.seen) == 3
+        assert len(server.seen) == 2, "one of its requests, and a tiny question"
     with FakeServer(teaches).running() as server:
         assert run_generate(build, recipe(parameters={"temperature": 1.0}), server.url).num_out == 9
 
 
-def test_odd_documents_before_the_first_answer_are_rejected_once_something_is_answered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("You have reached your specified API usage limits. You will regain access on 2026-12-01.", "unpaid"),
+        ("This organization has been disabled.", "unauthorized"),
+        ("Nobody has ever seen these words before.", "bad-request"),
+    ],
+)
+def test_a_refusal_of_every_request_after_answers_ends_the_run_and_is_held_against_no_document(
+    tmp_path: Path, said: str, reason: str
+) -> None:
+    build = stand(tmp_path, some_documents(8))
+
+    def closed(body: dict[str, Any], times: int) -> Answer:
+        num_answered = sum(entry.whole for entry in server.seen)
+        return refused(400, "invalid_request_error", said) if num_answered >= 5 else teaches(body, times)
+
+    with (server := FakeServer(closed)).running():
+        with pytest.raises(TeacherError, match=re.escape(said)) as caught:
+            run_generate(build, recipe(), server.url, concurrency=2)
+        assert (caught.value.reason, caught.value.retryable) == (reason, False)
+        assert not rejects_of(build)
+        server.script = teaches
+        assert run_generate(build, recipe(), server.url).num_out == 8
+        assert max(server.answered().values()) == 1
+
+
+def test_odd_documents_before_the_first_answer_are_rejected(tmp_path: Path) -> None:
     # Ranks run backwards: doc4 and doc3 come first.
     odd = refused(400, "invalid_request_error", "odd bytes")
     build = stand(tmp_path, some_documents(5))

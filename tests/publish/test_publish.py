@@ -15,6 +15,7 @@ import pytest
 
 from longalign_data.engine import Silent
 from longalign_data.errors import BuildError, UserError
+from longalign_data.publish.card import render_card
 from longalign_data.publish.contents import Publication, prepare_publication
 from longalign_data.publish.upload import HubError, Published, publish
 from longalign_data.publish.verify import verify
@@ -373,6 +374,18 @@ def test_the_dry_run_says_everything_and_touches_nothing(towns: BuildFolder, hub
     samples = sum((towns.root / path).stat().st_size for path in hashes(towns) if path.startswith("samples/"))
     line = next(line for line in out.splitlines() if line.strip().startswith("samples "))
     assert f"{samples / 1e6:,.1f} MB" in line
+
+
+def test_a_rehearsal_says_so_on_its_card_and_is_not_published(tmp_path: Path) -> None:
+    build = make(write_corpus(tmp_path / "corpus"), tmp_path / "builds")
+    assert prepare(build, tmp_path / "staging").refusals == []
+    manifest = json.loads(build.manifest.read_text(encoding="utf-8"))
+    assert "rehearsal" not in render_card(manifest)
+    next(stage for stage in manifest["stages"] if stage["stage"] == "generate")["details"]["rehearsed"] = 7
+    build.manifest.write_text(json.dumps(manifest), encoding="utf-8")
+    assert "**This is a rehearsal.** 7 replies came from `longalign fake-provider`" in render_card(manifest)
+    (refusal,) = prepare(build, tmp_path / "staging").refusals
+    assert "the build is a rehearsal" in refusal
 
 
 def test_what_a_licence_forbids_is_refused_with_what_helps(hub: Hub, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import (
     AttentionInterface,
     AutoConfig,
@@ -68,9 +70,12 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float,
     return (scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize(("window", "block"), [(None, 1024), (4, 1024), (4, 3), (1, 5), (12, 6)])
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_attention_by_sequence_is_attention_with_a_block_mask(kv_heads: int, window: int | None) -> None:
+def test_attention_by_sequence_is_attention_with_a_block_mask(
+    kv_heads: int, window: int | None, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "WINDOW_BLOCK", block)
     torch.manual_seed(0)
     tensors = [
         torch.randn(1, heads, 26, 8, dtype=torch.float64, requires_grad=True) for heads in (4, kv_heads, kv_heads)
@@ -87,6 +92,26 @@ def test_attention_by_sequence_is_attention_with_a_block_mask(kv_heads: int, win
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sliding_window_makes_no_mask_of_the_whole_sequence() -> None:
+    """The largest tensor that is made for 8,192 tokens and a window of 64."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's signature
+            nonlocal largest
+            found = function(*args, **(kwargs or {}))
+            largest = max([largest, *(t.numel() for t in tree_leaves(found) if isinstance(t, Tensor))])
+            return found
+
+    length, q = 8192, torch.zeros(1, 1, 8192, 4)
+    borders = torch.tensor([0, length], dtype=torch.int32)
+    with Watch():
+        attention.sdpa_by_sequence(
+            nn.Module(), q, q, q, None, cu_seq_lens_q=borders, max_length_q=length, sliding_window=64
+        )
+    assert largest < length**2 / 20
 
 
 def test_no_backend_runs_without_borders_or_with_a_mask_or_a_softcap() -> None:

@@ -105,6 +105,12 @@ def test_a_broken_or_missing_deepspeed_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "x.yaml")
 
 
+def test_an_empty_name_of_a_deepspeed_file_is_refused_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("deepspeed: ''\n")
+    with pytest.raises(RecipeError, match=r"x\.yaml:1: deepspeed: .*at least 1 character"):
+        load_config(tmp_path / "x.yaml")
+
+
 def test_the_rate_warms_up_peaks_and_falls_to_its_floor() -> None:
     config = TrainConfig(learning_rate=1.0, warmup_steps=4, min_learning_rate=0.1, schedule="linear")
     rates = [learning_rate(config, step, 14) for step in range(15)]

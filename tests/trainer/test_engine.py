@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from longalign_data.errors import LongAlignError, UserError
 from tests.trainer.builds import tiny_llama
 from trainer.config import TrainConfig
-from trainer.engine import TorchEngine, check_buffers, check_settings, deepspeed_settings, parameter_groups
+from trainer.engine import TorchEngine, check_buffers, deepspeed_settings, parameter_groups
 from trainer.probe import calibrate
+from trainer.settings import check_settings
 from trainer.world import World
 
 pytestmark = pytest.mark.torch

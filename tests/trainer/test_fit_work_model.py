@@ -49,7 +49,7 @@ def test_the_planner_reads_what_was_measured(tmp_path: Path, capsys: pytest.Capt
     model = write_model_config(tmp_path / "model")
     config = tmp_path / "config.yaml"
     config.write_text("engine: torch\ndtype: fp32\nactivation_checkpointing: false\nmax_positions: 2048\n")
-    output = tmp_path / "work.yaml"
+    output = tmp_path / "new" / "work.yaml"
     options = ["--model", str(model), "--config", str(config), "--capacity", "2048", "--seconds", "3"]
     assert main([*options, "--output", str(output)]) == 0
     read = yamlfile.load(output, MeasuredWork)
@@ -62,6 +62,8 @@ def test_the_planner_reads_what_was_measured(tmp_path: Path, capsys: pytest.Capt
     assert "attention sdpa-by-sequence" in output.read_text()
     assert main([*options, "--output", str(output)]) == 2
     assert "exists already" in capsys.readouterr().err
+    assert main([*options, "--output", str(config / "work.yaml")]) == 2
+    assert "config.yaml is a file; a folder was expected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

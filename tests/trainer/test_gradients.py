@@ -66,5 +66,11 @@ def test_the_command_tells_the_shares_and_stores_them(
     assert main([*options, "--output", str(tmp_path / "shares.json")]) == 0
     assert [row["num_sequences"] for row in json.loads((tmp_path / "shares.json").read_text())] == [11, 1]
     assert "1k to 2k" in capsys.readouterr().out
+    assert main([*options, "--output", str(tmp_path / "new" / "shares.json")]) == 0
+    assert (tmp_path / "new" / "shares.json").read_bytes() == (tmp_path / "shares.json").read_bytes()
+    capsys.readouterr()
+    for output, told in (("shares.json", "exists already"), ("shares.json/x.json", "is a file; a folder was expected")):
+        assert main([*options, "--output", str(tmp_path / output)]) == 2
+        assert told in capsys.readouterr().err
     assert main([*options, "--step", "1"]) == 2
     assert "--step 1: the plan has steps 0 to 0" in capsys.readouterr().err

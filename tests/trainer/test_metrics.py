@@ -1,8 +1,10 @@
 """What a run says of its steps: losses by group, operations, idle, and where the numbers go."""
 
 import json
+import resource
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from trainer.__main__ import main
 from trainer.batch import micro_batch
 from trainer.measure import logs
 from trainer.measure.flops import model_flops
-from trainer.measure.metrics import LENGTHS, busy, idle, idle_by_rank, length_buckets
+from trainer.measure.metrics import LENGTHS, busy, device_memory_peak, idle, idle_by_rank, length_buckets
 from trainer.objective import Objective
 
 pytestmark = pytest.mark.torch
@@ -199,3 +201,12 @@ def test_a_tracker_that_is_absent_is_refused_before_anything_is_written(monkeypa
     monkeypatch.setattr("sys.path", [])
     with pytest.raises(UserError, match=r"^--log trackio: trackio is not installed; run: pip install trackio$"):
         logs.check_installed(["trackio"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_memory_on_a_cpu_does_not_begin_with_that_of_the_process_that_started_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system's count of a process that one of a petabyte has started."""
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=2**40))
+    assert 0.05 < device_memory_peak(CPU) < 1024

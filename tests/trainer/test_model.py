@@ -18,7 +18,7 @@ from tests.trainer.runs import losses
 from trainer.__main__ import main
 from trainer.batch import micro_batch
 from trainer.config import Lora, TrainConfig
-from trainer.model import add_lora, export, load_config
+from trainer.model import add_lora, export, load_config, tokenizer_files
 from trainer.objective import load_objective, load_shape
 from trainer.tools.fit_work_model import random_pack
 from trainer.world import World
@@ -64,6 +64,18 @@ def test_an_export_has_the_tokenizer_and_the_generation_configuration(place: Pat
     assert AutoModelForCausalLM.from_pretrained(output / "model").generation_config.max_new_tokens == 77
 
 
+@pytest.mark.parametrize("name", ["spiece.model", "sentencepiece.bpe.model", "tekken.json", "qwen.tiktoken"])
+def test_every_kind_of_tokenizer_file_is_exported(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"any")
+    assert tokenizer_files(str(tmp_path)) == [tmp_path / name]
+
+
+def test_an_export_without_a_tokenizer_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare, output = place / "model", place / "bare"
+    assert main(runs.options(place / "build", bare, output, "--max-steps", "1"), {}) == 0
+    assert f"{output / 'model'}: without a tokenizer, as none stands beside {bare}\n" in capsys.readouterr().err
+
+
 def test_a_tokenizer_that_cannot_be_fetched_is_said_before_the_first_step(
     place: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +105,11 @@ def test_a_model_is_exported_when_asked_without_another_step(
     assert (output / "model" / "model.safetensors").read_bytes() == whole
     assert (output / "metrics.jsonl").read_bytes() == later
     assert (output / "run.json").read_bytes() == noted["run.json"]
+    # Neither the packs nor the ranks that share them are needed.
+    for file in (output / "model").iterdir():
+        file.unlink()
+    trained(place, pretrained, "asked", "--export", sequence_parallel=8)
+    assert (output / "model" / "model.safetensors").read_bytes() == whole
     nothing = runs.options(place / "build", pretrained, place / "nothing", "--export", random_init=False)
     assert main(nothing, {}) == 2
     assert "no checkpoint to export" in capsys.readouterr().err

@@ -275,6 +275,29 @@ def test_a_checkpoint_of_a_model_from_elsewhere_is_not_resumed(
     assert f"was written with model '{place / 'model'}', this run has '{place / 'other-model'}'" in message
 
 
+def test_a_model_folder_may_be_written_in_another_way_at_a_resume(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = place / "spelled"
+    assert main(arguments(place, output, "--max-steps", "1"), {}) == 0
+    options = arguments(place, output, "--resume", "--max-steps", "1")
+    options[3] = f"{place / 'model'}/"
+    assert main(options, {}) == 0
+    monkeypatch.chdir(place)
+    options[3] = "./model"
+    assert main(options, {}) == 0
+
+
+def test_steps_that_a_run_is_past_are_refused_in_place_of_its_later_model(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = place / "past"
+    assert main(arguments(place, output, "--max-steps", "3"), {}) == 0
+    shutil.rmtree(output / "model")
+    capsys.readouterr()
+    told = refused(capsys, arguments(place, output, "--resume", "--max-steps", "2"))
+    assert told.startswith(f"error: --max-steps 2: the run in {output} has taken 3 steps already; give a larger number")
+    assert not (output / "model").exists()
+
+
 def test_packs_longer_than_the_models_positions_or_of_another_vocabulary_are_refused(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,8 +24,9 @@ import numpy as np
 
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackBatch
+from longalign_data.shards.files import write_text
 from trainer.config import TrainConfig, load_config
-from trainer.options import Parser, exit_code, positive
+from trainer.options import Parser, check_new_file, exit_code, positive
 
 if TYPE_CHECKING:
     import torch
@@ -108,8 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(asked: argparse.Namespace) -> None:
     config, _ = load_config(asked.config)
-    if asked.output.exists():
-        raise UserError(f"{asked.output}: exists already; give another --output")
+    check_new_file(asked.output)
     if asked.capacity < LEAST:
         raise UserError(f"--capacity {asked.capacity}: expected at least {LEAST} tokens; smaller packs say nothing")
     if not 0 < asked.targets <= 1:
@@ -134,11 +134,11 @@ def _measure(asked: argparse.Namespace) -> None:
     longest = max(max(m.lengths) for m in measured)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     on_layers = f" (measured on {' and '.join(map(str, counts))} of {total} layers)" if len(counts) > 1 else ""
-    asked.output.write_text(
+    write_text(
+        asked.output,
         f"# Seconds of forward and backward on {name}: {asked.model}{on_layers}, {config.dtype}, attention {backend}.\n"
         f"# {len(measured)} packs of up to {longest} tokens a sequence; the model is at most {found.deviation:.1%} off.\n"
         + as_yaml(found),
-        encoding="utf-8",
     )
     sys.stdout.write(asked.output.read_text(encoding="utf-8"))
     if longest < asked.capacity:

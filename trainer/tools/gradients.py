@@ -7,7 +7,6 @@ two passes over the step. Nothing is trained. The model must fit on one device, 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,8 @@ import numpy.typing as npt
 
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackBatch, PackReader, open_packs
-from trainer.options import Parser, exit_code, natural
+from longalign_data.shards.files import write_json
+from trainer.options import Parser, check_new_file, exit_code, natural
 from trainer.tools.plain import DEFAULT, config_or_default, one_device
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _look(asked: argparse.Namespace) -> None:
+    if asked.output:
+        check_new_file(asked.output)
     config = config_or_default(asked.config)
     reader = open_packs(asked.build)
     if asked.step >= reader.num_steps:
@@ -58,7 +60,7 @@ def _look(asked: argparse.Namespace) -> None:
     objective, device = one_device(asked.model, whole, random_init=asked.random_init, capacity=reader.capacity)
     rows = shares(objective, reader, asked.step, device)
     if asked.output:
-        asked.output.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+        write_json(asked.output, [asdict(row) for row in rows])
     _print(rows)
 
 

@@ -65,7 +65,7 @@ def document_of(
         text, num_bytes = in_order(text)
     return RawDocument(
         text=text,
-        title=title or "",
+        title=str(title or ""),
         lang=code,
         license=licence or card.license,
         source_ref=source_ref,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from longalign_data.identity import digest
+from longalign_data.teachers.base import REHEARSED
 from longalign_data.teachers.fake.state import Asked, Batch, BatchItem, Refused, Reply
 
 
@@ -26,6 +27,7 @@ def message(asked: Asked, reply: Reply) -> dict[str, Any]:
         "content": blocks,
         "stop_reason": stops.get(reply.stop, reply.stop),
         "stop_sequence": None,
+        REHEARSED: True,
         "stop_details": {"type": "refusal", "category": "general_harms"} if reply.stop == "refusal" else None,
         "usage": {
             "input_tokens": reply.billed.input,

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from longalign_data.identity import digest
+from longalign_data.teachers.base import REHEARSED
 from longalign_data.teachers.fake.state import Asked, Batch, BatchItem, Refused, Reply
 
 
@@ -14,6 +15,7 @@ def completion(asked: Asked, reply: Reply) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{digest([asked.key, reply.text])[:24]}",
         "object": "chat.completion",
+        REHEARSED: True,
         "created": int(time.time()),
         "model": asked.model,
         "choices": [
@@ -53,7 +55,7 @@ def batch_object(batch: Batch) -> dict[str, Any]:
     elif batch.settled:
         status = "completed"
     num_done = sum(isinstance(item.result, Reply) for item in batch.items)
-    errors = {"object": "list", "data": [{"code": "token_limit_exceeded", "message": batch.failed, "line": None}]}
+    errors = {"object": "list", "data": [{"code": batch.failed_code, "message": batch.failed, "line": None}]}
     return {
         "id": batch.batch_id,
         "object": "batch",

@@ -38,6 +38,7 @@ LIVE_ONLY: frozenset[FaultKind] = frozenset(
     }
 )
 BATCH_ONLY: frozenset[FaultKind] = frozenset({"expired", "errored"})
+REFUSALS: frozenset[FaultKind] = frozenset({"invalid", "too-long", "too-large"})
 
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -91,7 +92,7 @@ class Cache(Strict):
 class Batches(Strict):
     """A batch takes `seconds`; its results are kept `kept_s` after its creation. `enqueued_tokens` is the limit of all
     waiting batches of the OpenAI wire together. `lost_replies` of the first submissions are accepted, and their replies
-    dropped."""
+    dropped. `failures` of the first batches of the OpenAI wire fail as a whole, for `failure`."""
 
     seconds: Seconds = 1.0
     kept_s: Seconds = 29 * 86_400.0
@@ -99,6 +100,8 @@ class Batches(Strict):
     max_bytes: Count | None = None
     enqueued_tokens: Count | None = None
     lost_replies: Annotated[int, Field(ge=0)] = 0
+    failures: Annotated[int, Field(ge=0)] = 0
+    failure: str = "billing_hard_limit_reached"
 
 
 class Prices(Strict):
@@ -113,7 +116,8 @@ class Prices(Strict):
 
 class Scenario(Strict):
     """How the fake provider behaves. With `key` every other API key is refused; `models` are the only ones known, where
-    given. A reply takes `latency_s`."""
+    given. A reply takes `latency_s`. Once `usage_limit_usd` are spent, every request is refused, as by an account whose limit is
+    reached."""
 
     seed: int = 0
     key: str | None = None
@@ -125,6 +129,7 @@ class Scenario(Strict):
     cache: Cache = Cache()
     batches: Batches = Batches()
     prices: Prices = Prices()
+    usage_limit_usd: Seconds | None = None
     faults: list[Fault] = []
 
 

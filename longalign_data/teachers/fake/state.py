@@ -14,13 +14,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from longalign_data.identity import digest, uniform
+from longalign_data.teachers import doctor
 from longalign_data.teachers.fake import answers
-from longalign_data.teachers.fake.scenario import BATCH_ONLY, LIVE_ONLY, Fault, Limits, Scenario
+from longalign_data.teachers.fake.scenario import BATCH_ONLY, LIVE_ONLY, REFUSALS, Fault, Limits, Scenario
 
 Wire = Literal["messages", "chat"]
 
@@ -109,6 +110,7 @@ class Batch:
     metadata: Mapping[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     failed: str | None = None
+    failed_code: str = ""
     cancelled: bool = False
     settled: bool = False
 
@@ -132,6 +134,7 @@ class State:
         self._busy = 0
         self._first: float | None = None
         self._lost_left = scenario.batches.lost_replies
+        self._failures_left = scenario.batches.failures
         self.meter: Counter[str] = Counter()
         self.num_http = 0
 
@@ -151,7 +154,13 @@ class State:
                 self._log = None
 
     def check(self, asked: Asked) -> Refused | None:
-        """What no attempt can get past: an unknown model, a prompt beyond the window."""
+        """What no attempt can get past: an account whose limit is reached, an unknown model, a prompt beyond the window."""
+        limit = self.scenario.usage_limit_usd
+        if limit is not None and self.usd() >= limit:
+            message = (
+                "You have reached your specified API usage limits. You will regain access on 2099-01-01 at 00:00 UTC."
+            )
+            return Refused(status=400, kind="invalid_request_error", message=message)
         known = self.scenario.models
         if known is not None and asked.model not in known:
             return Refused(status=404, kind="not_found_error", message=f"model: {asked.model}")
@@ -243,6 +252,9 @@ class State:
         for number, fault in enumerate(self.scenario.faults):
             if fault.kind in out_of_place or (fault.attempts is not None and attempt > fault.attempts):
                 continue
+            # What some documents are refused for is not met by the tiny question that tells it from a closed account.
+            if asked.document == doctor.DOCUMENT and fault.kind in REFUSALS and fault.share < 1:
+                continue
             if uniform(self.scenario.seed, f"fault {number}", asked.key) < fault.share:
                 return fault
         return None
@@ -261,7 +273,7 @@ class State:
         if fault is None:
             return None
         if fault.kind == "too-long":
-            return _too_long(asked.num_tokens, self.scenario.context_tokens)
+            return replace(_too_long(asked.num_tokens, self.scenario.context_tokens), fault=fault)
         if fault.kind not in kinds:
             return None
         status, kind, message = kinds[fault.kind]
@@ -359,6 +371,10 @@ class State:
                 waiting = sum(_tokens(other) for other in self.batches.values() if not other.is_over(now))
                 if waiting + _tokens(batch) > limit:
                     batch.failed = f"Enqueued token limit reached. Limit: {limit} enqueued tokens."
+                    batch.failed_code = "token_limit_exceeded"
+            if wire == "chat" and self._failures_left > 0:
+                self._failures_left -= 1
+                batch.failed, batch.failed_code = "The batch failed.", self.scenario.batches.failure
             self.batches[batch.batch_id] = batch
             lost = self._lost_left > 0
             self._lost_left -= lost
