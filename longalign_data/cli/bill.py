@@ -215,7 +215,7 @@ def _exchange(
             return
         documents = SelectedDocuments(folder)
         known = known_prices(prices, loaded.recipe.generate.teacher)
-        take_over(folder, documents, plan, book, prices=known, progress=progress)
+        take_over(folder, documents, plan, book, prices=known, progress=progress, rehearsed=False)
         if export is not None:
             done = export_requests(documents, plan, book, export)
             total = done.num_requests

@@ -283,6 +283,19 @@ def test_a_trial_whose_ledger_cannot_be_read_is_named_and_the_build_goes_on(tria
     assert str(trial.ledger) in said[0]
 
 
+def test_the_command_goes_on_without_a_trial_that_is_damaged_and_takes_no_rehearsal_into_files(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    asked, output = corpus("openai", count=4), tmp_path / "out"
+    server = address(serve(), "openai")
+    made(asked, server, output, limit=2)
+    # What goes out as files is answered by whoever reads them, and the trial was a rehearsal.
+    files = (str(asked.recipe), "-o", str(output), "--export", str(tmp_path / "requests.jsonl"))
+    assert ": 4 requests (4 for questions, 0 for answers)" in longalign("ledger", *files)
+    no_database(output / "asked-limit-2/1.0.0/ledger.sqlite")
+    assert "nothing is taken over from asked-limit-2" in asked.build(server, output)
+
+
 def test_an_empty_ledger_has_nothing_to_take_over(trial: BuildFolder) -> None:
     trial.ledger.write_bytes(b"")
     assert build_beside(trial) == ([], 0)
