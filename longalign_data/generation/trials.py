@@ -138,9 +138,10 @@ def _read(folder: BuildFolder, documents: SelectedDocuments, ledger: Ledger, pro
             if found is not None:
                 replies[request_id] = found.raw
         batches = Submissions(theirs)
+        sent = theirs.documents_of("sent")
         now = time.time()
         out = [
-            (batch, batches.requests(batch.submission_id))
+            (batch, batches.requests(batch.submission_id) & sent.keys())
             for batch in batches.unfinished()
             if batch.kept_until is None or batch.kept_until > now
         ]
@@ -149,7 +150,7 @@ def _read(folder: BuildFolder, documents: SelectedDocuments, ledger: Ledger, pro
             replies=replies,
             in_batches=theirs.in_batches(),
             out=out,
-            documents={**answered, **theirs.documents_of("sent")},
+            documents={**answered, **sent},
         )
 
 
