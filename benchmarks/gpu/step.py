@@ -5,24 +5,27 @@ head and loss add to the peak of a forward and backward over a vocabulary of 152
 """
 
 import functools
+import itertools
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.common import Place, run
+from benchmarks.gpu.common import Place, installed, run
 from trainer.batch import MicroBatch, micro_batch
 from trainer.engine import TorchEngine
-from trainer.loss import WeightedCrossEntropy
 from trainer.measure.flops import measure_peak, model_flops
 from trainer.measure.metrics import device_memory_peak
+from trainer.objective import LOSSES
 from trainer.tools.fit_work_model import random_pack
 from trainer.world import World
 
 MOST_LOSS_MEMORY = 1.5
 """GiB that the loss may add at 64k tokens and 152k entries."""
 SHARE_OF_PEAK = 0.5
+LOSSES_APART = 2e-2
+"""What rounding to bf16 may put between two losses; tests/trainer/test_fused.py allows as much."""
 
 
 def benchmark(place: Place) -> Iterator[dict[str, Any]]:
@@ -54,8 +57,9 @@ def benchmark(place: Place) -> Iterator[dict[str, Any]]:
         }
     # 26 GiB of weights, gradients and moments are not needed any more.
     del engine, objective
-    for target_share in (0.02, 1.0):
-        yield loss_memory(place, tokens, target_share, peak)
+    fused = place.device.type == "cuda" and installed("liger-kernel") is not None
+    for name, target_share in itertools.product(LOSSES if fused else ("chunked",), (0.02, 1.0)):
+        yield loss_memory(place, name, tokens, target_share, peak)
 
 
 def one_step(engine: TorchEngine, batch: MicroBatch) -> None:
@@ -64,11 +68,12 @@ def one_step(engine: TorchEngine, batch: MicroBatch) -> None:
     engine.step(1e-5)
 
 
-def loss_memory(place: Place, tokens: int, target_share: float, peak: float) -> dict[str, Any]:
-    """What head and loss allocate beyond their inputs, their parameters and the gradients of both."""
+def loss_memory(place: Place, name: str, tokens: int, target_share: float, peak: float) -> dict[str, Any]:
+    """What head and loss allocate beyond their inputs, their parameters and the gradients of both; of another loss than ours
+    also how far its losses and gradients are from ours (Frobenius, the largest)."""
     config = place.one_billion()
     head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=place.device, dtype=place.dtype)
-    loss = WeightedCrossEntropy(head, chunk_rows=512)
+    loss = LOSSES[name](head, chunk_rows=512)
     num_rows = max(1, int(tokens * target_share))
     hidden = torch.randn(num_rows, config.hidden_size, device=place.device, dtype=place.dtype, requires_grad=True)
     labels = torch.randint(config.vocab_size, (num_rows,), device=place.device)
@@ -77,14 +82,23 @@ def loss_memory(place: Place, tokens: int, target_share: float, peak: float) -> 
     def both() -> None:
         torch.autograd.backward(loss(hidden, labels, weights))
 
+    def outcome(kind: str) -> list[torch.Tensor]:
+        found = LOSSES[kind](head, chunk_rows=512)
+        gradients = torch.autograd.grad(found(hidden, labels, weights), [hidden, head.weight])
+        assert found.row_losses is not None
+        return [found.row_losses, *gradients]
+
+    row: dict[str, Any] = {"loss": name, "loss_rows": num_rows, "vocabulary": config.vocab_size}
+    if name != "chunked":
+        pairs = zip(outcome(name), outcome("chunked"), strict=True)
+        farthest = max(float((theirs.float() - ours.float()).norm() / ours.float().norm()) for theirs, ours in pairs)
+        row |= {"from_ours": f"{farthest:.2e}", "ok": farthest <= LOSSES_APART}
     both()
     reset_peak(place)
     before = torch.cuda.memory_allocated(place.device) if place.device.type == "cuda" else 0
     taken = place.seconds(both, repeats=1)
     added = device_memory_peak(place.device) - before / 2**30
-    return {
-        "loss_rows": num_rows,
-        "vocabulary": config.vocab_size,
+    return row | {
         "loss_memory_gib": round(added, 3),
         "seconds": round(taken, 3),
         # Forward, recomputation and two products in the backward.

@@ -16,7 +16,7 @@ from longalign_data.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from longalign_data.recipe import LoadedRecipe
     from longalign_data.shards.folder import BuildFolder
     from longalign_data.tasks.templates import Templates
+    from longalign_data.teachers.prices import Prices
 
 
 def register(app: typer.Typer) -> None:
@@ -95,6 +96,8 @@ def estimate(
         checks=kinds_of(loaded.recipe.generate.paid_checks),
     )
     _print_estimate(console, result, loaded, f"prices of {known.dated}")
+    for line in _paid_before(loaded, folder, documents, known):
+        _say(console, line)
 
 
 def doctor(recipe: RecipeArg, teacher_url: UrlOption = None, prices: PricesOption = None) -> None:
@@ -212,7 +215,7 @@ def _exchange(
             return
         documents = SelectedDocuments(folder)
         known = known_prices(prices, loaded.recipe.generate.teacher)
-        take_over(folder, documents, plan, book, prices=known, progress=progress)
+        take_over(folder, documents, plan, book, prices=known, progress=progress, rehearsed=False)
         if export is not None:
             done = export_requests(documents, plan, book, export)
             total = done.num_requests
@@ -327,6 +330,32 @@ def _calibration(
     return calibrate(
         recipe, (measured.lang for measured in measures), observations=seen, outputs=outputs, origin=origin
     )
+
+
+def _paid_before(
+    loaded: "LoadedRecipe", folder: "BuildFolder", documents: "SelectedDocuments", prices: "Prices"
+) -> "Iterator[str]":
+    """What this build and its trials have paid already for the documents that are estimated."""
+    from longalign_data.errors import BuildError
+    from longalign_data.generation.budget import entry_cost
+    from longalign_data.generation.trials import copied_ledger, trial_builds
+
+    for place in [folder] if folder.ledger.is_file() else trial_builds(loaded.recipe, folder):
+        try:
+            with copied_ledger(place.ledger) as book:
+                found = [
+                    entry_cost(entry, prices) or 0.0
+                    for entry in book.entries()
+                    if entry.raw is not None and entry.document_id in documents.measures
+                ]
+        except BuildError:
+            continue  # was said when it was read for the lengths of replies
+        if found:
+            of, what = ("this build", "asks for") if place == folder else (place.root.parent.name, "takes over")
+            yield (
+                f"paid already by {of} for these documents: {len(found):,} replies, {sum(found):,.4f} USD; a build {what} "
+                + ("none of them again" if place == folder else "what it can use of them")
+            )
 
 
 def _print_estimate(console: "Console", result: "Estimate", loaded: "LoadedRecipe", dated: str) -> None:

@@ -1,5 +1,6 @@
 """`longalign build` and the stages one by one."""
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -227,7 +228,9 @@ def _refuse_rehearsal(loaded: "LoadedRecipe", folder: "BuildFolder", url: str | 
         if stands is folder:
             num_rehearsed = rehearsed_in(stands.ledger, choice.provider, choice.model)
         else:
-            with copied_ledger(stands.ledger) as ledger:
+            num_rehearsed = 0
+            # Nothing is taken over from one that cannot be read; the stage says so.
+            with contextlib.suppress(BuildError), copied_ledger(stands.ledger) as ledger:
                 num_rehearsed = len(ledger.rehearsed(choice.provider, choice.model))
         if num_rehearsed and not is_fake(connection_of(choice, url).base_url):
             way = (

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longalign_data.engine import Progress
@@ -27,7 +27,7 @@ from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.recipe import Recipe, trials_of
 from longalign_data.records import Document
 from longalign_data.shards.folder import BuildFolder
-from longalign_data.teachers.base import Raw
+from longalign_data.teachers.base import REHEARSED, Raw
 from longalign_data.teachers.prices import Prices
 
 _TRIES, _PAUSE_S = 20, 0.1
@@ -96,15 +96,19 @@ def take_over(
     *,
     prices: Prices,
     progress: Progress,
+    rehearsed: bool = True,
 ) -> None:
     """Afterwards every reply that trials of the recipe have and the build needs stands in its ledger, each document's in one
-    commit. A trial's ledger that cannot be read is named and left out. Raises UserError where what the build would ask for
+    commit; without `rehearsed`, not what the fake provider answered. A trial's ledger that cannot be read is named and left out.
+    Raises UserError where what the build would ask for
     next is out in a batch of a trial: it is paid for, and asking for it here would pay for it again."""
     trials: list[_Trial] = []
     for folder in trial_builds(plan.recipe, build):
         is_at_work = folder.is_at_work()
         try:
             trial = _read(folder, documents, ledger, progress)
+            if not rehearsed:
+                trial = _without_rehearsal(trial)
         except BuildError as error:
             progress.say(f"nothing is taken over from {_name(folder)}: {error}")
             continue
@@ -134,9 +138,10 @@ def _read(folder: BuildFolder, documents: SelectedDocuments, ledger: Ledger, pro
             if found is not None:
                 replies[request_id] = found.raw
         batches = Submissions(theirs)
+        sent = theirs.documents_of("sent")
         now = time.time()
         out = [
-            (batch, batches.requests(batch.submission_id))
+            (batch, batches.requests(batch.submission_id) & sent.keys())
             for batch in batches.unfinished()
             if batch.kept_until is None or batch.kept_until > now
         ]
@@ -145,8 +150,12 @@ def _read(folder: BuildFolder, documents: SelectedDocuments, ledger: Ledger, pro
             replies=replies,
             in_batches=theirs.in_batches(),
             out=out,
-            documents={**answered, **theirs.documents_of("sent")},
+            documents={**answered, **sent},
         )
+
+
+def _without_rehearsal(trial: _Trial) -> _Trial:
+    return replace(trial, replies={name: raw for name, raw in trial.replies.items() if REHEARSED not in raw})
 
 
 def _take(

@@ -297,6 +297,7 @@ def test_a_trial_tells_the_estimate_how_long_replies_are(
     said = longalign("estimate", *common, "--pilot", "6")
     assert "lengths of replies from the usage of 12 replies in the ledger of asked-limit-6" in said
     assert "a reply: 250 tokens" not in said, "which is the rule of thumb"
+    assert f"paid already by asked-limit-6 for these documents: 12 replies, {server.state.usd():,.4f} USD" in said
 
 
 def line_of(said: str, way: str) -> list[str]:

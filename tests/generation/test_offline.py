@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
-from tests.asked import PATHS, answer_elsewhere
+from tests.asked import PATHS, address, answer_elsewhere
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -54,8 +54,9 @@ def test_a_data_set_made_through_files_is_the_one_that_was_asked_live(
     assert counts == [8, 16]
     assert f"nothing is left to ask: longalign build {asked.recipe} --output {tmp_path / 'files'}" in said
     assert "0 requests" in longalign("ledger", *files, "--export", str(requests))
-    # No key and no address: whatever asked now would fail.
-    longalign("build", *files)
+    asked_before = dict(server.state.meter)
+    longalign("build", *files, "--teacher-url", address(server, provider))
+    assert server.state.meter == asked_before
     assert table(tmp_path / "files", "samples") == table(tmp_path / "live", "samples")
 
 
@@ -121,7 +122,7 @@ def test_a_document_that_was_refused_elsewhere_ends_and_the_others_are_finished(
             lines[0] = json.dumps({"custom_id": custom_id, "response": {"status_code": 400, "body": body}})
             replies.write_text("\n".join(lines), encoding="utf-8")
         longalign("ledger", *files, "--import", str(replies))
-    longalign("build", *files)
+    longalign("build", *files, "--teacher-url", address(server, "openai"))
     assert len(table(tmp_path / "files", "samples")) == 3
     rejects = [row for row in table(tmp_path / "files", "rejects") if row["stage"] == "generate"]
     assert [row["reason"] for row in rejects] == [reason]
@@ -131,7 +132,7 @@ def test_a_document_that_was_refused_elsewhere_ends_and_the_others_are_finished(
         longalign("ledger", *files, "--export", str(requests))
         assert answer_elsewhere(requests, replies, server, "openai") == 1
         longalign("ledger", *files, "--import", str(replies))
-    longalign("build", *files)
+    longalign("build", *files, "--teacher-url", address(server, "openai"))
     assert len(table(tmp_path / "files", "samples")) == len(table(tmp_path / "files", "sequences")) == 4
     assert not [row for row in table(tmp_path / "files", "rejects") if row["stage"] == "generate"]
 

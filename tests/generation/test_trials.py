@@ -20,6 +20,7 @@ from longalign_data.engine import RunOptions, Silent
 from longalign_data.errors import BudgetError, UserError
 from longalign_data.generation.budget import Spending
 from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.generation.submissions import Submissions
 from longalign_data.recipe import limited, load_recipe
 from longalign_data.records import Document
 from longalign_data.shards.folder import BuildFolder
@@ -281,6 +282,34 @@ def test_a_trial_whose_ledger_cannot_be_read_is_named_and_the_build_goes_on(tria
     assert words in said[0]
     assert "taken over from small-limit-3" in said[0]
     assert str(trial.ledger) in said[0]
+
+
+def test_the_command_goes_on_without_a_trial_that_is_damaged_and_takes_no_rehearsal_into_files(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    asked, output = corpus("openai", count=4), tmp_path / "out"
+    server = address(serve(), "openai")
+    made(asked, server, output, limit=2)
+    # What goes out as files is answered by whoever reads them, and the trial was a rehearsal.
+    files = (str(asked.recipe), "-o", str(output), "--export", str(tmp_path / "requests.jsonl"))
+    assert ": 4 requests (4 for questions, 0 for answers)" in longalign("ledger", *files)
+    no_database(output / "asked-limit-2/1.0.0/ledger.sqlite")
+    assert "nothing is taken over from asked-limit-2" in asked.build(server, output)
+
+
+def test_a_batch_of_a_trial_that_was_half_fetched_keeps_out_only_what_waits(trial: BuildFolder) -> None:
+    with Ledger(trial.ledger) as ledger:
+        Submissions(ledger)
+    changed(trial.ledger, "INSERT INTO submissions VALUES ('s', 'p', 'm', 'open', 'b-7', 6, 1, 1, 1.0, NULL)")
+    changed(trial.ledger, "INSERT INTO submission_items SELECT 's', request_id FROM requests")
+    refused, missing = "kind = 'answer' ORDER BY request_id LIMIT 1", "kind = 'answer' ORDER BY request_id DESC LIMIT 1"
+    one = "(SELECT request_id FROM requests WHERE {})"
+    changed(trial.ledger, f"UPDATE requests SET state = 'refused' WHERE request_id = {one.format(refused)}")
+    changed(trial.ledger, f"UPDATE replies SET failure = 'bad-request' WHERE request_id = {one.format(refused)}")
+    changed(trial.ledger, f"DELETE FROM replies WHERE request_id = {one.format(missing)}")
+    changed(trial.ledger, f"UPDATE requests SET state = 'sent' WHERE request_id = {one.format(missing)}")
+    with pytest.raises(UserError, match="1 requests of this build are out in batch b-7"):
+        build_beside(trial)
 
 
 def test_an_empty_ledger_has_nothing_to_take_over(trial: BuildFolder) -> None:

@@ -358,6 +358,10 @@ def test_another_xml_file_is_no_dump(tmp_path: Path) -> None:
         ("H{{sub|2}}O, 10{{sup|6}}, {{val|5.3}}, {{US$|5 million}}", "H_2O, 10^6, 5.3, US$5 million"),
         ("{{USS|Enterprise}} of {{flag|United States}} in {{nihongo|Tokyo|東京}}", "USS Enterprise of United States in Tokyo"),
         ("A\n{{poemquote|line}}\nB {{internal link helper/en|甲|A}}", "A\n\nline\n\nB 甲"),
+        ("{{link-ja|甲|A}}與{{Link-de|乙|B}}{{translink|en|C|丙}}", "甲與乙丙"),
+        ("{{nowrap|1=a = b}} {{lang|1=fr|2=oui}} {{quote|1=said}}", "a = b oui\nsaid"),
+        ("{{val|300|0.5|ul=m/s}}, {{val|5.3|u=km}}, {{€|5}}, {{ship|HMS|Victory|1765}}, {{nobr|{{chem2|H2O}}}}",
+         "300±0.5 m/s, 5.3 km, €5, HMS Victory, H2O"),
     ],
 )  # fmt: skip
 def test_templates_that_stand_for_words_give_them(wikitext: str, text: str) -> None:

@@ -13,13 +13,13 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers.github import Problem, tar_members
 from longalign_data.sources.readers.tex import PACKAGES, TexError, source_text
+from longalign_data.sources.readers.tex_words import converter
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
 from longalign_data.sources.unpacking import UnpackError, gunzip, opened
 
@@ -29,32 +29,6 @@ SUFFIXES = [".tar", ".gz", ".tgz", ".tex"]
 TEX = (".tex", ".ltx", ".latex")
 NAMED = 8
 """Missing files of a submission that are named."""
-
-
-WORDS = ("keywords", "mbox", "textmd", "textsf", "texttt", "textup")
-"""Macros whose argument is text, of which the converter knows that they take one, and not that it is to be kept."""
-
-SIGNS = {
-    "LaTeX": "LaTeX",
-    "LaTeXe": "LaTeX2e",
-    "TeX": "TeX",
-    "BibTeX": "BibTeX",
-    "P": "\u00b6",
-    "S": "\u00a7",
-    "checkmark": "\u2713",
-    "copyright": "\u00a9",
-    "ddag": "\u2021",
-    "degree": "\u00b0",
-    "pounds": "\u00a3",
-    "textbar": "|",
-    "textgreater": ">",
-    "textless": "<",
-    "textbullet": "\u2022",
-    "textpm": "\u00b1",
-    "texttimes": "\u00d7",
-    "textmu": "\u00b5",
-    "textperiodcentered": "\u00b7",
-}
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -124,7 +98,7 @@ def _submission(
 
 
 def _files(data: bytes, name: str) -> dict[str, str]:
-    """The TeX files of an unpacked submission by name; none for PDF, PostScript and the like."""
+    """The TeX files of an unpacked submission, and its packages and classes, by name; none for PDF, PostScript and the like."""
     if data[257:262] != b"ustar" and not _old_tar(data):
         head = data[:4096].lstrip()
         if head.startswith((b"%PDF", b"%!PS", b"\x89PNG")) or b"\\" not in data:
@@ -132,13 +106,15 @@ def _files(data: bytes, name: str) -> dict[str, str]:
         return {name if name.endswith(TEX) else f"{name}.tex": _decoded(data)}
     # Names that lead out are only keys that nothing asks for; what matters of a submission is its text.
     members = tar_members(io.BytesIO(data), MAX_FILES, MAX_FILE_BYTES, [])
-    files = {}
+    files, packages = {}, {}
     for member, content in members:
-        if member.lower().endswith((*TEX, *PACKAGES)):
+        if member.lower().endswith(TEX):
             if len(content) > MAX_FILE_BYTES:
                 raise UnpackError("too-large", f"{member!r} has more than {MAX_FILE_BYTES} bytes")
             files[member] = _decoded(content)
-    return files if any(name.lower().endswith(TEX) for name in files) else {}
+        elif member.endswith(PACKAGES) and len(content) <= MAX_FILE_BYTES:
+            packages[member] = _decoded(content)
+    return files | packages if files else {}
 
 
 def _old_tar(data: bytes) -> bool:
@@ -163,17 +139,12 @@ def _decoded(data: bytes) -> str:
 
 def _inline() -> Callable[[str], str]:
     module = extra("pylatexenc.latex2text", package="pylatexenc", extra="arxiv", purpose="reading TeX sources")
-    context = module.get_default_latex_context_db()
-    specs = [module.MacroTextSpec(name, discard=False) for name in WORDS]
-    specs += [module.MacroTextSpec(name, sign) for name, sign in SIGNS.items()]
-    context.add_context_category("words", macros=specs, prepend=True)
-    converter = module.LatexNodes2Text(latex_context=context, math_mode="verbatim", strict_latex_spaces=False)
-    return partial(_converted, converter)
+    return partial(_converted, converter(module))
 
 
-def _converted(converter: Any, paragraph: str) -> str:
+def _converted(convert: Callable[[str], str], paragraph: str) -> str:
     try:
-        text: str = converter.latex_to_text(paragraph[:MAX_PARAGRAPH], tolerant_parsing=True)
+        text = convert(paragraph[:MAX_PARAGRAPH])
     except (RecursionError, ValueError, IndexError, AttributeError, TypeError, KeyError):
         # Deeply nested or hopelessly unbalanced: the words stay, the commands go.
         return re.sub(r"\\[A-Za-z]+\*?|[{}]", " ", paragraph)

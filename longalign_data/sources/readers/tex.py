@@ -3,20 +3,20 @@
     \\newcommand{\\R}{\\mathbb{R}} ... \\section{Intro} Let $x \\in \\R$.   ->   ## Intro   Let $x \\in \\mathbb{R}$.
 
 In: the files of one submission by name. Out: its text. TeX is a programming language; what is resolved here are files,
-`\\newcommand`, `\\def` with plain parameters and `\\DeclareMathOperator`. Nothing is run, and all growth is bounded.
+`\\newcommand` and its kin, `\\def` with plain parameters, `\\DeclareMathOperator`, also of packages that the submission
+holds, and the conditionals of `tex_conditions`. Nothing is run, and all growth is bounded.
 """
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from longalign_data.sources.readers.tex_arguments import MAX_ARGUMENT, MAX_UNCLOSED, apart, closing, without_arguments
+from longalign_data.sources.readers.tex_conditions import without_false_branches
+
+PACKAGES = (".sty", ".cls")
 MAX_CHARS = 16 << 20
 MAX_EXPANSIONS = 200_000
-MAX_ARGUMENT = 100_000
-"""Characters of a macro's argument or of a caption."""
-
-MAX_UNCLOSED = 20
-"""Braces that nothing closes, after which no more are looked for: each costs a search through MAX_ARGUMENT characters."""
 
 # A comment with the line end behind it, unless a blank line follows: that still ends the paragraph. Before it, in a group,
 # what may hold a per cent sign that begins none.
@@ -38,41 +38,26 @@ NO_TEXT = re.compile(
 )
 """What is included without being text: packages, lists that TeX makes itself, drawings."""
 
-_VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:verbatim|lstlisting|minted)\*?\})")
+_VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:[vV]erbatim|lstlisting|minted)\*?\})")
+_VERBATIM_ARGUMENTS = re.compile(r"(?:[ \t]*\[[^\]]{0,500}\])?(?:[ \t]*\{[\w+#-]{1,30}\}(?=[ \t]*\n))?[ \t]*\n?")
 _INCLUDE = re.compile(
     r"\\(input|include|subfile|subimport|import)\b\s*(?:\{([^{}]{0,300})\}\s*(?:\{([^{}]{0,300})\})?|([\w./-]{1,300}))"
 )
 _DOCUMENT = re.compile(r"\\document(?:class|style)\b")
 _MACRO = re.compile(
-    r"\\(?:(?:re|provide)?newcommand|providecommand|renewcommand|DeclareRobustCommand)\*?\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?:\[(\d)\])?\s*(?:\[([^\]]{0,500})\])?\s*(?=\{)"
+    r"\\(?:newcommand|providecommand|renewcommand|DeclareRobustCommand)\*?\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?:\[(\d)\])?\s*(?:\[([^\]]{0,500})\])?\s*(?=\{)"
 )
 _DEF = re.compile(r"\\(?:e|g|x)?def\s*\\([A-Za-z]+)\s*((?:#\d)*)\s*(?=\{)")
 _OPERATOR = re.compile(r"\\DeclareMathOperator(\*?)\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?=\{)")
 _DOCUMENT_COMMAND = re.compile(
-    r"\\(?:New|Renew|Provide|Declare)DocumentCommand\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*\{((?:\s*\+?m)*)\s*\}\s*(?=\{)"
+    r"\\(?:New|Renew|Provide|Declare)DocumentCommand\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*\{((?:[^{}]|\{[^{}]{0,100}\}){0,100})\}\s*(?=\{)"
 )
-"""With mandatory arguments alone."""
-
-_DEFINITIONS = re.compile(f"{_MACRO.pattern}|{_DEF.pattern}|{_OPERATOR.pattern}|{_DOCUMENT_COMMAND.pattern}")
-_PACKAGES = re.compile(
-    r"\\(?:usepackage|RequirePackage|documentclass|documentstyle|LoadClass)\s*(?:\[[^\]]{0,1000}\])?\s*\{([^{}]{0,1000})\}"
+_PLAIN_ARGUMENTS = re.compile(r"(o|O\{([^{}]*)\})?(m*)")
+_DEFINITION = re.compile("|".join(pattern.pattern for pattern in (_MACRO, _DEF, _OPERATOR, _DOCUMENT_COMMAND)))
+_PACKAGE = re.compile(
+    r"\\(?:usepackage|RequirePackage|documentclass|documentstyle|LoadClass)\s*(?:\[[^\]]{0,1000}\]\s*)?\{([^{}]{0,1000})\}"
 )
-PACKAGES = (".sty", ".cls")
-MAX_WORDING = 300
-"""Characters of a definition in a package that can be a wording; longer ones lay out pages."""
-
-_LAYOUT = re.compile(
-    r"@|\\(?:par|[vh](?:skip|box|space|fil+|rule|size)|vspace|begin|end|begingroup|endgroup|(?:re)?newcommand|[egx]?def|let|if[a-z]*|else|fi"
-    r"|expandafter|futurelet|csname|advance|penalty|kern|rule|global|relax|set[a-z]+|write|parbox|makebox|raise|lower|font|fontsize|noindent)(?![A-Za-z])"
-)
-_CONDITION = re.compile(r"\\newif\s*\\if[A-Za-z]+|\\(if[A-Za-z]*|else|fi)(?![A-Za-z@])")
-_NO_CONDITION = re.compile(
-    r"iff|ifthenelse|if(?:str|cs|num|dim)[a-z]+|if(?:not)?blank|ifbool|iftoggle|if(?:un)?def[a-z]*(?<!ifdefined)"
-)
-"""What begins like a conditional of TeX and needs no `\\fi`."""
-
 _NAME = re.compile(r"\\([A-Za-z]+)")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MATH_NAMES = "equation|align|alignat|gather|multline|eqnarray|displaymath|math|flalign|dmath"
 _MATH = re.compile(
     rf"\\\\|\\[$%&]|\$\$|\$|\\\[|\\\]|\\\(|\\\)|\\begin\{{((?:{_MATH_NAMES})\*?)\}}|\\end\{{((?:{_MATH_NAMES})\*?)\}}|\n[ \t]*\n"
@@ -90,38 +75,39 @@ _LEVEL = {
     "subsubsection": "####",
     "paragraph": "#####",
 }
-_CITE = re.compile(r"~?\\(?:no)?[cC]ite[a-zA-Z]*\*?\s*(?:\[[^\]]{0,300}\]\s*){0,2}\{([^{}]{0,2000})\}")
-_REFERENCE = re.compile(r"\\(?:eq|auto|c|C|page|v|name)?ref\*?\{([^{}]{0,300})\}")
+_CITE = re.compile(
+    r"~?\\(?:[pP]aren|[tT]ext|[aA]uto|foot(?:full)?|smart|super)?[cC]ite(?!text)[a-zA-Z]*\*?\s*(?:\[[^\]]{0,300}\]\s*){0,2}\{([^{}]{0,2000})\}"
+)
+_REFERENCE = re.compile(r"\\(?:eq|auto|Auto|c|C|page|cpage|v|V|name|sub|labelc)?ref\*?\{([^{}]{0,300})\}")
 _DROPPED = re.compile(
-    r"\\(?:label|vspace|hspace|bibliography|bibliographystyle|include(?:graphics|only|pdf|svg)?|input|pagestyle|thispagestyle|setlength|addtolength|"
-    r"setcounter|usepackage|addcontentsline|markboth|vskip|hskip|graphicspath)(?![A-Za-z])\*?\s*(?:\[[^\]]{0,300}\])?(?:\{[^{}]{0,300}\}){0,2}"
+    r"\\(?:label|vspace|hspace|bibliography|bibliographystyle|include(?:graphics|only|pdf|svg)?|input|pagestyle|thispagestyle|"
+    r"usepackage|addcontentsline|markboth)(?![A-Za-z])\*?\s*(?:\[[^\]]{0,300}\])?(?:\{[^{}]{0,300}\}){0,2}"
     r"|\\(?:maketitle|centering|noindent|newpage|clearpage|tableofcontents|appendix|small|footnotesize|normalsize|large|hline|toprule|midrule|"
     r"bottomrule|smallskip|medskip|bigskip|hfill|vfill|balance|printbibliography|par)(?![A-Za-z])"
 )
-_ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[^{}]{0,60}\}(?:\[[^\]]{0,200}\])?(?:\{[lcrpXmb|@!>< .\d{}\\*]{0,200}\})?")
-_SIZES = {
-    "addlinespace|framebox|makebox": 0,
-    "arrayrulecolor|cellcolor|cline|cmidrule|colorbox|parbox|raisebox|rotatebox|rowcolor|scalebox": 1,
-    "fcolorbox|multicolumn|multirow|resizebox": 2,
-    r"begin\{(?:adjustbox|minipage|multicols|tabular[*xy]|tabulary|xltabular)\*?\}": 1,
-    r"begin\{(?:CJK|wraptable)\*?\}": 2,
-}
-"""How many arguments of a command, or of an environment's beginning, are sizes, places, colours and columns; what stands behind
-them is words."""
-
-_OPTIONAL = r"(?:\s*\[[^\]]{0,100}\]|\([^()\n]{0,50}\))*"
-_BRACED = r"\s*\{(?:[^{}]|\{[^{}]{0,100}\}){0,200}\}"
-_SIZED = re.compile(
-    "|".join(
-        rf"\\(?:{names})(?![A-Za-z])\*?(?:{_OPTIONAL}{_BRACED}){{{count}}}"
-        + (r"(?:\[[^\]]{0,100}\])*" if count != 1 else "")
-        for names, count in _SIZES.items()
-    )
+_THEOREM = re.compile(r"\\newtheorem\*?\s*\{([^{}]{1,60})\}")
+_THEOREMS = (
+    "theorem", "lemma", "proposition", "corollary", "definition", "conjecture", "remark", "example", "claim", "fact",
+    "assumption", "proof", "thm", "lem", "prop", "cor", "defn", "conj", "rem",
+)  # fmt: skip
+_ENVIRONMENT = re.compile(
+    r"\\(?:begin|end)\{([^{}]{0,60})\}(?:\[([^\]]{0,200})\])?(?:\{[lcrpXmb|@!>< .\d{}\\*]{0,200}\})?"
 )
 _TABLE = re.compile(
     r"(\\(?:begin|end)\{(?:tabular[xy]?|tabulary|tabu|long(?:table|tabu)|supertabular|xltabular|tblr|array)\*?\})"
 )
 _CELL_END = re.compile(r"(?<!\\)((?:\\\\)*)&")
+_PROGRAM = re.compile(
+    r"@|\\(?:expandafter|csname|futurelet|advance|[egx]?def|let|global|newcommand|renewcommand|penalty|setbox|begingroup|"
+    r"global|write|immediate|parshape)(?![A-Za-z])"
+)
+_LINE_END = re.compile(r"\\\\\*?(?:[ \t]*\[[ \t]*-?[\d.]+[ \t]*[a-z]{2}[ \t]*\])?")
+_ROW_END = re.compile(rf"{_LINE_END.pattern}\s*")
+_OWN = frozenset((
+    "title", "author", "date", "thanks", "abstract", "maketitle", "caption", "item", "begin", "end", "documentclass",
+    "document", "footnote", "keywords", "url", "href", "emph", "textbf", "textit", "texttt", "textsc", "textrm",
+    "textsf", "underline", "appendix", "and", "ref", "pageref", "bibitem", "verb", "today", "the",
+))  # fmt: skip
 _SPECIAL = re.compile(r"[\\{}~$&^_]|``|''|---?")
 
 
@@ -133,13 +119,14 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
     """(title, text, missing) of a submission; `inline` turns one paragraph of TeX into text. `missing` are the files, as the
     document's body names them, whose text is not in it because no file of the submission answers to the name. Raises
     TexError."""
-    packages = {name: text for name, text in files.items() if name.lower().endswith(PACKAGES)}
-    files = {name: text for name, text in files.items() if name not in packages}
     main = _main_file(files)
     if main is None:
         raise TexError(f"no file has \\documentclass; there are: {', '.join(sorted(files)[:8]) or 'none'}")
-    merged = _unconditional(_merged(main, files))
-    merged = _expanded(_wordings(merged, posixpath.dirname(main), packages) + merged)
+    merged, listings = _without_listings(_merged(main, files))
+    packaged = _packaged(merged, posixpath.dirname(main), files, set())
+    # A conditional in a macro stands in the text once the macro is expanded.
+    merged = without_false_branches(merged, [(start, end) for _, start, end, _, _ in _definitions(merged)])
+    merged = without_false_branches(_expanded(merged, packaged), [])
     preamble, begin, body = merged.partition(r"\begin{document}")
     if not begin:
         preamble, body = "", merged
@@ -149,13 +136,14 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
     preamble, body = MISSING.sub("", preamble), MISSING.sub("", body)
     title = _argument_of(r"\title", preamble) or _argument_of(r"\title", body)
     abstract = _argument_of(r"\abstract", preamble)
-    title_text = " ".join(_paragraphs(title, inline).split()) if title else ""
-    text = _paragraphs(f"{abstract}\n\n{body}" if abstract else body, inline)
+    theorems = frozenset((*_THEOREMS, *_THEOREM.findall(merged)))
+    title_text = " ".join(_paragraphs(title, inline, listings, theorems).split()) if title else ""
+    text = _paragraphs(f"{abstract}\n\n{body}" if abstract else body, inline, listings, theorems)
     return title_text, f"# {title_text}\n\n{text}" if title_text and text else text, missing
 
 
 def _main_file(files: Mapping[str, str]) -> str | None:
-    candidates = [name for name, text in files.items() if _DOCUMENT.search(text)]
+    candidates = [name for name, text in files.items() if _DOCUMENT.search(text) and not name.endswith(PACKAGES)]
     whole = [name for name in candidates if r"\begin{document}" in files[name]] or candidates
     included = {match[2] or match[4] for text in files.values() for match in _INCLUDE.finditer(text)}
     tops = [name for name in whole if name not in included and name.removesuffix(".tex") not in included] or whole
@@ -220,70 +208,6 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
     return merge(main, (main,), top)
 
 
-def _unconditional(text: str) -> str:
-    """The text without what stands between `\\iffalse` and its `\\else` or `\\fi`: a comment of another kind. Of one that
-    nothing ends, all stays."""
-    pieces: list[str] = []
-    position = 0
-    opened: list[bool] = []  # of each conditional that is open whether it is an `\iffalse`
-    hidden, start = 0, 0  # how deep the one is that hides what is read, and where it begins
-    for match in _CONDITION.finditer(text):
-        word = match[1]
-        if word is None or _NO_CONDITION.fullmatch(word):
-            continue
-        if word not in ("else", "fi"):
-            opened.append(word == "iffalse")
-            if word == "iffalse" and not hidden:
-                hidden, start = len(opened), match.start()
-        elif opened and opened[-1] and hidden in (0, len(opened)):
-            if hidden:
-                pieces.append(text[position:start])
-                position, hidden = match.end(), 0
-            else:  # the end of an `\else` that was kept
-                pieces.append(text[position : match.start()])
-                position = match.end()
-            if word == "fi":
-                opened.pop()
-        elif opened and word == "fi":
-            opened.pop()
-    return "".join(pieces) + text[position:]
-
-
-def _wordings(text: str, top: str, packages: Mapping[str, str]) -> str:
-    """The definitions in the packages and classes of a submission that its text loads, as far as they are short and lay out
-    nothing."""
-    found: list[str] = []
-    asked: dict[str, None] = {}
-
-    def ask(source: str) -> None:
-        for match in _PACKAGES.finditer(source):
-            asked.update((name.strip(), None) for name in match[1].split(","))
-
-    ask(text)
-    read: set[str] = set()
-    while asked:
-        wanted = next(iter(asked))
-        del asked[wanted]
-        options = {
-            posixpath.normpath(posixpath.join(folder, wanted + suffix)) for folder in (top, "") for suffix in PACKAGES
-        }
-        for name in sorted(options & packages.keys() - read):
-            read.add(name)
-            source = without_comments(packages[name])
-            ask(source)
-            position = 0
-            for match in _DEFINITIONS.finditer(source):
-                if match.start() < position:
-                    continue
-                end = _closing(source, match.end())
-                if end is None:
-                    break
-                position = end
-                if end - match.end() <= MAX_WORDING and not _LAYOUT.search(source, match.end(), end):
-                    found.append(source[match.start() : end])
-    return "".join(f"{definition}\n" for definition in found)
-
-
 def _resolve(wanted: str, folders: Sequence[str], files: Mapping[str, str]) -> str | None:
     for base in folders:
         name = posixpath.normpath(posixpath.join(base, wanted))
@@ -293,33 +217,24 @@ def _resolve(wanted: str, folders: Sequence[str], files: Mapping[str, str]) -> s
     return None
 
 
-def _closing(text: str, opening: int) -> int | None:
-    """The place behind the brace that closes the one at `opening`; None beyond MAX_ARGUMENT characters."""
-    depth = 0
-    for match in _BRACE.finditer(text, opening, opening + MAX_ARGUMENT):
-        if match[0] == "{":
-            depth += 1
-        elif match[0] == "}":
-            depth -= 1
-            if depth == 0:
-                return match.end()
-    return None
-
-
 def _argument_of(command: str, text: str) -> str:
     match = re.search(rf"{re.escape(command)}\b\s*(?:\[[^\]]{{0,300}}\])?\s*(?=\{{)", text)
-    end = _closing(text, match.end()) if match else None
+    end = closing(text, match.end()) if match else None
     return text[match.end() + 1 : end - 1] if match and end else ""
 
 
-def _expanded(text: str) -> str:
-    macros: dict[str, tuple[int, str | None, str]] = {}
-    kept: list[str] = []
+Macro = tuple[int, str | None, str]
+"""(arguments, what the first is where it is left out or None, body)."""
+
+
+def _definitions(text: str) -> Iterator[tuple[int, int, int, str, Macro | None]]:
+    """(start, start of the body, end, name, macro) of each definition that stands in none; no macro where its arguments
+    are of a kind that is not resolved."""
     position, unclosed = 0, 0
-    for match in _DEFINITIONS.finditer(text):
+    for match in _DEFINITION.finditer(text):
         if match.start() < position:
             continue
-        end = _closing(text, match.end())
+        end = closing(text, match.end())
         if end is None:
             unclosed += 1
             if unclosed > MAX_UNCLOSED:
@@ -327,14 +242,53 @@ def _expanded(text: str) -> str:
             continue
         body = text[match.end() + 1 : end - 1]
         if match[1]:
-            macros[match[1]] = (int(match[2] or 0), match[3], body)
+            yield match.start(), match.end(), end, match[1], (int(match[2] or 0), match[3], body)
         elif match[4]:
-            macros[match[4]] = (len(match[5]) // 2, None, body)
+            yield match.start(), match.end(), end, match[4], (len(match[5]) // 2, None, body)
         elif match[7]:
-            macros[match[7]] = (0, None, rf"\operatorname{match[6]}{{{body}}}")
+            operator = rf"\operatorname{match[6]}{{{body}}}"
+            yield match.start(), match.end(), end, match[7], (0, None, operator)
         else:
-            macros[match[8]] = (match[9].count("m"), None, body)
-        kept.append(text[position : match.start()])
+            plain = _PLAIN_ARGUMENTS.fullmatch("".join(match[9].replace("+", "").split()))
+            macro = (len(plain[3]) + bool(plain[1]), (plain[2] or "") if plain[1] else None, body) if plain else None
+            yield match.start(), match.end(), end, match[8], macro
+        position = end
+
+
+def _packaged(text: str, folder: str, files: Mapping[str, str], read: set[str]) -> dict[str, Macro]:
+    """The macros that a text's packages and class define, as far as the submission has them as files, in the paper's folder
+    or at the top, and which stand for words and are no programs."""
+    macros: dict[str, Macro] = {}
+    for match in _PACKAGE.finditer(text):
+        for wanted in (f"{name.strip()}{suffix}" for name in match[1].split(",") for suffix in PACKAGES):
+            file = _resolve(wanted, (folder, ""), files)
+            if file is None or file in read:
+                continue
+            read.add(file)
+            source = without_comments(files[file])
+            macros |= _packaged(source, folder, files, read)
+            for start, *_, defined, macro in _definitions(source):
+                renews = source.startswith("\\renew", start)
+                if macro is not None and not renews and not _PROGRAM.search(macro[2]) and not _known(defined):
+                    macros[defined] = macro
+    return macros
+
+
+def _known(name: str) -> bool:
+    """Whether what a command of this name says is read off itself, so that a package's way to print it is none of ours."""
+    return name in _OWN or any(
+        pattern.match(f"\\{name}{{}}") for pattern in (_HEADING, _CITE, _REFERENCE, _DROPPED, _INCLUDE)
+    )
+
+
+def _expanded(text: str, packaged: Mapping[str, Macro]) -> str:
+    macros = dict(packaged)
+    kept: list[str] = []
+    position = 0
+    for start, _, end, name, macro in _definitions(text):
+        if macro is not None:
+            macros[name] = macro
+        kept += [text[position:start], apart(text[position:start], text[end : end + 1])]
         position = end
     kept.append(text[position:])
     text = "".join(kept)
@@ -353,7 +307,7 @@ def _expanded(text: str) -> str:
     return text
 
 
-def _expand_once(text: str, macros: Mapping[str, tuple[int, str | None, str]]) -> tuple[str, int]:
+def _expand_once(text: str, macros: Mapping[str, Macro]) -> tuple[str, int]:
     if not macros:
         return text, 0
     pieces: list[str] = []
@@ -373,7 +327,7 @@ def _expand_once(text: str, macros: Mapping[str, tuple[int, str | None, str]]) -
         while len(arguments) < num_arguments:
             while at < len(text) and text[at] in " \t\n":
                 at += 1
-            end = _closing(text, at) if text[at : at + 1] == "{" else at + 1
+            end = closing(text, at) if text[at : at + 1] == "{" else at + 1
             if end is None or at >= len(text):
                 break
             arguments.append(text[at + 1 : end - 1] if text[at] == "{" else text[at])
@@ -396,18 +350,18 @@ def _expand_once(text: str, macros: Mapping[str, tuple[int, str | None, str]]) -
     return "".join(pieces), count
 
 
-def _paragraphs(text: str, inline: Callable[[str], str]) -> str:
-    text, formulas = _without_math(_without_floats(text))
+def _paragraphs(text: str, inline: Callable[[str], str], listings: Sequence[str], theorems: Collection[str]) -> str:
+    text, formulas = _without_math(_without_floats(text), listings)
+    text = without_arguments(text)
     text = _with_headings(text)
     text = _CITE.sub(lambda match: f" [{', '.join(key.strip() for key in match[1].split(','))}]", text)
     text = _REFERENCE.sub(lambda match: match[1], text)
-    text = _SIZED.sub(lambda match: match[0][: match[0].index("}") + 1] if match[0].startswith(r"\begin") else "", text)
     text = _DROPPED.sub("", text)
     text = text.replace(r"\begin{abstract}", "\n\n\ue002## Abstract\n\n")
     text = _with_cells(text)
-    text = _ENVIRONMENT.sub("\n", text)
+    text = _ENVIRONMENT.sub(lambda match: f"\n({match[2]}) " if match[2] and match[1] in theorems else "\n", text)
     text = re.sub(r"\\item\b\s*(?:\[([^\]]{0,300})\])?", lambda match: f"\n- {match[1] or ''}", text)
-    text = text.replace(r"\\", "\n")
+    text = _LINE_END.sub("\n", text)
     done = []
     for paragraph in re.split(r"\n[ \t]*\n\s*", text):
         plain = inline(paragraph) if _SPECIAL.search(paragraph) else paragraph
@@ -415,21 +369,22 @@ def _paragraphs(text: str, inline: Callable[[str], str]) -> str:
         if not plain:
             continue
         done.append(" ".join(plain.split()) if plain.startswith("\ue002") else plain)
-    return (
-        re.sub(r"\ue000(\d+)\ue001", lambda match: formulas[int(match[1])], "\n\n".join(done))
-        .replace("\ue002", "")
-        .replace(PER_CENT, "%")
-    )
+    return _unmarked("\n\n".join(done), formulas).replace("\ue002", "").replace(PER_CENT, "%")
+
+
+def _unmarked(text: str, marked: Sequence[str]) -> str:
+    return re.sub(r"\ue000(\d+)\ue001", lambda match: marked[int(match[1])], text)
 
 
 def _with_cells(text: str) -> str:
-    """The sign between two cells of a table as a bar, and elsewhere, as in a listing, as itself."""
+    """The sign between two cells of a table as a bar, and elsewhere as itself; each row of a table in a line."""
     parts = _TABLE.split(text)
     depth = 0
     for index, part in enumerate(parts):
         if index % 2:
             depth = max(0, depth + (1 if part.startswith("\\begin") else -1))
         else:
+            part = _ROW_END.sub("\n", part) if depth else part
             parts[index] = _CELL_END.sub(r"\1 | " if depth else r"\1\\&", part)
     return "".join(parts)
 
@@ -438,7 +393,7 @@ def _with_headings(text: str) -> str:
     pieces: list[str] = []
     position, unclosed = 0, 0
     for match in _HEADING.finditer(text):
-        end = _closing(text, match.end())
+        end = closing(text, match.end())
         if end is None:
             unclosed += 1
             if unclosed > MAX_UNCLOSED:
@@ -452,11 +407,32 @@ def _with_headings(text: str) -> str:
     return "".join(pieces) + text[position:]
 
 
-def _without_math(text: str) -> tuple[str, list[str]]:
-    """The text with each formula as a mark that no converter touches, and the formulas as they are written."""
+def _without_listings(text: str) -> tuple[str, list[str]]:
+    """The text with each listing as a mark, and the listings as they are written: nothing in them is TeX."""
     # The marks are characters of private use; a source has no business with them.
-    text = re.sub("[\ue000-\ue002]", "", text)
-    formulas: list[str] = []
+    parts = _VERBATIM.split(re.sub("[\ue000-\ue002]", "", text))
+    pieces, listings = [parts[0]], list[str]()
+    index = 1
+    while index < len(parts):
+        begin, end = parts[index], parts[index].replace("\\begin", "\\end")
+        if begin == end:
+            pieces += parts[index : index + 2]
+            index += 2
+        elif (close := next((at for at in range(index + 2, len(parts), 2) if parts[at] == end), None)) is None:
+            pieces += parts[index:]
+            break
+        else:
+            listing = _VERBATIM_ARGUMENTS.sub("", "".join(parts[index + 1 : close]), count=1)
+            pieces += [f"\n\n\ue000{len(listings)}\ue001\n\n", parts[close + 1]]
+            listings.append(listing.rstrip())
+            index = close + 2
+    return "".join(pieces), listings
+
+
+def _without_math(text: str, marked: Sequence[str]) -> tuple[str, list[str]]:
+    """The text with each formula as a mark that no converter touches, and behind what is `marked` already the formulas as
+    they are written."""
+    formulas = [*marked]
     pieces: list[str] = []
     position, opened, start = 0, "", 0
     for match in _MATH.finditer(text):
@@ -468,7 +444,7 @@ def _without_math(text: str) -> tuple[str, list[str]]:
             elif token == _CLOSING.get(opened) or (match[2] is not None and match[2] == opened):
                 formula = re.sub(r"\\label\{[^{}]{0,200}\}", "", text[start : match.end()])
                 pieces += [text[position:start], f"\ue000{len(formulas)}\ue001"]
-                formulas.append(re.sub(r"\s*\n\s*", "\n", formula))
+                formulas.append(_unmarked(re.sub(r"\s*\n\s*", "\n", formula), formulas))
                 position, opened = match.end(), ""
         elif match[1] is not None:
             opened, start = match[1], match.start()

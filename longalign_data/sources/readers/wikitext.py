@@ -86,7 +86,11 @@ FIRST_ARGUMENT = frozenset(
         "noitalic",
         "lang-en",
         "le",
-        "link-en",
+        "nobr",
+        "kbd",
+        "tt",
+        "samp",
+        "chem2",
         "internal link helper",
         "ill",
         "interlanguage link",
@@ -117,7 +121,21 @@ SIGNS = {
     "!": "|",
     "=": "=",
 }
-BEFORE = {"sub": "_", "sup": "^", "val": "", "us$": "US$", "uss": "USS ", "hms": "HMS "}
+BEFORE = {
+    "sub": "_",
+    "sup": "^",
+    "us$": "US$",
+    "usd": "US$",
+    "¥": "¥",
+    "€": "€",
+    "£": "£",
+    "gbp": "£",
+    "inr": "₹",
+    "uss": "USS ",
+    "hms": "HMS ",
+    "rms": "RMS ",
+    "ss": "SS ",
+}
 """Templates that put something before their first argument."""
 
 DISAMBIGUATION = re.compile(
@@ -368,16 +386,23 @@ def _template(node: Any, depth: int) -> str:
         items = (_inside(param.value, depth).strip() for param in node.params if str(param.name).strip().isdecimal())
         # A list of one argument is written in it, with signs of its own.
         return "".join(f"\n{item}" if item.startswith("- ") else f"\n- {item}" for item in items if item) + "\n"
-    values = [_inside(param.value, depth).strip() for param in node.params[:4] if not param.showkey]
+    # An argument that holds an equals sign is written with its number: {{nowrap|1=a = b}}.
+    numbered = (param for param in node.params[:8] if str(param.name).strip() in ("1", "2", "3", "4"))
+    values = [_inside(param.value, depth).strip() for param in numbered]
     if name in ("convert", "cvt") and len(values) >= 2:
         return f"{values[0]} {values[1]}"
     if name in SECOND_ARGUMENT and len(values) >= 2:
         return values[-1] if not name.startswith("lang") else values[1]
-    if name == "tsl" and len(values) >= 2:
+    if name in ("tsl", "translink") and len(values) >= 2:
         return values[2] if len(values) > 2 and values[2] else values[1]  # language, name there, name here
+    if name == "val" and values:
+        units = (param.value for param in node.params if str(param.name).strip() in ("u", "ul"))
+        return " ".join(["±".join(values[:2]), *(_inside(unit, depth).strip() for unit in units)])
+    if name == "ship" and len(values) >= 2:
+        return f"{values[0]} {values[1]}"
     if name in BEFORE and values:
         return f"{BEFORE[name]}{values[0]}"
-    if (name in FIRST_ARGUMENT or name.startswith("lang-")) and values:
+    if (name in FIRST_ARGUMENT or name.startswith(("lang-", "link-"))) and values:
         return values[0]
     if name in ("frac", "sfrac") and len(values) >= 2:
         return "/".join(values[-2:])

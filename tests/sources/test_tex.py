@@ -1,0 +1,196 @@
+"""Papers as they are really written: what a reader of the PDF sees stands in the text, and what TeX alone reads does not."""
+
+import unicodedata
+
+import pytest
+
+from longalign_data.sources.readers import arxiv
+from longalign_data.sources.readers.tex import TexError, source_text
+from longalign_data.sources.readers.tex_arguments import NO_WORDS
+from longalign_data.sources.readers.tex_words import NAMES, SIGNS, WORDS
+
+INLINE = arxiv._inline()
+
+NOT_SAID = {
+    "setlength", "addlength", "setcounter", "addcounter", "definecolor", "providecolor", "colorlet", "color", "pagecolor",
+    "boxframe", "rowcolors", "selectlanguage", "documentclass", "usepackage", "RequirePackage", "hypersetup",
+    "newcommand", "renewcommand", "providecommand", "newenvironment", "renewenvironment", "provideenvironment",
+    "DeclareMathOperator", "hspace", "vspace", "input", "include", "includegraphics", "bibliography", "label",
+    "hphantom", "vphantom", "defcitealias", "author", "date", "pagagraph",
+}  # fmt: skip
+"""Commands of pylatexenc's table whose arguments no reader of the paper sees where they stand."""
+
+ALL_BUT_FIRST = {"textcolor", "colorbox", "fcolorbox", "texorpdfstring"}
+"""Commands of which the last argument is seen."""
+
+
+def text_of(body: str, preamble: str = "", **files: str) -> str:
+    main = rf"\documentclass{{article}}{preamble}\begin{{document}}{body}\end{{document}}"
+    others = {name.replace("_", "."): text for name, text in files.items()}
+    return source_text({"main.tex": main, **others}, INLINE)[1]
+
+
+def with_arguments() -> list[tuple[str, int]]:
+    """(name, braced arguments) of each command that pylatexenc's walker takes arguments for."""
+    from pylatexenc.latexwalker import get_default_latex_context_db
+
+    table = get_default_latex_context_db()
+    specs = [spec for category in table.categories() for spec in table.d[category]["macros"].values()]
+    found = {spec.macroname: (getattr(spec.args_parser, "argspec", None) or "").count("{") for spec in specs}
+    return sorted((name, count) for name, count in found.items() if count and name.isalpha() and name != "verb")
+
+
+@pytest.mark.parametrize(("name", "count"), with_arguments())
+def test_every_command_whose_argument_is_prose_keeps_its_words(name: str, count: int) -> None:
+    words = [f"word{'abcdefg'[n]}" for n in range(count)]
+    text = text_of(f"Before \\{name}{''.join(f'{{{word}}}' for word in words)} after. \\o{{}} last")
+    assert "ø last" in text
+    if name in NOT_SAID:
+        assert not [word for word in words if word in text]
+    else:
+        seen = words[-1:] if name in ALL_BUT_FIRST else words
+        letters = "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
+        assert all(word in letters for word in seen), text
+        assert [word for word in words if word not in seen and word in text] == []
+
+
+@pytest.mark.parametrize("name", sorted({**SIGNS, **NAMES}))
+def test_every_sign_of_the_table_says_its_own(name: str) -> None:
+    text = text_of(f"a\\{name}{{}}b \\texttt{{\\{name}}}")
+    sign = {**SIGNS, **NAMES}[name]
+    assert text == f"a{sign}b {sign}".rstrip()
+
+
+@pytest.mark.parametrize("name", sorted(WORDS))
+def test_every_entry_of_the_table_of_words_shows_each_argument_in_braces(name: str) -> None:
+    words = [f"word{'abcd'[n]}" for n in range(WORDS[name][0].count("{"))]
+    assert all(word in text_of(f"\\{name}{''.join(f'{{{word}}}' for word in words)}") for word in words)
+
+
+@pytest.mark.parametrize("name", sorted(NO_WORDS))
+def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str) -> None:
+    shapes = {"*": "*", "[": "[t, a=1]", "(": "(lr)", "{": "{3.5cm plus {\\foo} 2}", "d": " -1.5ex plus 1fil"}
+    arguments = "".join(shapes[sign] for sign in NO_WORDS[name])
+    ends = f"\\end{{{name.removeprefix('begin{')}" if name.startswith("begin") else ""
+    kept = text_of(f"Before \\{name}{arguments}{{words}} after{ends}")
+    assert kept.split() == ["Before", "words", "after"]
+    mandatory = "".join(shapes[sign] for sign in NO_WORDS[name] if sign in "{d")
+    assert text_of(f"Before \\{name}{mandatory} words after{ends}").split() == ["Before", "words", "after"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (r"We use \texttt{train\_v2.py}, \mbox{GPT-4} (p \textless 0.05) and \textsf{vLLM}.",
+         "We use train_v2.py, GPT-4 (p <0.05) and vLLM."),
+        (r"In \LaTeX and \TeX{}, \eg this, \ie, that: \S 3, \SI{5}{\kilo\metre\per\second}, \SI{10}{GB}, H\textsubscript{2}O",
+         "In LaTeX and TeX, e.g. this, i.e., that: §3, 5 km/s, 10 GB, H_2O"),
+        (r"data~set hy\-phen\-ated 5\,km \ding{51}\ding{55} \href[pdf]{http://a}{the \emph{words}}",
+         "data set hyphenated 5 km ✓✗ the words"),
+        (r"Written on \today{} by us.", "Written on by us."),
+        ("\\begin{tabular}{l|p{3cm}>{\\bfseries}c@{\\hspace{1em}}}\\toprule\n"
+         "\\multicolumn{2}{c|}{both} & \\multirow{2}*{Model} \\\\\n"
+         "\\cmidrule(lr){1-2}\n\\rowcolor{gray!10} 1 & \\textbf{2} & \\cellcolor[gray]{0.9}3\\\\[2pt] \\bottomrule\\end{tabular}",
+         "both | Model \n1 | 2 | 3"),
+        (r"\begin{minipage}[t]{0.5\textwidth}left\end{minipage}\begin{CJK*}{UTF8}{gbsn}中文\end{CJK*}", "left\n\n中文"),
+        (r"\newtheorem{satz}{Satz}\begin{satz}[Hahn--Banach] It holds. \end{satz}\begin{figure}[t]\caption{C}\end{figure}",
+         "(Hahn–Banach) It holds.\n\nFigure: C"),
+        ("\\begin{algorithmic}[1]\n\\Require $n$\n\\For{$i < n$}\n\\State $s \\gets s + i$ \\Comment{sum}\n"
+         "\\EndFor\n\\State \\Return $s$\n\\end{algorithmic}",
+         "Require: $n$\nfor $i < n$ do\n$s \\gets s + i$ // sum\nend for\nreturn $s$"),
+        (r"A \parencite{a, b}, \citet*{c}, \autocite[p. 3]{d}, \nocite{e} \citetext{see f}", "A [a, b], [c], [d], (see f)"),
+        (r"\setlength\tabcolsep{3pt}\setlength{\parskip}{1em}\vskip 3pt plus 1fil Text\kern-0.1em ends", "Text ends"),
+        (r"\resizebox{\columnwidth}{!}{\textbf{wide}} \todo[inline]{fix {this}}kept \hyperref[sec:a]{Section A}",
+         "wide kept Section A"),
+    ],
+)  # fmt: skip
+def test_what_papers_are_full_of_reads_as_in_print(body: str, text: str) -> None:
+    assert text_of(body) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (r"Shown. \iffalse Hidden \emph{x} \ifx\a\b deep \else deeper \fi still \fi After.", "Shown. After."),
+        (r"\iffalse no \else yes\fi{} \iftrue yes \else no \fi end", "yes yes end"),
+        (r"\newif\ifdraft \ifdraft draft\else final\fi, \drafttrue\ifdraft draft\else final\fi", "final, draft"),
+        (r"\let\iflong\iffalse a\iflong b\fi c", "a c"),
+        (r"\newif\ifdraft\newcommand{\note}[1]{\ifdraft(#1)\fi}a\note{x} \drafttrue c\note{y}", "a c(y)"),
+        (r"\ifx\p\q one\else{} two\fi", "one two"),
+        (r"a $x \iff y$ \iffalse b \iff c \fi d", r"a $x \iff y$ d"),
+        (r"a \iffalse never closed, so kept", "a never closed, so kept"),
+        (r"\iffalse \newif\ifx \fi \iffalse \ificcvfinal a \fi b\fi c", "c"),
+        (r"\fi \else a", "a"),
+        ("one\n\\iffalse\nnever\n\\fi\ntwo\\iftrue\nthree\\fi\nfour\n\n\\iffalse x\\fi\n\nfive", "one\ntwo\nthree\nfour\n\nfive"),
+    ],
+)  # fmt: skip
+def test_branches_that_are_not_taken_are_no_text(body: str, text: str) -> None:
+    assert text_of(body) == text
+
+
+def test_macros_of_the_submissions_own_packages_and_class_are_resolved() -> None:
+    preamble = (
+        r"\usepackage{amsmath,mymacros}\RequirePackage[a,b]{other}\NewDocumentCommand{\xname}{m O{q}}{never}"
+        r"\DeclareDocumentCommand\both{O{the} m}{#1 #2}\DeclareRobustCommand{\rob}{ROBUST}\newcommand{\ours}{Main}"
+    )
+    sty = (
+        "% \\newcommand{\\gone}{gone}\n\\ProvidesPackage{mymacros}\\RequirePackage{deep}\\newcommand{\\method}{LongAlign\\xspace}\n"
+        "\\newcommand{\\ours}{Package}\\renewcommand{\\section}{\\@startsection{section}}\\def\\title#1{\\gdef\\@title{#1}}"
+        "\\newcommand{\\cite}[1]{(#1)!}\\def\\internal{\\let\\x@y\\relax}"
+    )
+    text = text_of(
+        r"\section{One} We call it \method and \deepname: \both{pair}, \both[a]{pair}, \rob, \ours{} \cite{k}. "
+        r"\internal\absent x",
+        preamble,
+        mymacros_sty=sty,
+        deep_sty=r"\RequirePackage{mymacros}\newcommand*\deepname{Deep}",
+        another_cls=r"\newcommand{\absent}{wrong}",
+    )
+    assert text == "## One\n\nWe call it LongAlign and Deep: the pair, a pair, ROBUST, Main [k]. x"
+
+
+def test_packages_are_found_beside_a_paper_that_stands_in_a_folder() -> None:
+    files = {
+        "paper/main.tex": r"\documentclass{own}\usepackage{sty/a}\begin{document}\one, \two\end{document}",
+        "paper/own.cls": r"\def\one{One}\newcommand{\two}{never}",
+        "sty/a.sty": r"\newcommand{\two}{\be x \ee}\def\be{\begin{equation}}\def\ee{\end{equation}}",
+    }
+    assert source_text(files, INLINE)[1] == r"One, \begin{equation} x \end{equation}"
+
+
+def test_a_class_of_the_submission_is_no_paper_of_its_own() -> None:
+    files = {"my.cls": r"\documentclass{article}\begin{document}of the class\end{document}" * 9, "a.tex": "no document"}
+    with pytest.raises(TexError, match="no file has"):
+        source_text(files, INLINE)
+
+
+def test_listings_are_kept_as_they_are_written() -> None:
+    code = '\\def\\x{$5 & 6}\n\n    printf("a\\n%d", x); % kept\n# \\iffalse'
+    for begin, end in (("lstlisting}[language=C]", "lstlisting"), ("verbatim}", "verbatim"), ("minted}{c}", "minted")):
+        text = text_of(f"Code:\n\\begin{{{begin}\n{code}\n\\end{{{end}}}\nAfter \\x.")
+        assert text == f"Code:\n\n{code}\n\nAfter ."
+    assert text_of(r"\begin{verbatim} a \emph{b} $c$") == "a b $c$"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        r"\begin{verbatim}" * 60_000,
+        r"\begin{verbatim}\end{lstlisting}" * 30_000,
+        r"\iffalse " * 100_000,
+        r"\iftrue\else\fi" * 60_000,
+        r"\newif\ifa\atrue\ifa" * 40_000,
+        r"\multicolumn{2}{c}{" * 30_000,
+        r"\multicolumn{" * 30_000,
+        r"\parbox[" * 60_000,
+        r"\NewDocumentCommand\a{O{" * 20_000,
+        r"\NewDocumentCommand\a{" + "m " * 200_000,
+        r"\usepackage{a}" * 60_000,
+        r"\usepackage{" + "a," * 400_000,
+        r"\vskip " + "1" * 400_000,
+        r"\begin{theorem}[" * 40_000,
+    ],
+)
+def test_commands_that_nothing_closes_take_time_by_their_number_alone(source: str) -> None:
+    files = {"main.tex": rf"\documentclass{{a}}\begin{{document}}{source}", "a.sty": r"\RequirePackage{a}" * 1000}
+    assert len(source_text(files, lambda paragraph: paragraph)[1]) <= len(source)
