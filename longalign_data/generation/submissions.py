@@ -94,9 +94,16 @@ class Submissions:
             )
 
     def closed(self, submission_id: str, state: Literal["done", "lost", "gone"]) -> None:
-        """The batch is over for us."""
+        """The batch is over for us. Of one that is done, requests that came back without an answer are taken out: if they are
+        asked live now, they cost what live requests cost."""
         with self._ledger.together() as db:
             db.execute("UPDATE submissions SET state = ? WHERE submission_id = ?", (state, submission_id))
+            if state == "done":
+                db.execute(
+                    "DELETE FROM submission_items WHERE submission_id = ? "
+                    "AND NOT EXISTS (SELECT 1 FROM replies WHERE replies.request_id = submission_items.request_id)",
+                    (submission_id,),
+                )
 
     def unfinished(self) -> list[Submission]:
         """Those that are sending or open, oldest first."""

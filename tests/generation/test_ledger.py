@@ -9,7 +9,7 @@ import pytest
 
 from longalign_data.errors import BuildError
 from longalign_data.generation.ledger import Call, Ledger, request_id
-from longalign_data.generation.submissions import Submissions
+from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.records import Usage
 from longalign_data.teachers.base import TeacherRequest
 
@@ -163,6 +163,30 @@ def test_a_ledger_of_the_first_version_keeps_everything_and_takes_the_new_kinds(
             assert [batch.batch_id for batch in submissions.gone()] == ["b"]
             with ledger.together() as inside:
                 assert inside.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_what_a_batch_brought_back_unanswered_is_no_request_of_the_batch_when_it_is_asked_live(tmp_path: Path) -> None:
+    answered, expired = call(instruction="first"), call(instruction="second")
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        submissions = Submissions(ledger)
+        batch = Submission(
+            submission_id="s",
+            provider="anthropic",
+            model="m",
+            state="open",
+            batch_id="b",
+            num_requests=2,
+            num_bytes=2,
+            num_tokens=2,
+            created=0.0,
+            kept_until=None,
+        )
+        submissions.begin(batch, [answered, expired])
+        ledger.answered(answered, {})
+        submissions.closed("s", "done")
+        ledger.sending(expired, num_tokens=1)
+        ledger.answered(expired, {})
+        assert ledger.in_batches() == {answered.request_id}
 
 
 def test_a_damaged_reply_is_told_with_its_request(tmp_path: Path) -> None:
