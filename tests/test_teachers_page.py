@@ -53,7 +53,7 @@ def test_the_shares_of_the_bill_that_the_page_rounds_are_those_that_are_stored()
     stored = json.loads((DOCS.parent / "benchmarks/results/bill.json").read_text(encoding="utf-8"))
     share = {row["way"]: row["of_naive_per_sample"] for row in stored["rows"]}
     assert f"about {share['live with cache']:.2f} |" in PAGE
-    assert f"{share['batch']:.2f} ({share['batch']:.4f} on fifty documents" in PAGE
+    assert f"{share['batch']:.2f} ({share['batch']:.4f} on fifty documents," in PAGE
     assert f"| {share['batch, five answers a document']:.2f} a sample |" in PAGE
 
 
