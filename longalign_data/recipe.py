@@ -616,6 +616,12 @@ def name_without_limit(name: str) -> str:
     return re.sub(r"-limit-[0-9]+$", "", name)
 
 
+def limit_words(name: str) -> str:
+    """How the commands are told which trial a build is: ` --limit N`, nothing for a whole build."""
+    found = re.search(r"-limit-([0-9]+)$", name)
+    return f" --limit {found[1]}" if found else ""
+
+
 def trials_of(name: str) -> str:
     """A pattern, as of `Path.glob`, for the names of the trials of a build, or of a build that is a trial itself."""
     return f"{name_without_limit(name)[:_TRIAL_STEM]}-limit-*"

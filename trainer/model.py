@@ -263,6 +263,7 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder`; when the block ends well it is flushed to disk and takes its place, else it is removed.
     An older adapter left beside newer weights would be loaded on top of them."""
     temporary, older = (folder.with_name(f".{folder.name}.{kind}") for kind in ("tmp", "old"))
+    _restore(older, folder)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -274,8 +275,15 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
         sync_folder(folder.parent)
     finally:
+        _restore(older, folder)
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def _restore(older: Path, folder: Path) -> None:
+    """Puts back what was moved away by a replacement that was cut off between its two renamings."""
+    if older.exists() and not folder.exists():
+        older.rename(folder)
 
 
 def merged(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import typer
 
 from longalign_data.cli.arguments import (
     ConcurrencyOption,
+    LimitOption,
     OutputOption,
     PricesOption,
     RecipeArg,
@@ -149,6 +150,7 @@ def ledger(
         ),
     ] = None,
     output: OutputOption = Path("builds"),
+    limit: LimitOption = None,
     workers: WorkersOption = 0,
     prices: PricesOption = None,
 ) -> None:
@@ -164,7 +166,7 @@ def ledger(
     console = _console()
     is_recipe = target.suffix in (".yaml", ".yml") or (not target.exists() and str(target) in builtin_recipes())
     if export is None and import_ is None and forget is None:
-        _print_account(console, target, is_recipe, output, prices)
+        _print_account(console, target, is_recipe, output, limit, prices)
         return
     if not is_recipe:
         raise UserError(
@@ -174,7 +176,7 @@ def ledger(
         raise UserError(
             "--export, --import and --forget are steps of their own: first import what was answered, then export what is left"
         )
-    _exchange(console, target, export, import_, forget, output, workers, prices)
+    _exchange(console, target, export, import_, forget, output, limit, workers, prices)
 
 
 def _exchange(
@@ -184,6 +186,7 @@ def _exchange(
     import_: Path | None,
     reason: str | None,
     output: Path,
+    limit: int | None,
     workers: int,
     prices: Path | None,
 ) -> None:
@@ -200,10 +203,13 @@ def _exchange(
     from longalign_data.generation.ledger import Ledger
     from longalign_data.generation.offline import export_requests, import_replies
     from longalign_data.generation.trials import take_over
-    from longalign_data.recipe import load_recipe
+    from longalign_data.recipe import limit_words, limited, load_recipe
 
     loaded = load_recipe(recipe)
+    if limit is not None:
+        loaded = limited(loaded, limit)
     again = str(recipe) if output == Path("builds") else f"{recipe} --output {shlex.quote(str(output))}"
+    again += limit_words(loaded.recipe.name)
     run = RunOptions(workers=workers or os.cpu_count() or 1)
     with TerminalProgress(Console(stderr=True)) as progress:
         folder = prepare(loaded, output, run=run, progress=progress)
@@ -414,18 +420,22 @@ def _duration(days: float) -> str:
     return f"{hours:.0f} h" if hours < 24 else f"{days:.1f} d"
 
 
-def _print_account(console: "Console", target: Path, is_recipe: bool, output: Path, override: Path | None) -> None:
+def _print_account(
+    console: "Console", target: Path, is_recipe: bool, output: Path, limit: int | None, override: Path | None
+) -> None:
     from longalign_data.build.pipeline import build_folder
     from longalign_data.cli.prices import known_prices
     from longalign_data.errors import BuildError
     from longalign_data.generation.account import account, sources_of
     from longalign_data.generation.ledger import Ledger
-    from longalign_data.recipe import load_recipe
+    from longalign_data.recipe import limited, load_recipe
     from longalign_data.shards.folder import open_build
     from longalign_data.shards.stage import read_report
     from longalign_data.tasks.templates import load_templates
 
     loaded = load_recipe(target) if is_recipe else None
+    if loaded is not None and limit is not None:
+        loaded = limited(loaded, limit)
     folder = open_build(target if loaded is None else build_folder(loaded, output).root)
     if not folder.ledger.is_file():
         raise BuildError(f"{folder.root}: has no ledger: nothing was asked in this folder yet")

@@ -139,7 +139,8 @@ def _run(
     if limit is not None:
         loaded = limited(loaded, limit)
     spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
-    _refuse_rehearsal(loaded, build_folder(loaded, output), teacher_url)
+    if only in (None, "generate"):
+        _refuse_rehearsal(loaded, build_folder(loaded, output), teacher_url)
     run = RunOptions(
         workers=workers or os.cpu_count() or 1,
         concurrency=concurrency,
@@ -219,6 +220,7 @@ def _refuse_rehearsal(loaded: "LoadedRecipe", folder: "BuildFolder", url: str | 
     from longalign_data.errors import BuildError
     from longalign_data.generation.ledger import rehearsed_in
     from longalign_data.generation.trials import copied_ledger, trial_builds
+    from longalign_data.recipe import limit_words
     from longalign_data.teachers.fake.known import is_fake
 
     choice = loaded.recipe.generate.teacher
@@ -234,7 +236,7 @@ def _refuse_rehearsal(loaded: "LoadedRecipe", folder: "BuildFolder", url: str | 
                 num_rehearsed = len(ledger.rehearsed(choice.provider, choice.model))
         if num_rehearsed and not is_fake(connection_of(choice, url).base_url):
             way = (
-                "longalign ledger RECIPE --output OUTPUT --forget rehearsal"
+                f"longalign ledger RECIPE{limit_words(loaded.recipe.name)} --output OUTPUT --forget rehearsal"
                 if stands is folder
                 else "remove that folder"
             )

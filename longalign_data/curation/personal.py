@@ -131,7 +131,11 @@ _RULES = (
     _Rule(
         "phone",
         "+",
-        re.compile(r"\+(?<![A-Za-z0-9_+].)[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{1,5}+\)?){2,6}(?![A-Za-z0-9_]|[.-][0-9])"),
+        re.compile(
+            # A group of one digit stands behind the country's code alone, as in France; anywhere else it is the next word.
+            r"\+(?<![A-Za-z0-9_+].)[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]\)?)?"
+            r"(?:[ .-]?\(?[0-9]{2,14}+\)?){1,5}(?![A-Za-z0-9_]|[.-][0-9])"
+        ),
         is_phone_number,
     ),
     _Rule(

@@ -74,10 +74,14 @@ async def ask_trial(teacher: Teacher, ledger: Ledger, plan: Plan, like: Call, *,
     questions stands in the ledger with its cost. Raises TeacherError where it is refused or cannot be asked."""
     request = replace(like.request, document=doctor.DOCUMENT, instruction=doctor.INSTRUCTION)
     document_hash = digest(doctor.DOCUMENT)
+    hashed = digest([document_hash, after]) if after else document_hash
+    identity = request_id(like.provider, request, document_hash=hashed)
+    while after and ledger.reply(identity) is not None:
+        # The same request was refused before, and taken back since.
+        hashed = digest([hashed, after])
+        identity = request_id(like.provider, request, document_hash=hashed)
     trial = Call(
-        request_id=request_id(
-            like.provider, request, document_hash=digest([document_hash, after]) if after else document_hash
-        ),
+        request_id=identity,
         document_id=document_hash,
         kind="trial",
         provider=like.provider,
@@ -127,6 +131,7 @@ class _Asker:
     patience: int
     num_done: int = 0
     num_failed_in_row: int = 0
+    num_tried_in_vain: int = 0
     last_fault: TeacherError | None = None
     abort: TeacherError | None = None
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -200,8 +205,13 @@ class _Asker:
     async def _takes_others(self, call: Call) -> bool:
         """Whether a request was refused for what it asks about. A parameter that the model does not take, or an account that is
         closed, is said in the same way as one odd document, at any time of a run; a tiny question tells."""
+        num_in_vain = self.num_tried_in_vain
         async with self.trying:
             if self.abort:
+                return False
+            if self.num_tried_in_vain > num_in_vain:
+                # Nobody answered while this one waited for its turn; each would wait as long again.
+                self.num_failed_in_row += 1
                 return False
             try:
                 await ask_trial(self.teacher, self.ledger, self.plan, call, after=call.request_id)
@@ -209,6 +219,7 @@ class _Asker:
                 if error.retryable:
                     self.last_fault = error
                     self.num_failed_in_row += 1
+                    self.num_tried_in_vain += 1
                 else:
                     self.abort = error
                 return False

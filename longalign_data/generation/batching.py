@@ -25,6 +25,7 @@ from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.generation.telling import telling
 from longalign_data.identity import digest
+from longalign_data.recipe import limit_words
 from longalign_data.teachers.base import ABORTING_REASONS, Teacher
 from longalign_data.teachers.batches import Batches, BatchStatus, BatchTeacher, Item, ItemResult, UnsureError
 from longalign_data.teachers.retry import FIRST_WAIT_S, Fault
@@ -326,11 +327,12 @@ class _Batcher:
         except TeacherError as error:
             if error.reason != "not-found":
                 raise
+            ledger = f"longalign ledger RECIPE{limit_words(self.plan.recipe.name)}"
             raise TeacherError(
                 f"{error}: {submission.num_requests:,} requests of this build are out in batch {batch_id}, and the provider does "
                 "not know it. If the key is of another account or workspace, or the address of another server (a fake provider "
                 "forgets its batches when it ends), the same command with the right one goes on. If the batch was deleted, give "
-                f"it up: longalign ledger RECIPE --forget {batch_id}; it counts as paid, and its requests are asked again",
+                f"it up: {ledger} --forget {batch_id}; it counts as paid, and its requests are asked again",
                 reason="not-found",
             ) from error
 

@@ -27,7 +27,10 @@ def forget(build: BuildFolder, plan: Plan, ledger: Ledger, reason: str) -> int:
         return out[reason].num_requests
     if reason == REHEARSAL:
         choice = plan.recipe.generate.teacher
-        found = ledger.rehearsed(choice.provider, choice.model)
+        found = set(ledger.rehearsed(choice.provider, choice.model))
+        if found:
+            # Refusals carry no mark, and cost nothing to ask again.
+            found = found.union(*(ledger.refused_for(name) for name in AGAIN))
     elif reason in AGAIN:
         found = ledger.refused_for(reason)
         for _, step in SelectedDocuments(build).endings(plan, ledger):

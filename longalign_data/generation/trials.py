@@ -43,16 +43,20 @@ def trial_builds(recipe: Recipe, build: BuildFolder) -> Sequence[BuildFolder]:
 @contextlib.contextmanager
 def copied_ledger(path: Path) -> Iterator[Ledger]:
     """The ledger of another build as it stands, while a build may be at work there; nothing is written beside it. Raises
-    BuildError when it is damaged, no ledger, or of a newer version."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
+    BuildError when it is damaged, no ledger, or of a newer version, and UserError when it cannot be copied: what passes must not
+    let anything be bought again."""
+    with contextlib.ExitStack() as stack:
         try:
+            copy = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
             _copy(path, copy)
         except OSError as error:
-            raise BuildError(f"{path}: the ledger cannot be read: {error}") from error
-        with Ledger(copy, durable=False, of=path) as ledger:
-            ledger.require_whole()
-            yield ledger
+            raise UserError(
+                f"{path}: cannot be copied to be read ({error}), and what it paid for would be bought again; mend that (TMPDIR "
+                "says where the copy goes), or remove its folder"
+            ) from error
+        ledger = stack.enter_context(Ledger(copy, durable=False, of=path))
+        ledger.require_whole()
+        yield ledger
 
 
 def _copy(path: Path, copy: Path) -> None:
@@ -69,7 +73,7 @@ def _copy(path: Path, copy: Path) -> None:
         if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
             return
         time.sleep(_PAUSE_S)
-    raise BuildError(f"{path}: the ledger is being written all the time")
+    raise UserError(f"{path}: is being written all the time, and cannot be read; wait until the build there ends")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +152,8 @@ def _read(folder: BuildFolder, documents: SelectedDocuments, ledger: Ledger, pro
         return _Trial(
             build=folder,
             replies=replies,
-            in_batches=theirs.in_batches(),
+            # A batch that is fetched in part cost what a batch costs, too.
+            in_batches=theirs.in_batches() | batches.in_flight(),
             out=out,
             documents={**answered, **sent},
         )
@@ -187,9 +192,11 @@ def _take(
 
 
 def _require_none_out(trial: _Trial, documents: SelectedDocuments, plan: Plan, ledger: Ledger) -> None:
+    # What is out in a batch of the build's own is waited for here and not sent again.
+    own = Submissions(ledger).in_flight()
     for batch, requests in trial.out:
         num_needed = sum(
-            call.request_id in requests
+            call.request_id in requests and call.request_id not in own
             for document in _selected(requests, trial, documents)
             for call in waiting(document, plan, ledger)
         )

@@ -100,8 +100,9 @@ def without_password(address: str) -> str:
 
 
 def reply_without(raw: ReplyT, key: str | None) -> ReplyT:
-    """A reply with the API key taken out of every text in it. A key too short to be a secret stays: it may be a word."""
-    if key is None or len(key) < _SECRET_CHARS:
+    """A reply with the API key taken out of every text in it. A key that is too short to be a secret or has no digit stays: a
+    server that needs none is given a word, which may stand in any answer."""
+    if key is None or len(key) < _SECRET_CHARS or not any(character.isdigit() for character in key):
         return raw
     clean: ReplyT = _without(raw, key)
     return clean

@@ -157,6 +157,7 @@ def test_secrets_are_masked_in_code_alone_unless_the_recipe_says_more() -> None:
             "卡[CARD]号，账户[IBAN]号，请拨[PHONE]找",
         ),
         ("Tel. +33 1 42 68 53 00, +1 (212) 555-0187", "Tel. [PHONE], [PHONE]"),
+        ("+86 138 1234 5678 3 500 and +1 415 555 0123 5 people", "[PHONE] 3 500 and [PHONE] 5 people"),
         ("card 4111 1111 1111 1111 and 5500-0000-0000-0004", "card [CARD] and [CARD]"),
         ("card 4539 1488 0343 6467", "card [CARD]"),
         ("IBAN GB82 WEST 1234 5698 7654 32", "IBAN [IBAN]"),

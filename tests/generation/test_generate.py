@@ -1,5 +1,6 @@
 """Whole runs of the generate stage, against servers that speak the real wire formats, and with the offline teacher."""
 
+import asyncio
 import json
 import os
 import re
@@ -14,17 +15,21 @@ from typing import Any
 
 import pytest
 
+from longalign_data.engine import Silent
 from longalign_data.errors import BuildError, RecipeError, TeacherError, UserError
+from longalign_data.generation.asking import _Asker, ask_trial
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.forgetting import forget
-from longalign_data.generation.ledger import Ledger
+from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.identity import digest, document_id
 from longalign_data.records import Document, Reject, Usage
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_records, to_row
 from longalign_data.tasks.templates import load_templates
-from longalign_data.teachers.table import PROVIDERS
+from longalign_data.teachers.base import UNWATCHED, Raw, Teacher, TeacherRequest, Watch
+from longalign_data.teachers.retry import reply_without
+from longalign_data.teachers.table import PROVIDERS, load_teacher
 from longalign_data.tokenizers import count_tokens, load_tokenizer
 from tests.generation.small_builds import (
     KEY,
@@ -676,3 +681,56 @@ def test_a_selection_without_its_documents_is_told(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(BuildError, match=r"3 selected documents are not in the documents table .* longalign ingest"):
         run_generate(build, recipe(), "http://127.0.0.1:9")
+
+
+def test_a_key_that_is_a_word_stays_in_what_a_teacher_says() -> None:
+    raw = {"content": "He did not say anything about sk-live-12345678."}
+    assert reply_without(raw, "anything") == raw
+    assert reply_without(raw, "sk-live-12345678") == {"content": "He did not say anything about [API key]."}
+
+
+class Away:
+    """A teacher that answers nobody, or everybody out of itself."""
+
+    def __init__(self, teacher: Teacher | None = None) -> None:
+        self.teacher = teacher
+        self.num_asked = 0
+
+    async def ask(self, request: TeacherRequest, *, watch: Watch = UNWATCHED) -> Raw:
+        self.num_asked += 1
+        await asyncio.sleep(0.01)
+        if self.teacher is None:
+            raise TeacherError("away", reason="unavailable", retryable=True)
+        return await self.teacher.ask(request, watch=watch)
+
+    async def close(self) -> None:
+        pass
+
+    def status(self) -> str:
+        return ""
+
+
+def test_whether_a_teacher_takes_other_requests_is_asked_once_while_it_is_away_and_booked_each_time(
+    tmp_path: Path,
+) -> None:
+    loaded = recipe(provider="extractive")
+    choice = loaded.recipe.generate.teacher
+    plan = Plan(recipe=loaded.recipe, templates=load_templates(), read=PROVIDERS["extractive"].read)
+    request = TeacherRequest(model=choice.model, document="d", instruction="i", max_tokens=100)
+    calls = [
+        Call(request_id=str(n), document_id="d", kind="question", provider="extractive", request=request)
+        for n in range(8)
+    ]
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        away = Away()
+        asker = _Asker(plan=plan, ledger=ledger, teacher=away, progress=Silent(), patience=8)
+
+        async def all_at_once() -> list[bool]:
+            return await asyncio.gather(*(asker._takes_others(call) for call in calls))
+
+        assert asyncio.run(all_at_once()) == [False] * 8
+        assert (away.num_asked, asker.num_failed_in_row) == (1, 8)
+        there = Away(load_teacher(choice))
+        for _ in range(3):
+            asyncio.run(ask_trial(there, ledger, plan, calls[0], after="0"))
+        assert sum(entry.kind == "trial" and entry.raw is not None for entry in ledger.entries()) == 3

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -309,6 +310,32 @@ def test_a_batch_of_a_trial_that_was_half_fetched_keeps_out_only_what_waits(tria
     changed(trial.ledger, f"DELETE FROM replies WHERE request_id = {one.format(missing)}")
     changed(trial.ledger, f"UPDATE requests SET state = 'sent' WHERE request_id = {one.format(missing)}")
     with pytest.raises(UserError, match="1 requests of this build are out in batch b-7"):
+        build_beside(trial)
+    whole = BuildFolder(trial.root.parent.parent / "small/1.0.0")
+    with Ledger(whole.ledger) as ledger:
+        taken = {entry.request_id for entry in ledger.entries() if entry.taken_from is not None}
+        assert len(taken) == 4
+        assert ledger.in_batches() == taken, "they cost what a batch costs"
+        Submissions(ledger)
+    with Ledger(trial.ledger) as ledger:
+        (waiting,) = (entry for entry in ledger.entries() if entry.state == "sent")
+    # Out in a batch of the build's own as well, it is waited for there: neither build keeps the other from fetching.
+    values = (waiting.request_id, waiting.document_id)
+    changed(
+        whole.ledger,
+        f"INSERT INTO requests VALUES ('{values[0]}', '{values[1]}', 'answer', 'p', 'm', '{{}}', 1, 'i', 'sent', 1, 'now')",
+    )
+    changed(whole.ledger, "INSERT INTO submissions VALUES ('s', 'p', 'm', 'open', 'b-8', 1, 1, 1, 1.0, NULL)")
+    changed(whole.ledger, f"INSERT INTO submission_items VALUES ('s', '{values[0]}')")
+    with pytest.raises(UserError, match="has no batch API"):
+        run_generate(whole, OFFLINE, schedule="batch")
+
+
+def test_where_a_trial_cannot_be_copied_nothing_is_bought_again(
+    trial: BuildFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(UserError, match=r"ledger\.sqlite: cannot be copied to be read .*TMPDIR"):
         build_beside(trial)
 
 

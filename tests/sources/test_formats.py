@@ -362,6 +362,8 @@ def test_another_xml_file_is_no_dump(tmp_path: Path) -> None:
         ("{{nowrap|1=a = b}} {{lang|1=fr|2=oui}} {{quote|1=said}}", "a = b oui\nsaid"),
         ("{{val|300|0.5|ul=m/s}}, {{val|5.3|u=km}}, {{€|5}}, {{ship|HMS|Victory|1765}}, {{nobr|{{chem2|H2O}}}}",
          "300±0.5 m/s, 5.3 km, €5, HMS Victory, H2O"),
+        ("{{val|6.674|e=-11|u=m3}}, {{val|5|u=km|up=s}}, {{val|1.5|0.2|0.3}}, {{val|5|s=%}}, {{frac|3|1|2}}, {{frac|1|2}}",
+         "6.674×10^-11 m3, 5 km/s, 1.5+0.2−0.3, 5%, 3 1/2, 1/2"),
     ],
 )  # fmt: skip
 def test_templates_that_stand_for_words_give_them(wikitext: str, text: str) -> None:

@@ -151,6 +151,28 @@ def test_macros_of_the_submissions_own_packages_and_class_are_resolved() -> None
     assert text == "## One\n\nWe call it LongAlign and Deep: the pair, a pair, ROBUST, Main [k]. x"
 
 
+def test_a_switch_set_where_nothing_says_the_outcome_is_not_known() -> None:
+    body = r"\ifx\foo\undefined\longtrue\else\longfalse\fi A. \iflong Long.\fi B. \shortfalse\ifshort Short.\fi"
+    assert text_of(body, r"\newif\iflong\newif\ifshort").split() == ["A.", "Long.B."]
+
+
+def test_a_group_behind_an_included_file_is_text() -> None:
+    body = "\\input{intro}\n{\\bf Note} these words. \\subimport{parts}{one}"
+    files = {"main.tex": rf"\documentclass{{a}}\begin{{document}}{body}\end{{document}}"}
+    _, text, missing = source_text(files | {"intro.tex": "Intro.", "parts/one.tex": "One."}, INLINE)
+    assert (text.split(), missing) == (["Intro.", "Note", "these", "words.", "One."], ())
+
+
+def test_what_is_typed_keeps_its_signs() -> None:
+    body = r"\verb|--help| \texttt{--help ''} \url{http://x.y/a--b~c} dash -- and ``q''"
+    assert text_of(body) == "--help --help '' <http://x.y/a--b~c> dash \u2013 and \u201cq\u201d"
+
+
+def test_macros_are_refused_before_they_grow() -> None:
+    with pytest.raises(TexError, match="macros grow beyond"):
+        text_of(rf"\m{{{'a' * 50_000}}}", rf"\newcommand{{\m}}[1]{{{'#1' * 20_000}}}")
+
+
 def test_packages_are_found_beside_a_paper_that_stands_in_a_folder() -> None:
     files = {
         "paper/main.tex": r"\documentclass{own}\usepackage{sty/a}\begin{document}\one, \two\end{document}",
@@ -191,6 +213,12 @@ def test_listings_are_kept_as_they_are_written() -> None:
         r"\usepackage{" + "a," * 400_000,
         r"\vskip " + "1" * 400_000,
         r"\begin{theorem}[" * 40_000,
+        r"\newcommand\a" + " " * 100_000 + "x",
+        r"\NewDocumentCommand\a" + " " * 100_000 + "x",
+        r"\vskip" + " " * 100_000 + "x",
+        r"\let\ifa" + " " * 100_000 + "x",
+        r"\section" + " " * 100_000 + "x",
+        r"\section{" * 5_000 + "}" * 5_000,
     ],
 )
 def test_commands_that_nothing_closes_take_time_by_their_number_alone(source: str) -> None:

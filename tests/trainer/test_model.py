@@ -235,6 +235,11 @@ def test_an_export_that_fails_midway_leaves_the_older_one_whole(tmp_path: Path, 
         assert ({file.name: file.read_bytes() for file in folder.iterdir()} if folder.exists() else None) == before
         export([], model, model.state_dict(), folder, None)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    # Killed between its two renamings, and then the disk is full.
+    folder.rename(tmp_path / ".model.old")
+    with pytest.raises(UserError, match="cannot be written"):
+        export(missing, model, {"weight": torch.zeros(2)}, folder, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["attn.c_proj"]], ids=["all", "square"])

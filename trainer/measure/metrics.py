@@ -214,7 +214,7 @@ def device_memory_peak(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**20
+    if status.exists() and (told := status.read_text(encoding="ascii").partition("VmHWM:")[2]):
+        return int(told.split()[0]) / 2**20
     # This begins with what the process had resident that started it. In KiB, and on macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

@@ -41,21 +41,22 @@ NO_TEXT = re.compile(
 _VERBATIM = re.compile(r"(\\(?:begin|end)\{(?:[vV]erbatim|lstlisting|minted)\*?\})")
 _VERBATIM_ARGUMENTS = re.compile(r"(?:[ \t]*\[[^\]]{0,500}\])?(?:[ \t]*\{[\w+#-]{1,30}\}(?=[ \t]*\n))?[ \t]*\n?")
 _INCLUDE = re.compile(
-    r"\\(input|include|subfile|subimport|import)\b\s*(?:\{([^{}]{0,300})\}\s*(?:\{([^{}]{0,300})\})?|([\w./-]{1,300}))"
+    r"\\(input|include|subfile|(subimport|import))\b\s*+"
+    r"(?:\{([^{}]{0,300})\}(?(2)\s*+\{([^{}]{0,300})\})|([\w./-]{1,300}))"
 )
 _DOCUMENT = re.compile(r"\\document(?:class|style)\b")
 _MACRO = re.compile(
-    r"\\(?:newcommand|providecommand|renewcommand|DeclareRobustCommand)\*?\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?:\[(\d)\])?\s*(?:\[([^\]]{0,500})\])?\s*(?=\{)"
+    r"\\(?:newcommand|providecommand|renewcommand|DeclareRobustCommand)\*?\s*+\{?\s*+\\([A-Za-z]+)\s*+\}?\s*+(?:\[(\d)\])?\s*+(?:\[([^\]]{0,500})\])?\s*+(?=\{)"
 )
-_DEF = re.compile(r"\\(?:e|g|x)?def\s*\\([A-Za-z]+)\s*((?:#\d)*)\s*(?=\{)")
-_OPERATOR = re.compile(r"\\DeclareMathOperator(\*?)\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?=\{)")
+_DEF = re.compile(r"\\(?:e|g|x)?def\s*+\\([A-Za-z]+)\s*+((?:#\d)*)\s*+(?=\{)")
+_OPERATOR = re.compile(r"\\DeclareMathOperator(\*?)\s*+\{?\s*+\\([A-Za-z]+)\s*+\}?\s*+(?=\{)")
 _DOCUMENT_COMMAND = re.compile(
-    r"\\(?:New|Renew|Provide|Declare)DocumentCommand\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*\{((?:[^{}]|\{[^{}]{0,100}\}){0,100})\}\s*(?=\{)"
+    r"\\(?:New|Renew|Provide|Declare)DocumentCommand\s*+\{?\s*+\\([A-Za-z]+)\s*+\}?\s*+\{((?:[^{}]|\{[^{}]{0,100}\}){0,100})\}\s*+(?=\{)"
 )
 _PLAIN_ARGUMENTS = re.compile(r"(o|O\{([^{}]*)\})?(m*)")
 _DEFINITION = re.compile("|".join(pattern.pattern for pattern in (_MACRO, _DEF, _OPERATOR, _DOCUMENT_COMMAND)))
 _PACKAGE = re.compile(
-    r"\\(?:usepackage|RequirePackage|documentclass|documentstyle|LoadClass)\s*(?:\[[^\]]{0,1000}\]\s*)?\{([^{}]{0,1000})\}"
+    r"\\(?:usepackage|RequirePackage|documentclass|documentstyle|LoadClass)\s*+(?:\[[^\]]{0,1000}\]\s*+)?\{([^{}]{0,1000})\}"
 )
 _NAME = re.compile(r"\\([A-Za-z]+)")
 _MATH_NAMES = "equation|align|alignat|gather|multline|eqnarray|displaymath|math|flalign|dmath"
@@ -65,7 +66,7 @@ _MATH = re.compile(
 _CLOSING = {"$$": "$$", "$": "$", r"\[": r"\]", r"\(": r"\)"}
 _FLOAT = re.compile(r"\\(begin|end)\{(figure|wrapfigure|thebibliography|tikzpicture|filecontents|comment|CCSXML)\*?\}")
 _HEADING = re.compile(
-    r"\\(part|chapter|section|subsection|subsubsection|paragraph)\*?\s*(?:\[[^\]]{0,500}\])?\s*(?=\{)"
+    r"\\(part|chapter|section|subsection|subsubsection|paragraph)\*?\s*+(?:\[[^\]]{0,500}\])?\s*+(?=\{)"
 )
 _LEVEL = {
     "part": "#",
@@ -107,6 +108,7 @@ _OWN = frozenset((
     "title", "author", "date", "thanks", "abstract", "maketitle", "caption", "item", "begin", "end", "documentclass",
     "document", "footnote", "keywords", "url", "href", "emph", "textbf", "textit", "texttt", "textsc", "textrm",
     "textsf", "underline", "appendix", "and", "ref", "pageref", "bibitem", "verb", "today", "the",
+    "import", "subimport",
 ))  # fmt: skip
 _SPECIAL = re.compile(r"[\\{}~$&^_]|``|''|---?")
 
@@ -145,7 +147,7 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
 def _main_file(files: Mapping[str, str]) -> str | None:
     candidates = [name for name, text in files.items() if _DOCUMENT.search(text) and not name.endswith(PACKAGES)]
     whole = [name for name in candidates if r"\begin{document}" in files[name]] or candidates
-    included = {match[2] or match[4] for text in files.values() for match in _INCLUDE.finditer(text)}
+    included = {match[3] or match[5] for text in files.values() for match in _INCLUDE.finditer(text)}
     tops = [name for name in whole if name not in included and name.removesuffix(".tex") not in included] or whole
     likely = ("main.tex", "ms.tex", "paper.tex", "article.tex")
     return min(
@@ -169,12 +171,20 @@ def without_comments(text: str) -> str:
 def _kept(match: "re.Match[str]") -> str:
     kept, mark = match[1] or "", match[2]
     if mark:
-        return re.sub(
-            r"[\\{}$&#_~%]", lambda sign: _ESCAPES.get(sign[0], f"\\{sign[0]}"), kept[kept.index(mark) + 1 : -1]
-        )
+        typed = kept[kept.index(mark) + 1 : -1]
+        return _as_typed(re.sub(r"[\\{}$&#_~%]", lambda sign: _ESCAPES.get(sign[0], f"\\{sign[0]}"), typed))
     if kept.startswith("\\href"):
         return ""
-    return kept if len(kept) == 2 else kept.replace("%", PER_CENT).replace("~", _ESCAPES["~"])
+    return kept if len(kept) == 2 else _as_typed(kept.replace("%", PER_CENT).replace("~", _ESCAPES["~"]))
+
+
+def _as_typed(text: str) -> str:
+    """Text of code and addresses, in which two hyphens are no dash and two quotes no quotation mark."""
+    return _LIGATURE.sub(r"\1{}", text)
+
+
+_LIGATURE = re.compile(r"([-`'])(?=\1)")
+_TYPED = re.compile(r"\\texttt\s*+\{[^{}]{0,2000}\}")
 
 
 _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
@@ -191,10 +201,10 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
             raise TexError(f"included files grow to more than {MAX_CHARS} characters")
 
         def include(match: "re.Match[str]") -> str:
-            wanted, inside = (match[2] or match[4] or "").strip(), folder
-            if match[3] is not None:
+            wanted, inside = (match[3] or match[5] or "").strip(), folder
+            if match[4] is not None:
                 # `\import` and `\subimport` name a folder first, in which all stands that their file includes.
-                wanted, inside = match[3].strip(), posixpath.join(folder if match[1] == "subimport" else top, wanted)
+                wanted, inside = match[4].strip(), posixpath.join(folder if match[1] == "subimport" else top, wanted)
             found = _resolve(wanted, (inside, top, "", posixpath.dirname(name)), files)
             if found in above:
                 return ""
@@ -218,7 +228,7 @@ def _resolve(wanted: str, folders: Sequence[str], files: Mapping[str, str]) -> s
 
 
 def _argument_of(command: str, text: str) -> str:
-    match = re.search(rf"{re.escape(command)}\b\s*(?:\[[^\]]{{0,300}}\])?\s*(?=\{{)", text)
+    match = re.search(rf"{re.escape(command)}\b\s*+(?:\[[^\]]{{0,300}}\])?\s*+(?=\{{)", text)
     end = closing(text, match.end()) if match else None
     return text[match.end() + 1 : end - 1] if match and end else ""
 
@@ -338,6 +348,8 @@ def _expand_once(text: str, macros: Mapping[str, Macro]) -> tuple[str, int]:
                 break
             continue
         for number, argument in enumerate(arguments, start=1):
+            if len(body) + body.count(f"#{number}") * len(argument) > MAX_CHARS:
+                raise TexError(f"macros grow beyond {MAX_CHARS} characters or {MAX_EXPANSIONS} expansions")
             body = body.replace(f"#{number}", argument)
         # A control word swallows the blank behind it; what follows must not grow into a longer name.
         joined = body[-1:].isalpha() and text[at : at + 1].isalpha()
@@ -352,7 +364,7 @@ def _expand_once(text: str, macros: Mapping[str, Macro]) -> tuple[str, int]:
 
 def _paragraphs(text: str, inline: Callable[[str], str], listings: Sequence[str], theorems: Collection[str]) -> str:
     text, formulas = _without_math(_without_floats(text), listings)
-    text = without_arguments(text)
+    text = without_arguments(_TYPED.sub(lambda match: _as_typed(match[0]), text))
     text = _with_headings(text)
     text = _CITE.sub(lambda match: f" [{', '.join(key.strip() for key in match[1].split(','))}]", text)
     text = _REFERENCE.sub(lambda match: match[1], text)
@@ -393,12 +405,14 @@ def _with_headings(text: str) -> str:
     pieces: list[str] = []
     position, unclosed = 0, 0
     for match in _HEADING.finditer(text):
+        if match.start() < position:
+            continue
         end = closing(text, match.end())
         if end is None:
             unclosed += 1
             if unclosed > MAX_UNCLOSED:
                 break
-        elif match.start() >= position:
+        else:
             pieces += [
                 text[position : match.start()],
                 f"\n\n\ue002{_LEVEL[match[1]]} {text[match.end() + 1 : end - 1]}\n\n",

@@ -141,8 +141,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BLANK = re.compile(r"[ \t]*(?:\n(?![ \t]*\n)[ \t]*)?")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[^\s\\{}]")
 _LENGTH = re.compile(
-    r"\s*-?\s*(?:[\d.]*\s*(?:pt|pc|in|bp|cm|mm|dd|cc|sp|em|ex|mu)\b|[\d.]*\\[A-Za-z]+)"
-    r"(?:\s*(?:plus|minus)\s*-?[\d.]+\s*(?:pt|pc|in|bp|cm|mm|em|ex|mu|fil+)\b)*"
+    r"\s*+-?\s*+(?:[\d.]*+\s*+(?:pt|pc|in|bp|cm|mm|dd|cc|sp|em|ex|mu)\b|[\d.]*+\\[A-Za-z]+)"
+    r"(?:\s*+(?:plus|minus)\s*+-?[\d.]+\s*+(?:pt|pc|in|bp|cm|mm|em|ex|mu|fil+)\b)*"
 )
 _OPTIONAL = {"[": re.compile(r"\[[^\]]{0,500}\]"), "(": re.compile(r"\([^)]{0,100}\)"), "*": re.compile(r"\*")}
 

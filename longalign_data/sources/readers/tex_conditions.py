@@ -19,7 +19,7 @@ WITH_ARGUMENTS = frozenset((
 """Commands named like conditionals that take their branches as arguments, so that no `\\fi` ends them."""
 
 _TOKEN = re.compile(
-    r"\\(?:newif\s*\\if(?P<new>[A-Za-z]+)|let\s*\\if(?P<let>[A-Za-z]+)\s*=?\s*\\if(?P<as>true|false)(?![A-Za-z])"
+    r"\\(?:newif\s*+\\if(?P<new>[A-Za-z]+)|let\s*+\\if(?P<let>[A-Za-z]+)\s*+=?\s*+\\if(?P<as>true|false)(?![A-Za-z])"
     r"|(?P<name>if[A-Za-z]*|else|fi)(?![A-Za-z])|(?P<switch>[A-Za-z]+)(?P<to>true|false)(?![A-Za-z]))"
     r"(?:[ \t]*\n(?![ \t]*\n))?"
 )
@@ -29,7 +29,8 @@ def without_false_branches(text: str, bodies: Sequence[tuple[int, int]]) -> str:
     """The text without the branches that are not taken and without the commands around those that are. A conditional
     that begins in one of `bodies`, the places of the definitions of macros in their order, waits for its macro's use; one
     that never ends is left as it is, with all behind it."""
-    switches = {"true": True, "false": False}
+    switches: dict[str, bool | None] = {"true": True, "false": False}
+    unsure = 0  # open conditionals of which nothing says the outcome: what is switched inside of them is not known
     # For each open conditional its outcome, None where nothing says it; where it and its branch begin; whether what stands
     # around it is taken.
     opened: list[tuple[bool | None, int, int, bool]] = []
@@ -45,23 +46,26 @@ def without_false_branches(text: str, bodies: Sequence[tuple[int, int]]) -> str:
             if taken and match["new"]:
                 switches[match["new"]] = False
             elif taken and match["let"]:
-                switches[match["let"]] = match["as"] == "true"
+                switches[match["let"]] = None if unsure else match["as"] == "true"
             elif taken and match["switch"] in switches:
-                switches[match["switch"]] = match["to"] == "true"
+                switches[match["switch"]] = None if unsure else match["to"] == "true"
         elif name.startswith("if"):
             if name not in WITH_ARGUMENTS:
                 outcome = switches.get(name[2:])
                 if outcome is not None:
                     dropped.append((match.start(), match.end()))
                 opened.append((outcome, match.start(), match.end(), taken))
+                unsure += outcome is None
                 taken = taken and outcome is not False
         elif opened:
             outcome, begin, start, outer = opened.pop()
+            unsure -= outcome is None
             if outcome is not None:
                 dropped.append((match.start() if outcome else start, match.end()))
             if name == "else":
                 other = None if outcome is None else not outcome
                 opened.append((other, begin, match.end(), outer))
+                unsure += other is None
                 taken = outer and other is not False
             else:
                 taken = outer

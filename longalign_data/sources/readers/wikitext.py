@@ -396,8 +396,7 @@ def _template(node: Any, depth: int) -> str:
     if name in ("tsl", "translink") and len(values) >= 2:
         return values[2] if len(values) > 2 and values[2] else values[1]  # language, name there, name here
     if name == "val" and values:
-        units = (param.value for param in node.params if str(param.name).strip() in ("u", "ul"))
-        return " ".join(["±".join(values[:2]), *(_inside(unit, depth).strip() for unit in units)])
+        return _measured({str(param.name).strip(): _inside(param.value, depth).strip() for param in node.params[:20]})
     if name == "ship" and len(values) >= 2:
         return f"{values[0]} {values[1]}"
     if name in BEFORE and values:
@@ -405,10 +404,23 @@ def _template(node: Any, depth: int) -> str:
     if (name in FIRST_ARGUMENT or name.startswith(("lang-", "link-"))) and values:
         return values[0]
     if name in ("frac", "sfrac") and len(values) >= 2:
-        return "/".join(values[-2:])
+        whole = f"{values[0]} " if len(values) > 2 else ""
+        return f"{whole}{'/'.join(values[-2:])}"
     if name in ("circa", "c.") and values:
         return f"c. {values[0]}"
     return ""
+
+
+def _measured(given: dict[str, str]) -> str:
+    """A number as `{{val}}` shows it: prefix, number, uncertainties, power of ten, suffix, unit and what it is per."""
+    number, first, second = (given.get(key, "") for key in "123")
+    if first:
+        number += f"+{first}−{second.removeprefix('-')}" if second else f"±{first}"
+    if power := given.get("e"):
+        number = f"({number})×10^{power}" if first else f"{number}×10^{power}"
+    unit, per = given.get("u") or given.get("ul") or "", given.get("up") or given.get("upl")
+    unit = f"{unit}/{per}" if per else unit
+    return f"{given.get('p', '')}{number}{given.get('s', '')}" + (f" {unit}" if unit else "")
 
 
 def _without_broken_tables(text: str) -> str:
