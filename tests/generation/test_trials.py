@@ -331,6 +331,17 @@ def test_a_batch_of_a_trial_that_was_half_fetched_keeps_out_only_what_waits(tria
         run_generate(whole, OFFLINE, schedule="batch")
 
 
+def test_the_ledger_of_a_trial_is_named_by_its_limit(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    asked, output = corpus("anthropic", count=4), tmp_path / "out"
+    made(asked, serve().url, output, limit=2)
+    trial = ("ledger", str(asked.recipe), "-o", str(output), "--limit", "2")
+    assert "asked-limit-2/1.0.0/ledger.sqlite" in longalign(*trial, "--prices", prices)
+    said = longalign(*trial, "--forget", "rehearsal")
+    assert f"4 requests are asked again: longalign build {asked.recipe} --output {output} --limit 2" in said
+
+
 def test_where_a_trial_cannot_be_copied_nothing_is_bought_again(
     trial: BuildFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
