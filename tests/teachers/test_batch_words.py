@@ -13,7 +13,7 @@ from longalign_data.recipe import TeacherChoice
 from longalign_data.teachers.batches import BatchTeacher, ItemResult
 from longalign_data.teachers.table import load_teacher
 
-KEY = "sk-planted-in-a-batch"
+KEY = "sk-planted-in-a-batch-7"
 
 
 class Handler(BaseHTTPRequestHandler):
