@@ -62,18 +62,13 @@ def pace() -> str:
 
 
 def resume() -> str:
-    # Rows from before documents of 25,000 tokens were measured as well name no length.
-    has_tokens = "tokens_per_document" in stored("resume")["rows"][0]
     return table(
-        "| a new process on the folder | samples |" + (" tokens a document |" if has_tokens else "") + " seconds |",
+        "| a new process on the folder | samples | tokens a document | seconds |",
         [
-            [
-                row["what"], f"{row['samples']:,}", *([f"{row['tokens_per_document']:,}"] if has_tokens else []),
-                f"{row['seconds']:.1f}",
-            ]
+            [row["what"], f"{row['samples']:,}", f"{row['tokens_per_document']:,}", f"{row['seconds']:.1f}"]
             for row in stored("resume")["rows"]
         ],
-    )  # fmt: skip
+    )
 
 
 def measured() -> str:
@@ -94,7 +89,6 @@ def measured() -> str:
         f"well a heartbeat in it was at most {live['loop_late_max_ms']:.0f} ms late",
         f"({live['loop_late_p99_ms']:.0f} ms at the 99th).",
     )
-    length = "" if "tokens_per_document" in stored("resume")["rows"][0] else ", with short documents"
     cores, cpu = (stored("throttle")["machine"][key] for key in ("cores", "cpu"))
     return f"""On {cores} cores ({cpu}), each line from the stored rows of its script.
 
@@ -108,7 +102,7 @@ The bill by the fake provider's meter, `benchmarks/bill.py`, and how far `longal
 
 {loop}
 
-Going on, `benchmarks/resume.py`{length}:
+Going on, `benchmarks/resume.py`:
 
 {resume()}"""
 

@@ -24,7 +24,7 @@ from longalign_data.teachers.base import ABORTING_REASONS, Raw, Teacher
 
 READ_BYTES = 100_000
 BREATH_S = 0.005
-"""So long the documents go on before the event loop sees to all else; ten thousand finished ones have no time for more."""
+"""So long the documents go on before the event loop sees to all else."""
 
 GO_ON = "nothing that was received is lost; run the same command again to go on"
 

@@ -4,6 +4,7 @@
     <root>/manifest.json  README.md      written last
     <root>/ledger.sqlite                 requests and replies; never published
     <root>/state/<stage>.json            the report of a complete stage, with its fingerprint
+    <root>/state/text-hashes.json        the hashes of the selected texts, with those of the shards that they are of
     <root>/work/<stage>/                 scratch of a stage that is running or was cut off
 
 A table belongs to exactly one stage; rejects hold one series of files a stage.
