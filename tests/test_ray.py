@@ -141,21 +141,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def test_a_cluster_that_loses_a_node_gives_the_same_rows_bit_for_bit(
     tmp_path: Path, nodes: tuple[str, subprocess.Popen[bytes]], environment: dict[str, str]
 ) -> None:
-    rng = random.Random(1)
-    words = [f"word{n}" for n in range(3000)]
-    (tmp_path / "c").mkdir()
-    for part in range(16):
-        lines = (json.dumps({"text": " ".join(rng.choices(words, k=40_000))}) + "\n" for _ in range(3))
-        (tmp_path / f"c/{part:02d}.jsonl").write_text("".join(lines))
-    source = {"id": "s", "title": "S", "lang": "en", "license": "CC0-1.0", "path": "c", "reader": {"kind": "jsonl"}}
-    recipe = {
-        "name": "test",
-        "version": "1.0.0",
-        "sources": [source],
-        "ingest": {"min_tokens": 100, "max_tokens": 1_000_000},
-        "sample": {"count": 1},
-    }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    write_recipe(tmp_path, num_files=16, num_documents=3, num_words=40_000)
     (tmp_path / "driver.py").write_text(DRIVER)
     address, other = nodes
     build = BuildFolder(tmp_path / "ray")
@@ -197,19 +183,21 @@ def command_line(environment: dict[str, str], *arguments: str) -> subprocess.Com
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def small_recipe(folder: Path) -> Path:
+def write_recipe(folder: Path, *, num_files: int, num_documents: int, num_words: int) -> Path:
+    """A corpus of so many files, documents a file and words a document, and the recipe that reads it."""
     rng = random.Random(1)
     words = [f"word{n}" for n in range(3000)]
     (folder / "c").mkdir()
-    for part in range(3):
-        lines = (json.dumps({"text": " ".join(rng.choices(words, k=400))}) + "\n" for _ in range(5))
-        (folder / f"c/{part}.jsonl").write_text("".join(lines))
+    for part in range(num_files):
+        texts = (" ".join(rng.choices(words, k=num_words)) for _ in range(num_documents))
+        lines = (json.dumps({"text": text}) + "\n" for text in texts)
+        (folder / f"c/{part:02d}.jsonl").write_text("".join(lines))
     source = {"id": "s", "title": "S", "lang": "en", "license": "CC0-1.0", "path": "c", "reader": {"kind": "jsonl"}}
     recipe = {
         "name": "test",
         "version": "1.0.0",
         "sources": [source],
-        "ingest": {"min_tokens": 100, "max_tokens": 100_000},
+        "ingest": {"min_tokens": 100, "max_tokens": 1_000_000},
         "sample": {"count": 4, "strategy": "none"},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -222,7 +210,7 @@ def small_recipe(folder: Path) -> Path:
 def test_the_commands_of_both_stages_run_on_the_cluster_of_their_address(
     tmp_path: Path, nodes: tuple[str, subprocess.Popen[bytes]], environment: dict[str, str]
 ) -> None:
-    recipe = str(small_recipe(tmp_path))
+    recipe = str(write_recipe(tmp_path, num_files=3, num_documents=5, num_words=400))
     address, _ = nodes
     drawn = []
     for name, engine in (("ray", ["--engine", "ray", "--address", address]), ("local", [])):
@@ -241,7 +229,7 @@ def test_the_commands_of_both_stages_run_on_the_cluster_of_their_address(
 def test_an_address_at_which_no_cluster_can_be_is_said_plainly(
     stage: str, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    recipe = str(small_recipe(tmp_path))
+    recipe = str(write_recipe(tmp_path, num_files=3, num_documents=5, num_words=400))
     if stage == "sample":
         done = command_line(environment, "ingest", recipe, "--output", str(tmp_path / "b"))
         assert done.returncode == 0, done.stderr
@@ -276,7 +264,9 @@ def test_an_address_where_no_head_node_answers_is_refused_before_ray_waits_for_i
             threading.Thread(target=serve, args=(listening, answer), daemon=True).start()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         options = ("--output", str(tmp_path / "b"), "--engine", "ray", "--address", address)
-        done = command_line(environment, "ingest", str(small_recipe(tmp_path)), *options)
+        done = command_line(
+            environment, "ingest", str(write_recipe(tmp_path, num_files=3, num_documents=5, num_words=400)), *options
+        )
     for connection in taken:
         connection.close()
     assert done.returncode == 2
