@@ -64,8 +64,9 @@ class TrainConfig(yamlfile.Strict):
     activation_checkpointing: bool = True
     offload_activations: bool = False
     """Keeps what activation checkpointing saves (the input of every layer) in the CPU's memory."""
-    loss: Literal["chunked", "liger"] = "chunked"
-    """Our own in plain PyTorch, or Liger's fused kernels (the extra `liger`, a GPU); both give the same."""
+    loss: Literal["chunked", "liger", "cut-cross-entropy"] = "chunked"
+    """Our own in plain PyTorch, or the fused kernels of Liger (the extra `liger`) or of cut-cross-entropy (from its repository;
+    bf16), on a GPU; all give the same."""
     loss_chunk_rows: Annotated[int, Field(ge=1)] = 512
     """Target rows whose logits exist at once; 512 rows of a 152k vocabulary are 0.3 GB in fp32, and two such tensors live."""
 
@@ -118,6 +119,8 @@ class TrainConfig(yamlfile.Strict):
             )
         if self.offload_activations and not self.activation_checkpointing:
             raise ValueError("offload_activations: needs activation_checkpointing: true, whose inputs it keeps")
+        if self.loss == "cut-cross-entropy" and self.dtype == "fp32":
+            raise ValueError("loss: cut-cross-entropy multiplies in bf16; write dtype: bf16, or loss: chunked")
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate: {self.min_learning_rate:g} is above learning_rate: {self.learning_rate:g}, from which "

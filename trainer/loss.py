@@ -34,6 +34,10 @@ class WeightedCrossEntropy(nn.Module):
         self.row_losses: Tensor | None = None
         """w * CE of every row of the last forward, detached, [R]. Kept here because engines pass on one scalar."""
 
+    @staticmethod
+    def check(device: torch.device) -> None:
+        """Says what keeps this loss from running on `device`, by an error. Ours runs anywhere."""
+
     def forward(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """`hidden` [R, H], `labels` and `weights` (fp64) [R] -> the weighted sum, a scalar in fp32 (fp64 for an fp64 model)."""
         losses = self.row_by_row(hidden, labels, weights)

@@ -13,11 +13,15 @@ from transformers import PretrainedConfig, PreTrainedModel
 from trainer import attention, model
 from trainer.batch import MicroBatch
 from trainer.config import TrainConfig
-from trainer.fused import LigerCrossEntropy, liger
+from trainer.fused import CutCrossEntropy, LigerCrossEntropy
 from trainer.loss import WeightedCrossEntropy
 from trainer.world import World
 
-LOSSES: dict[str, type[WeightedCrossEntropy]] = {"chunked": WeightedCrossEntropy, "liger": LigerCrossEntropy}
+LOSSES: dict[str, type[WeightedCrossEntropy]] = {
+    "chunked": WeightedCrossEntropy,
+    "liger": LigerCrossEntropy,
+    "cut-cross-entropy": CutCrossEntropy,
+}
 """Every `loss` of the configuration."""
 
 
@@ -77,8 +81,7 @@ def load_objective(
 ) -> tuple[Objective, str]:
     """The objective with weights in `dtype`, and the name of its attention. Raises UserError as `load_model`, `add_lora` and
     `attention.install` do, and where the loss cannot run here."""
-    if config.loss == "liger":
-        liger(world.device)  # or say now that it is missing
+    LOSSES[config.loss].check(world.device)
     name, registered = attention.install(config.attention, world.device, compute_dtype(config), world.group)
     causal_lm = model.load_model(
         spec, shape, random_init=random_init, dtype=dtype, attention=registered, seed=config.seed

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.common import Place, installed, run
+from benchmarks.gpu.common import Place, run
+from longalign_data.errors import LongAlignError
 from trainer.batch import MicroBatch, micro_batch
 from trainer.engine import TorchEngine
 from trainer.measure.flops import measure_peak, model_flops
@@ -57,9 +58,18 @@ def benchmark(place: Place) -> Iterator[dict[str, Any]]:
         }
     # 26 GiB of weights, gradients and moments are not needed any more.
     del engine, objective
-    fused = place.device.type == "cuda" and installed("liger-kernel") is not None
-    for name, target_share in itertools.product(LOSSES if fused else ("chunked",), (0.02, 1.0)):
+    for name, target_share in itertools.product(filter(functools.partial(can_run, place), LOSSES), (0.02, 1.0)):
         yield loss_memory(place, name, tokens, target_share, peak)
+
+
+def can_run(place: Place, name: str) -> bool:
+    """Whether this loss is installed and runs here."""
+    try:
+        LOSSES[name].check(place.device)
+    except LongAlignError as error:
+        print(error, file=sys.stderr)
+        return False
+    return True
 
 
 def one_step(engine: TorchEngine, batch: MicroBatch) -> None:

@@ -1,10 +1,13 @@
-"""Liger's fused loss against ours, in Triton's interpreter where there is no GPU (`make liger`); what is said without it."""
+"""Fused losses against ours: Liger's in Triton's interpreter where there is no GPU (`make liger`), cut-cross-entropy's on a GPU
+with it installed; what is said without them."""
 
 import importlib.metadata
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,7 +23,8 @@ from tests.trainer.processes import train
 from tests.trainer.runs import losses
 from trainer import attention, fused
 from trainer.batch import micro_batch
-from trainer.fused import LigerCrossEntropy, liger
+from trainer.config import TrainConfig
+from trainer.fused import CutCrossEntropy, LigerCrossEntropy, cut_cross_entropy, liger
 from trainer.loss import WeightedCrossEntropy
 from trainer.objective import Objective
 
@@ -32,6 +36,14 @@ needs_liger = pytest.mark.skipif(
     not INSTALLED or (DEVICE.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"),
     reason="needs liger-kernel, and Triton's interpreter where there is no GPU; run: make liger",
 )
+
+
+@pytest.fixture
+def needs_cut_cross_entropy() -> None:
+    try:
+        cut_cross_entropy(DEVICE)
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 def gradients(
@@ -68,6 +80,18 @@ def test_ligers_losses_and_gradients_are_ours(
         assert float((other - mine).norm() / mine.norm()) < allowed
 
 
+@pytest.mark.usefixtures("needs_cut_cross_entropy")
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("dtype", "autocast"), [(torch.bfloat16, False), (torch.float32, True)])
+def test_the_losses_and_gradients_of_cut_cross_entropy_are_ours(
+    dtype: torch.dtype, *, autocast: bool, bias: bool
+) -> None:
+    ours = gradients(WeightedCrossEntropy, dtype, autocast=autocast, bias=bias)
+    theirs = gradients(CutCrossEntropy, dtype, autocast=autocast, bias=bias)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert float((other - mine).norm() / mine.norm()) < 2e-2
+
+
 @needs_liger
 def test_a_packed_step_through_liger_has_the_gradient_of_the_mean_over_sequences(tmp_path: Path) -> None:
     reader = open_packs(write_build(tmp_path, [[[(30, 7), (20, 3)], [(50, 49)], [(33, 5)]]], packs_per_step=3))
@@ -93,6 +117,7 @@ def test_two_ranks_under_zero_3_train_through_liger_as_one_process_does_without_
 @pytest.fixture
 def anew() -> None:
     liger.cache_clear()
+    cut_cross_entropy.cache_clear()
 
 
 @pytest.mark.usefixtures("anew")
@@ -113,3 +138,45 @@ def test_a_liger_that_weighs_rows_wrongly_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.8.4")
     with pytest.raises(UserError, match=r"liger-kernel 0\.8\.4 weighs single rows wrongly; run: pip install"):
         fused.liger(DEVICE)
+
+
+FROM_ITS_REPOSITORY = r"run: pip install 'cut-cross-entropy @ git\+https://"
+
+
+def cut_cross_entropy_with(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any] | None) -> None:
+    """As if it were installed with this function beside Triton, or not at all; nothing is kept for later tests."""
+    module = ModuleType("cut_cross_entropy")
+    if function is not None:
+        module.linear_cross_entropy = function  # type: ignore[attr-defined]
+    triton = ModuleType("triton")
+    triton.knobs = ModuleType("knobs")  # type: ignore[attr-defined]
+    triton.knobs.runtime = type("runtime", (), {"interpret": False})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cut_cross_entropy", None if function is None else module)
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "25.1.1")
+
+
+@pytest.mark.usefixtures("anew")
+def test_without_cut_cross_entropy_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_cross_entropy_with(monkeypatch, None)
+    with pytest.raises(UserError, match=f"needs cut_cross_entropy, which is not installed; {FROM_ITS_REPOSITORY}"):
+        cut_cross_entropy(DEVICE)
+
+
+@pytest.mark.usefixtures("anew")
+def test_a_cut_cross_entropy_that_sums_in_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_cross_entropy_with(monkeypatch, lambda e, c, targets, reduction, filter_eps: None)
+    with pytest.raises(UserError, match=rf"release 25\.1\.1 sums the head's gradient in bf16.*{FROM_ITS_REPOSITORY}"):
+        cut_cross_entropy(DEVICE)
+
+
+@pytest.mark.usefixtures("anew")
+def test_cut_cross_entropy_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_cross_entropy_with(monkeypatch, lambda e, c, targets, bias, accum_c_fp32: None)
+    with pytest.raises(UserError, match="runs on a GPU, and here is none; write loss: chunked"):
+        cut_cross_entropy(torch.device("cpu"))
+
+
+def test_cut_cross_entropy_in_fp32_is_refused() -> None:
+    with pytest.raises(ValueError, match="cut-cross-entropy multiplies in bf16; write dtype: bf16"):
+        TrainConfig(loss="cut-cross-entropy", dtype="fp32")
