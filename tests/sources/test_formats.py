@@ -651,6 +651,18 @@ GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
         ({"COPYING": "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"}, "GPL-3.0-only"),
         ({"LICENSE.txt": "Apache License\n Version 2.0, January 2004"}, "Apache-2.0"),
         ({"pyproject.toml": '[project]\nlicense = "BSD-3-Clause"\n'}, "BSD-3-Clause"),
+        ({"pyproject.toml": "[project]\nname = 'p'\nlicense = 'ISC' # ours\n"}, "ISC"),
+        ({"pyproject.toml": '[project.license]\ntext = "MIT"\n'}, "MIT"),
+        ({"pyproject.toml": '[tool.poetry]\nlicense = "MIT"\n'}, "MIT"),
+        ({"pyproject.toml": '[tool.other]\nlicense = "MIT"\n[project]\nlicense = {file = "LICENSE.rst"}\n'}, None),
+        ({"pyproject.toml": "[project\n", "setup.cfg": "[metadata]\nname = p\nlicense = MIT\r\n"}, "MIT"),
+        ({"setup.cfg": "[metadata]\nlicense_files = COPYING\nLicense-Expression: MIT OR ISC\n"}, "MIT OR ISC"),
+        ({"setup.cfg": "[other]\nlicense = MIT\n[metadata]\nname = p\n"}, None),
+        ({"package.json": '{"name":"x","license":"MIT"}'}, "MIT"),
+        ({"package.json": '{"license": {"type": "MIT", "url": "https://example.org/"}}'}, "MIT"),
+        ({"package.json": '{"license": ["MIT"], "x": ' + "[" * 100_000}, None),
+        ({"package.json": '["license"]'}, None),
+        ({"Cargo.toml": "a = " + "[" * 100_000}, None),
         ({"a.c": "/* SPDX-License-Identifier: GPL-2.0-only */\nint x;"}, "GPL-2.0-only"),
         ({"a.c": "// SPDX-License-Identifier: MIT\n", "b.c": "// SPDX-License-Identifier: ISC\n"}, None),
         ({"LICENSE": "You may not use this."}, None),
@@ -674,6 +686,21 @@ GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
 )  # fmt: skip
 def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licence: str | None) -> None:
     assert detect_licence(files) == licence
+
+
+@pytest.mark.parametrize("name", ["package.json", "pyproject.toml", "Cargo.toml", "setup.cfg"])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "\n" * 900_000,
+        " " * 900_000,
+        "license" + " " * 900_000,
+        "a." * 100_000 + "a=1\n",
+        "".join(f"k{n}.{'a.' * 90}a=1\n" for n in range(200)),
+    ],
+)
+def test_a_description_made_to_take_time_takes_none(name: str, inside: str) -> None:
+    assert detect_licence({name: f"{{{inside}" if name == "package.json" else f"[metadata]\n{inside}"}) is None
 
 
 @pytest.mark.parametrize(
