@@ -68,7 +68,8 @@ def _damage_told(what: str) -> Iterator[None]:
         # bz2 reports damage without a number, and a damaged offset leads to before the file's beginning.
         if error.errno not in (None, errno.EINVAL):
             raise
-        raise UnpackError("damaged-file", f"{what}: {error.strerror or error}") from None
+        detail = str(error) if error.errno is None else "a place before the file's beginning"
+        raise UnpackError("damaged-file", f"{what}: {detail}") from None
 
 
 def safe_name(name: str) -> str | None:
