@@ -1059,6 +1059,64 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
     assert reasons(found) == ["bad-html"]
 
 
+SMART = "“Smart” – it’s 5 €, naïve and très cher."
+ZHONG = "朱镕基和喆在这里，测试一下编码是否正确。这里还有更多的文字，用来检测。"
+JA = "①から始まる日本語のテスト。今日はとても良い天気ですね。"
+FAN = "繁體中文內容，測試一下編碼是否正確。今天天氣很好。"
+
+
+@pytest.mark.parametrize(
+    ("label", "codec", "words"),
+    [
+        ("ISO-8859-1", "cp1252", SMART),
+        ("us-ascii", "cp1252", SMART),
+        ("gb2312", "gbk", ZHONG),
+        ("GBK", "gb18030", ZHONG),
+        ("shift_jis", "cp932", JA),
+        ("Big5", "big5hkscs", FAN),
+        ("ks_c_5601-1987", "cp949", "똠방각하와 한국어 문장입니다."),
+        ("iso-8859-9", "cp1254", "“Türkçe ığüşöç”"),
+        ("utf-8", "utf-8", ZHONG),
+        ("x-unheard-of", "utf-8", ZHONG),
+        ("utf-8", "gbk", ZHONG),
+        ("", "gbk", ZHONG),
+        ("", "cp1252", SMART),
+        ("", "cp932", JA),
+        ("", "cp1251", "Это русский текст для проверки кодировки."),
+        ("", "utf-8", ZHONG),
+        ("", "utf-16", ZHONG),
+    ],
+)
+def test_a_page_is_read_in_the_encoding_that_the_web_means_by_its_label_or_that_it_looks_like(
+    label: str, codec: str, words: str, tmp_path: Path
+) -> None:
+    meta, page = (f"<meta charset={label}>" if label else ""), f"<p>{words}</p>"
+    labelled = f"<html><head>{meta}<title>T</title></head><body>{page}</body></html>".encode(codec)
+    kind = f"text/html; charset={label}" if label else "text/html"
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n".encode()
+    records = [
+        ("header", head + page.encode(codec)),
+        ("meta", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + labelled),
+    ]
+    corpora.write_warc(tmp_path / "a.warc", [corpora.warc_record("response", *record) for record in records])
+    (tmp_path / "a.html").write_bytes(labelled)
+    book = tmp_path / "a.epub"
+    with zipfile.ZipFile(io.BytesIO(corpora.epub_bytes("T", ["x"]))) as old, zipfile.ZipFile(book, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, labelled if name.endswith("c0.xhtml") else old.read(name))
+    found = everything(placed(tmp_path, "warc", main_content=False)) + everything(placed(tmp_path, "files"))
+    assert [raw.text for raw in docs(found)] == [words] * 4
+    assert reasons(found) == []
+
+
+def test_one_damaged_byte_does_not_send_a_page_in_utf8_into_another_encoding(tmp_path: Path) -> None:
+    data = f"<p>{ZHONG} {SMART}".encode()
+    (tmp_path / "a.html").write_bytes(data[:60] + b"\xff" + data[60:])
+    (document,) = docs(everything(placed(tmp_path, "files")))
+    assert SMART in document.text
+    assert "\ufffd" in document.text
+
+
 @pytest.mark.parametrize("tag", ["b", "FONT", "a"])
 def test_formatting_that_is_never_closed_does_not_multiply(tmp_path: Path, tag: str) -> None:
     opened = "".join(f"<{tag} id={number}>" for number in range(900))

@@ -12,7 +12,6 @@ process on a damaged file, or hold whatever it claims to contain. Format: https:
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -152,13 +151,8 @@ def _html_of(data: bytes) -> str | None:
     if "chunked" in fields.get("transfer-encoding", "").lower():
         body = _joined(body)
     body = _plain(body, fields.get("content-encoding", "").strip().lower())
-    page = None
     charset = _CHARSET.search(kind)
-    if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
-        with suppress(LookupError, ValueError):
-            page = body.decode(charset[1], "replace").replace("\0", "")
-    if page is None:
-        page = decoded(body)
+    page = decoded(body, charset[1] if charset is not None else "")
     return html_of_xhtml(page) if "xhtml" in kind.lower() or page.lstrip().startswith("<?xml") else page
 
 
