@@ -83,6 +83,7 @@ MENU = "\n".join(
     [
         (ENGLISH + " “naïve” café — résumé… Ça va? " * 3, None),
         ("It’s “déjà vu” — naïve café, über façade. ".encode().decode("cp1252", "replace") * 40, "garbled"),
+        ("It’s “smart” – for 5 € each. ".encode("cp1252").decode("latin-1") * 40, "garbled"),
         ("锟斤拷烫烫烫" + CHINESE, "garbled"),
         (("The same line stands here again and again, as pages of a broken crawl do.\n" * 50), "repetition"),
         (" ".join(["so said the raven on the bust above the chamber door once more"] * 60), "repetition"),
