@@ -1397,6 +1397,53 @@ def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_no
     assert found.text == "one two three\tfour\nfive\n\nsix\n\na | b"
 
 
+def test_notes_and_text_boxes_of_a_docx_stand_once_and_where_they_belong(tmp_path: Path) -> None:
+    import docx
+    from docx.opc.constants import CONTENT_TYPE, RELATIONSHIP_TYPE
+    from docx.opc.packuri import PackURI
+    from docx.opc.part import Part
+    from docx.oxml import parse_xml
+
+    names = (
+        'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+        'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" xmlns:v="urn:schemas-microsoft-com:vml" '
+        'xmlns:wps="http://schemas.microsoft.com/office/word/2010/wordprocessingShape"'
+    )
+
+    def reference(kind: str, number: int) -> str:
+        return f'<w:r><w:{kind}Reference w:id="{number}"/></w:r>'
+
+    def box(words: str) -> str:
+        content = f"<w:txbxContent><w:p><w:r><w:t>{words}</w:t></w:r></w:p></w:txbxContent>"
+        return (
+            f'<w:r><mc:AlternateContent><mc:Choice Requires="wps"><w:drawing><wps:wsp><wps:txbx>{content}</wps:txbx></wps:wsp>'
+            f"</w:drawing></mc:Choice><mc:Fallback><w:pict><v:textbox>{content}</v:textbox></w:pict></mc:Fallback>"
+            "</mc:AlternateContent></w:r>"
+        )
+
+    document = docx.Document()
+    inside = f"<w:r><w:t>Held</w:t></w:r>{reference('footnote', 2)}{box('Beside.')}<w:r><w:t> so.</w:t></w:r>{reference('endnote', 2)}"
+    document.element.body.insert(0, parse_xml(f"<w:p {names}>{inside}{reference('footnote', 2)}</w:p>"))
+    cell = document.add_table(rows=1, cols=2).rows[0].cells[1]
+    cell.text = "in a cell"
+    for inner in parse_xml(f"<w:p {names}>{reference('footnote', 3)}{box('boxed')}</w:p>"):
+        cell.paragraphs[0]._p.append(inner)
+    for kind, relation, content in (
+        ("footnote", RELATIONSHIP_TYPE.FOOTNOTES, CONTENT_TYPE.WML_FOOTNOTES),
+        ("endnote", RELATIONSHIP_TYPE.ENDNOTES, CONTENT_TYPE.WML_ENDNOTES),
+    ):
+        notes = "".join(
+            f'<w:{kind} w:id="{n}"><w:p><w:r><w:t>{kind} {n}</w:t></w:r></w:p><w:p><w:r><w:t>on</w:t></w:r></w:p></w:{kind}>'
+            for n in (2, 3)
+        )
+        separator = f'<w:{kind} w:type="separator" w:id="0"><w:p><w:r><w:separator/></w:r></w:p></w:{kind}>'
+        data = f"<w:{kind}s {names}>{separator}{notes}</w:{kind}s>".encode()
+        document.part.relate_to(Part(PackURI(f"/word/{kind}s.xml"), content, data, document.part.package), relation)
+    document.save(str(tmp_path / "a.docx"))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "Held[footnote 2 on] so.[endnote 2 on]\n\nBeside.\n\n | in a cell[footnote 3 on] boxed"
+
+
 def test_rows_and_cells_of_a_docx_in_content_controls_are_text(tmp_path: Path) -> None:
     import docx
     from docx.oxml import OxmlElement
