@@ -1047,6 +1047,8 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
             record("response", "https://e.org/latin", b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=iso-8859-1\r\n\r\n<p>caf\xe9</p>"),
             record("response", "https://e.org/chunks", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
                    b"7\r\n<p>ab</\r\n2\r\np>\r\n0\r\n\r\n"),
+            record("response", "https://e.org/lf", b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<p>lf\r\n\r\nonly</p>"),
+            record("response", "https://e.org/mixed", b"HTTP/1.1 200 OK\r\nA: b\nContent-Type: text/html\r\n\n<p>mixed</p>"),
             record("response", "https://e.org/deep", response("D", "").replace(b"<main>", b"<div>" * 5000)),
         ],
     )  # fmt: skip
@@ -1055,7 +1057,13 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
         [record("conversion", "u", "正文".encode(), WARC_Identified_Content_Language="zho,eng")],
     )
     found = everything(placed(tmp_path, "warc", main_content=False))
-    assert [(raw.text, raw.lang) for raw in docs(found)] == [("café", "en"), ("ab", "en"), ("正文", "zh")]
+    assert [(raw.text, raw.lang) for raw in docs(found)] == [
+        ("café", "en"),
+        ("ab", "en"),
+        ("lf only", "en"),
+        ("mixed", "en"),
+        ("正文", "zh"),
+    ]
     assert reasons(found) == ["bad-html"]
 
 

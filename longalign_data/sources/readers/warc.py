@@ -39,6 +39,7 @@ _LENGTH = re.compile(r"[0-9]{1,15}")
 UNREAD = ("br", "zstd", "compress", "x-compress")
 """Content encodings that no library here reads."""
 
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{2,40})", re.IGNORECASE)
 
 
@@ -142,8 +143,10 @@ def _page(
 
 def _html_of(data: bytes) -> str | None:
     """The HTML of an HTTP response; None for another kind or another status than 2xx. Raises UnpackError."""
-    head, _, body = data.partition(b"\r\n\r\n")
-    status, *lines = head.decode("latin-1").split("\r\n")
+    # Some servers end a header's lines with LF alone, or mix both (RFC 9112, 2.2).
+    end = _HEADER_END.search(data)
+    head, body = (data[: end.start()], data[end.end() :]) if end is not None else (data, b"")
+    status, *lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")
     fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     kind = fields.get("content-type", "")
     if not re.match(r"HTTP/[\d.]+ 2\d\d", status) or "html" not in kind.lower():
