@@ -135,7 +135,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, flo
     return recipe, folder / "builds", time.monotonic() - began
 
 
-@pytest.mark.timeout(600)
 def test_ten_kills_at_random_moments_change_no_row(reference: tuple[Path, Path, float], tmp_path: Path) -> None:
     """Only kills of an unfinished build count. A build that is complete before its kill is compared and begun anew, and so
     is every third one, so that all the stages get their turn."""

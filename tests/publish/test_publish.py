@@ -286,7 +286,6 @@ def test_a_hub_that_nobody_answers_for_is_given_up_in_words(
         publish(publication, token=TOKEN, endpoint="http://127.0.0.1:9", say=lambda _: None, wait=lambda _: None)
 
 
-@pytest.mark.timeout(120)
 def test_killed_in_the_middle_it_goes_on_with_what_is_missing(towns: BuildFolder, hub: Hub, tmp_path: Path) -> None:
     """kill -9 while a file is on its way; the second process sends that file and those behind it, and no other."""
     hang = hub.fault("PUT", "/lfs/", skip=6, after_bytes=100, hang=True, times=99)
@@ -336,7 +335,6 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.timeout(120)
 def test_datasets_and_the_pack_reader_read_from_the_hub_what_was_built(
     towns: BuildFolder, hub: Hub, tmp_path: Path
 ) -> None:
