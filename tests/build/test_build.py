@@ -154,7 +154,7 @@ def test_ten_kills_at_random_moments_change_no_row(reference: tuple[Path, Path, 
             seconds = time.monotonic() - began
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert finished in (None, 0), err
         if not (root / "manifest.json").exists():
             kills += 1
