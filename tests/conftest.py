@@ -1,3 +1,4 @@
+import os
 import signal
 
 from hypothesis import HealthCheck, settings
@@ -9,6 +10,9 @@ settings.register_profile(
 )
 settings.register_profile("alike", settings.get_profile("drawn"), derandomize=True)
 settings.load_profile("alike")
+
+# Threads wait for one another by spinning: where other tests use the same cores, two of them are slower than one by far.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
