@@ -671,6 +671,16 @@ def test_a_zip_whose_members_are_said_to_begin_before_the_file_is_a_reject(metho
     ]
 
 
+def test_a_zip_with_a_member_without_a_name_is_a_reject(tmp_path: Path) -> None:
+    good = corpora.zip_bytes([("repo/LICENSE", corpora.MIT.encode()), ("repo/a.py", b"x = 1\n")])
+    at = good.rindex(b"repo/a.py")
+    (tmp_path / "a.zip").write_bytes(good[:at] + b"\0" + good[at + 1 :])
+    (tmp_path / "good.zip").write_bytes(good)
+    found = everything(placed(tmp_path, "github"))
+    assert [raw.source_ref for raw in docs(found)] == ["good.zip"]
+    assert [(raw.source_ref, raw.reason) for raw in found if isinstance(raw, RawReject)] == [("a.zip", "damaged-file")]
+
+
 def test_entities_of_a_docx_are_not_expanded(tmp_path: Path) -> None:
     lol = (
         '<!DOCTYPE d [<!ENTITY a "'

@@ -28,6 +28,8 @@ def checked_zip(file: IO[bytes]) -> zipfile.ZipFile:
     if size > FREE_BYTES or len(members) > MAX_MEMBERS:
         detail = f"{len(members)} members that unpack to {size} bytes; expected at most {MAX_MEMBERS} and {FREE_BYTES}"
         raise UnpackError("unpacks-too-large", detail)
+    if not all(member.filename for member in members):
+        raise UnpackError("damaged-file", "a member without a name")
     if any(member.flag_bits & 1 for member in members):
         raise UnpackError("unreadable-file", "the archive is locked with a password")
     return archive
