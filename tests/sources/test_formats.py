@@ -411,6 +411,13 @@ def test_a_page_of_markup_that_nothing_closes_is_a_reject(tmp_path: Path, markup
     assert [raw.title for raw in docs(found)] == ["B"]
 
 
+@pytest.mark.parametrize("blanks", [" " * 1_000_000, "\n" * 1_000_000, " \t\n" * 300_000])
+def test_white_space_of_a_page_takes_time_by_its_number_alone(blanks: str) -> None:
+    import mwparserfromhell
+
+    assert plain_text(f"a{blanks}b", mwparserfromhell.parse).split() == ["a", "b"]
+
+
 def test_markup_in_comments_and_programs_counts_for_nothing_and_deep_lists_are_read() -> None:
     import mwparserfromhell
 

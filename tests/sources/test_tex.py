@@ -219,6 +219,8 @@ def test_listings_are_kept_as_they_are_written() -> None:
         r"\let\ifa" + " " * 100_000 + "x",
         r"\section" + " " * 100_000 + "x",
         r"\section{" * 5_000 + "}" * 5_000,
+        "$$a" + " " * 1_000_000 + "b$$",
+        "$$a" + "\n" * 1_000_000 + "b$$",
     ],
 )
 def test_commands_that_nothing_closes_take_time_by_their_number_alone(source: str) -> None:

@@ -458,7 +458,8 @@ def _without_math(text: str, marked: Sequence[str]) -> tuple[str, list[str]]:
             elif token == _CLOSING.get(opened) or (match[2] is not None and match[2] == opened):
                 formula = re.sub(r"\\label\{[^{}]{0,200}\}", "", text[start : match.end()])
                 pieces += [text[position:start], f"\ue000{len(formulas)}\ue001"]
-                formulas.append(_unmarked(re.sub(r"\s*\n\s*", "\n", formula), formulas))
+                lines = (line.strip() for line in formula.split("\n"))
+                formulas.append(_unmarked("\n".join(line for line in lines if line), formulas))
                 position, opened = match.end(), ""
         elif match[1] is not None:
             opened, start = match[1], match.start()

@@ -218,7 +218,7 @@ def plain_text(wikitext: str, parse: Callable[[str], Any]) -> str:
     pieces: list[str] = []
     _render(parse(wikitext).nodes, pieces, 0)
     text = "".join(pieces)
-    text = re.sub(r"__[A-Z]{4,}__|[ \t]+(?=\n)|\u200b", "", text)
+    text = re.sub(r"__[A-Z]{4,}__|(?<![ \t])[ \t]++(?=\n)|\u200b", "", text)
     text = re.sub(r"^( *)- +", r"\1- ", _without_broken_tables(text), flags=re.MULTILINE)
     # What a dropped template leaves behind: "( ; )", "(, born 1900)".
     text = re.sub(r"[ ]?[(（][\s,;:，；：、]*[)）]", "", text)
