@@ -83,7 +83,7 @@ class LanguageCheck(Strict):
 
 class SecretsCheck(Strict):
     """Keys, tokens and passwords are masked, or their documents rejected: in sources that are code, or in `all`. Passwords of
-    fewer than 16 characters in an assignment, or 8 in a URL, are not looked for."""
+    fewer than 16 characters in an assignment, or 8 in a URL, and such without a digit or without a letter are not looked for."""
 
     action: Literal["keep", "mask", "reject"] = "mask"
     where: Literal["code", "all"] = "code"
