@@ -57,6 +57,7 @@ NO_WORDS = {
     "hyperlink": "{",
     "hypertarget": "{",
     "foreignlanguage": "[{",
+    "mintinline": "[{",
     "selectlanguage": "{",
     # Notes to the authors, and notes that stand elsewhere
     "todo": "[{",
@@ -122,6 +123,7 @@ NO_WORDS = {
     "begin{table}": "[",
     "begin{table*}": "[",
     "begin{subtable}": "[[[{",
+    "begin{subfigure}": "[[[{",
     "begin{wraptable}": "[{[{",
     "begin{minipage}": "[[[{",
     "begin{multicols}": "{[[",
