@@ -418,6 +418,14 @@ def test_white_space_of_a_page_takes_time_by_its_number_alone(blanks: str) -> No
     assert plain_text(f"a{blanks}b", mwparserfromhell.parse).split() == ["a", "b"]
 
 
+@pytest.mark.parametrize("name", ["val", "nowrap", "convert|1|m", "ubl", "quote", "chem", "gaps", "frac"])
+def test_templates_in_one_another_take_time_by_their_number_alone(name: str) -> None:
+    import mwparserfromhell
+
+    text = plain_text(f"a {f'{{{{{name}|' * 36}5{'}}' * 36} b", mwparserfromhell.parse)
+    assert (text[0], text[-1]) == ("a", "b")
+
+
 def test_markup_in_comments_and_programs_counts_for_nothing_and_deep_lists_are_read() -> None:
     import mwparserfromhell
 

@@ -386,6 +386,9 @@ def _template(node: Any, depth: int) -> str:
         items = (_inside(param.value, depth).strip() for param in node.params if str(param.name).strip().isdecimal())
         # A list of one argument is written in it, with signs of its own.
         return "".join(f"\n{item}" if item.startswith("- ") else f"\n- {item}" for item in items if item) + "\n"
+    if name == "val":
+        # Before the numbered arguments: each is rendered once, or templates in one another take time without end.
+        return _measured({str(param.name).strip(): _inside(param.value, depth).strip() for param in node.params[:20]})
     # An argument that holds an equals sign is written with its number: {{nowrap|1=a = b}}.
     numbered = (param for param in node.params[:8] if str(param.name).strip() in ("1", "2", "3", "4"))
     values = [_inside(param.value, depth).strip() for param in numbered]
@@ -395,8 +398,6 @@ def _template(node: Any, depth: int) -> str:
         return values[-1] if not name.startswith("lang") else values[1]
     if name in ("tsl", "translink") and len(values) >= 2:
         return values[2] if len(values) > 2 and values[2] else values[1]  # language, name there, name here
-    if name == "val" and values:
-        return _measured({str(param.name).strip(): _inside(param.value, depth).strip() for param in node.params[:20]})
     if name == "ship" and len(values) >= 2:
         return f"{values[0]} {values[1]}"
     if name in BEFORE and values:
