@@ -138,12 +138,49 @@ BEFORE = {
 }
 """Templates that put something before their first argument."""
 
+RANGES = {
+    "-": "–",
+    "–": "–",
+    "to": " to ",
+    "to(-)": " to ",
+    "to about": " to about ",
+    "and": " and ",
+    "&": " and ",
+    "and(-)": " and ",
+    "or": " or ",
+    ",": ", ",
+    "by": " by ",
+    "by(x)": " by ",
+    "x": " by ",
+    "xx": " × ",
+    "×": " × ",
+    "(x)": " × ",
+    "*": " × ",
+    "+": " + ",
+    "+/-": " ± ",
+    "±": " ± ",
+}
+"""What `{{convert}}` takes between two numbers of one unit, as it shows them."""
+
+PARTS = {
+    "mi": ("yd", "ch", "ft"),
+    "yd": ("ft",),
+    "ft": ("in",),
+    "foot": ("in",),
+    "st": ("lb",),
+    "lb": ("oz",),
+}
+"""Units of which `{{convert}}` takes a number of a smaller one behind: 6 ft 4 in."""
+
 DISAMBIGUATION = re.compile(
     r"\{\{\s*(?:disambig(?:uation)?|dab|hndis|geodis|disamb|human name disambiguation|place name disambiguation|"
     r"letter-number combination disambiguation|mil-unit-dis|hospital disambiguation|airport disambiguation|"
     r"消歧义|消歧義|消歧义页|消歧義頁|disambig-cleanup|人名消歧义|人名消歧義|地名消歧义|地名消歧義)\s*(?:\||\}\})",
     re.IGNORECASE,
 )
+NUMBERS = frozenset(map(str, range(1, 13)))
+"""Names of the arguments that are written without one, as far as any template here asks for them."""
+
 DISAMBIGUATION_TITLE = re.compile(r"\((?:disambiguation|消歧义|消歧義)\)$")
 VARIANT = re.compile(r"-\{(?!\{)((?:(?!-\{|\}-).)*)\}-", re.DOTALL)
 FALLBACK = {
@@ -390,10 +427,10 @@ def _template(node: Any, depth: int) -> str:
         # Before the numbered arguments: each is rendered once, or templates in one another take time without end.
         return _measured({str(param.name).strip(): _inside(param.value, depth).strip() for param in node.params[:20]})
     # An argument that holds an equals sign is written with its number: {{nowrap|1=a = b}}.
-    numbered = (param for param in node.params[:8] if str(param.name).strip() in ("1", "2", "3", "4"))
+    numbered = (param for param in node.params[:20] if str(param.name).strip() in NUMBERS)
     values = [_inside(param.value, depth).strip() for param in numbered]
     if name in ("convert", "cvt") and len(values) >= 2:
-        return f"{values[0]} {values[1]}"
+        return _converted(values)
     if name in SECOND_ARGUMENT and len(values) >= 2:
         return values[-1] if not name.startswith("lang") else values[1]
     if name in ("tsl", "translink") and len(values) >= 2:
@@ -410,6 +447,19 @@ def _template(node: Any, depth: int) -> str:
     if name in ("circa", "c.") and values:
         return f"c. {values[0]}"
     return ""
+
+
+def _converted(values: Sequence[str]) -> str:
+    """What `{{convert}}` is given, a range or a number of a unit and its parts, without what it is converted to."""
+    text, at = values[0], 1
+    while values[at] in RANGES and at + 2 < len(values):
+        text += f"{RANGES[values[at]]}{values[at + 1]}"
+        at += 2
+    text += f" {values[at]}"
+    while at + 2 < len(values) and values[at + 1][:1].isdigit() and values[at + 2] in PARTS.get(values[at], ()):
+        text += f" {values[at + 1]} {values[at + 2]}"
+        at += 2
+    return text
 
 
 def _measured(given: dict[str, str]) -> str:
