@@ -376,6 +376,17 @@ def test_templates_that_stand_for_words_give_them(wikitext: str, text: str) -> N
     assert plain_text(wikitext, mwparserfromhell.parse) == text
 
 
+def test_links_that_a_sentence_shows_are_kept_and_links_to_the_other_languages_go() -> None:
+    import mwparserfromhell
+
+    text = plain_text(
+        "In ''[[CSI: Miami]]'', [[UFC:1]], [[It: Chapter Two]] and [[Oz: The Great|Oz]] a [[wikt:foo|foo]] of [[s:Odes|the Odes]].\n"
+        "[[File:x.png|thumb|never]][[Category:Foo|never]][[wikt:never]]\n[[fr:Jamais]] [[zh-min-nan:Bô]]\n[[be-x-old:Ніколі]]",
+        mwparserfromhell.parse,
+    )
+    assert text == "In CSI: Miami, UFC:1, It: Chapter Two and Oz a foo of the Odes."
+
+
 def test_lists_tables_and_templates_keep_a_readable_form() -> None:
     import mwparserfromhell
 

@@ -44,13 +44,6 @@ FURNITURE = frozenset(
         "image",
         "category",
         "media",
-        "wikt",
-        "wiktionary",
-        "commons",
-        "s",
-        "wikisource",
-        "d",
-        "species",
         "文件",
         "檔案",
         "档案",
@@ -61,6 +54,7 @@ FURNITURE = frozenset(
         "媒体",
     )
 )
+PROJECTS = frozenset(("wikt", "wiktionary", "commons", "s", "wikisource", "d", "species"))
 INTERWIKI = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$|^simple$")
 FIRST_ARGUMENT = frozenset(
     (
@@ -400,7 +394,9 @@ def _link(node: Any, depth: int) -> str:
     if title.startswith(":"):
         return _inside(node.text, depth) if node.text is not None else title[1:]
     space = prefix.strip().lower()
-    if colon and (space in FURNITURE or (INTERWIKI.match(space) and node.text is None)):
+    # Written in small letters and with no blank behind the colon, as [[CSI: Miami]] is not.
+    elsewhere = space in PROJECTS or (INTERWIKI.match(prefix.strip()) and not rest.startswith(" "))
+    if colon and (space in FURNITURE or (elsewhere and node.text is None)):
         return ""
     if node.text is not None:
         return _inside(node.text, depth) or rest or title
