@@ -32,7 +32,6 @@ DROPPED_TAGS = frozenset(
         "section",
         "categorytree",
         "inputbox",
-        "chem",
     )
 )
 BLOCK_TAGS = frozenset(
@@ -97,13 +96,21 @@ FIRST_ARGUMENT = frozenset(
         "internal link helper/en",
         "date",
         "tooltip",
+        "vanchor",
+        "visible anchor",
+        "nts",
+        "ruby",
+        "sort",
+        "overline",
+        "railgauge",
+        "track gauge",
     )
 )
 QUOTES = frozenset(("quote", "quotation", "cquote", "blockquote", "bq", "quote box", "rquote", "poemquote"))
 LISTS = frozenset(
     ("plainlist", "plain list", "flatlist", "hlist", "unbulleted list", "ubl", "ubil", "bulleted list", "ordered list")
 )
-SECOND_ARGUMENT = frozenset(("lang", "langx", "transl", "transliteration", "color", "colour", "rtl-lang"))
+SECOND_ARGUMENT = frozenset(("lang", "langx", "transl", "transliteration", "color", "colour", "rtl-lang", "sort"))
 SIGNS = {
     "nbsp": " ",
     "spaces": " ",
@@ -112,12 +119,40 @@ SIGNS = {
     "snd": " – ",
     "spnd": " – ",
     "spaced ndash": " – ",
+    "en dash": "–",
+    "em dash": "—",
+    "spaced en dash": " – ",
     "!": "|",
     "=": "=",
+    "'": "'",
+    "'s": "'s",
+    "-'": "'",
+    "'\"": "'\"",
+    "·": " · ",
+    "•": " • ",
+    "pi": "π",
+    "times": "×",
+    "minus": "−",
+    "half": "1/2",
 }
+SAYS = {"yes": "Yes", "no": "No", "won": "Won", "nom": "Nominated", "n/a": "N/A"}
+"""Templates of a table's cells, and what they say where they are given nothing."""
+
+JOINED = {
+    "gaps": "",
+    "linktext": "",
+    "keypress": "+",
+    "key press": "+",
+    "simplenuclide": "-",
+    "simplenuclide2": "-",
+}
+"""Templates that show their arguments one behind the other, and what stands between them."""
+
 BEFORE = {
     "sub": "_",
     "sup": "^",
+    "e": "×10^",
+    "10^": "10^",
     "us$": "US$",
     "usd": "US$",
     "¥": "¥",
@@ -172,7 +207,8 @@ DISAMBIGUATION = re.compile(
     r"消歧义|消歧義|消歧义页|消歧義頁|disambig-cleanup|人名消歧义|人名消歧義|地名消歧义|地名消歧義)\s*(?:\||\}\})",
     re.IGNORECASE,
 )
-NUMBERS = frozenset(map(str, range(1, 13)))
+CHARGE = re.compile(r"\d*[+−–-]")
+NUMBERS = tuple(map(str, range(1, 13)))
 """Names of the arguments that are written without one, as far as any template here asks for them."""
 
 DISAMBIGUATION_TITLE = re.compile(r"\((?:disambiguation|消歧义|消歧義)\)$")
@@ -351,6 +387,8 @@ def _tag(node: Any, pieces: list[str], depth: int) -> None:
         pieces.append("\n")
     elif name == "table":
         pieces.append(f"\n{_table(node, depth)}\n")
+    elif name in ("chem", "ce"):
+        pieces.append(str(node.contents).strip())
     elif name == "math":
         pieces.append(f"${str(node.contents).strip()}$")
     elif name in ("nowiki", "code", "tt", "kbd", "samp"):
@@ -433,11 +471,23 @@ def _template(node: Any, depth: int) -> str:
         return values[2] if len(values) > 2 and values[2] else values[1]  # language, name there, name here
     if name == "ship" and len(values) >= 2:
         return f"{values[0]} {values[1]}"
+    if name in JOINED:
+        return JOINED[name].join(filter(None, values))
+    if name == "chem":
+        return "".join(f"^{value}" if at and CHARGE.fullmatch(value) else value for at, value in enumerate(values))
+    if name == "sortname":
+        return " ".join(values[:2])
+    if name == "dts":
+        return ("-" if all(map(str.isdecimal, values)) else " ").join(f"{value:0>2}" for value in values[:3])
+    if name in SAYS:
+        return values[0] if values and values[0] else SAYS[name]
     if name in BEFORE and values:
         return f"{BEFORE[name]}{values[0]}"
     if (name in FIRST_ARGUMENT or name.startswith(("lang-", "link-"))) and values:
         return values[0]
-    if name in ("frac", "sfrac") and len(values) >= 2:
+    if name in ("frac", "sfrac") and values:
+        if len(values) == 1:
+            return f"1/{values[0]}"
         whole = f"{values[0]} " if len(values) > 2 else ""
         return f"{whole}{'/'.join(values[-2:])}"
     if name in ("circa", "c.") and values:
@@ -464,7 +514,7 @@ def _measured(given: dict[str, str]) -> str:
     if first:
         number += f"+{first}−{second.removeprefix('-')}" if second else f"±{first}"
     if power := given.get("e"):
-        number = f"({number})×10^{power}" if first else f"{number}×10^{power}"
+        number = f"({number})×10^{power}" if first else f"{number}×10^{power}" if number else f"10^{power}"
     unit, per = given.get("u") or given.get("ul") or "", given.get("up") or given.get("upl")
     unit = f"{unit}/{per}" if per else unit
     return f"{given.get('p', '')}{number}{given.get('s', '')}" + (f" {unit}" if unit else "")
