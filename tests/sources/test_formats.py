@@ -374,6 +374,7 @@ def test_another_xml_file_is_no_dump(tmp_path: Path) -> None:
          "1000 1777-12-06 6 May 1777 two 3 John Smith"),
         ("{{vanchor|here|h}} {{keypress|[[Control key|Ctrl]]|C}} {{ruby|漢|かん}} {{lang|ja|{{linktext|兄|弟}}}} {{RailGauge|1435mm}}",
          "here Ctrl+C 漢 兄弟 1435mm"),
+        ("A\n{{columns-list|2|\n* [[B]]\n* C}}\n{{columns-list|colwidth=9em|\n* D\n}}", "A\n- B\n- C\n- D"),
         ("{|\n|-\n| {{yes}} || {{no|Never}} || {{won}}\n|}", "Yes | Never | Won"),
         ("{{val|6.674|e=-11|u=m3}}, {{val|5|u=km|up=s}}, {{val|1.5|0.2|0.3}}, {{val|5|s=%}}, {{frac|3|1|2}}, {{frac|1|2}}",
          "6.674×10^-11 m3, 5 km/s, 1.5+0.2−0.3, 5%, 3 1/2, 1/2"),

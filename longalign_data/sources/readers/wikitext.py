@@ -104,13 +104,16 @@ FIRST_ARGUMENT = frozenset(
         "overline",
         "railgauge",
         "track gauge",
+        "columns-list",
     )
 )
 QUOTES = frozenset(("quote", "quotation", "cquote", "blockquote", "bq", "quote box", "rquote", "poemquote"))
 LISTS = frozenset(
     ("plainlist", "plain list", "flatlist", "hlist", "unbulleted list", "ubl", "ubil", "bulleted list", "ordered list")
 )
-SECOND_ARGUMENT = frozenset(("lang", "langx", "transl", "transliteration", "color", "colour", "rtl-lang", "sort"))
+SECOND_ARGUMENT = frozenset(
+    ("lang", "langx", "transl", "transliteration", "color", "colour", "rtl-lang", "sort", "columns-list")
+)
 SIGNS = {
     "nbsp": " ",
     "spaces": " ",
