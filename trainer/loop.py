@@ -128,7 +128,7 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
             calibrate(make, world, accumulation, tolerance=2e-2 if config.dtype == "bf16" else 1e-4)
         worker = make(objective)
         if not asked.export_only:
-            probe(objective, worker, world)
+            probe(objective, worker, world, longest=reader.capacity)
         if start.checkpoint is not None:
             if universal:
                 make_universal(start.checkpoint, world)
