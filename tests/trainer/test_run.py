@@ -60,6 +60,16 @@ def test_the_loss_falls_and_every_step_leaves_a_line_with_its_facts(reference: P
     assert lines[0]["learning_rate"] == 0.005
 
 
+@pytest.mark.parametrize(("asked", "steps"), [({}, 6), ({"epochs": 1}, 3), ({"epochs": 2}, 6), ({"epochs": 5}, 15)])
+def test_epochs_are_passes_over_the_data_whether_the_plan_holds_them_or_is_begun_anew(
+    place: Path, tmp_path: Path, asked: dict[str, int], steps: int
+) -> None:
+    build = write_build(tmp_path / "build", [STEP] * 6, packs_per_step=4, epochs=2)
+    options = runs.options(build, place / "model", tmp_path / "run", "--max-steps", "1", peak_tflops=1, **asked)
+    assert main(options, {}) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["num_steps"] == steps
+
+
 def test_the_trained_model_is_a_folder_that_transformers_loads(place: Path, reference: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(reference / "model")
     ids = (torch.arange(40) * 7 % VOCABULARY)[None]
