@@ -32,7 +32,7 @@ from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.again import Loose, pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
 from trainer.config import TrainConfig, load_config
-from trainer.options import Parser, exit_code, positive
+from trainer.options import Parser, check_folder, exit_code, positive
 from trainer.tools.plain import DEFAULT, config_or_default, one_device
 
 
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(asked: argparse.Namespace) -> None:
+    check_folder(asked.output)
     config = config_or_default(asked.config)
     if asked.replay_ranks and asked.ranks > 1:
         raise UserError("--replay-ranks replays the times of one process; leave --ranks away")
