@@ -172,6 +172,10 @@ def load_index(path: Path) -> Index:
             )
         if not len(index.hashes):
             raise ValueError("it holds no hash, so that nothing would be found")
+    except FileNotFoundError:
+        raise SourceError(
+            f"{path}: no such file; make it with: longalign decontam index FILES --out {path.name}"
+        ) from None
     except _DAMAGE as error:
         raise SourceError(
             f"{path}: not a decontamination index, or a damaged one: {error}; make it anew with: longalign decontam index "

@@ -129,11 +129,15 @@ def test_every_damage_is_a_reject_or_a_clear_error(corpus: Path, kind: str, tmp_
         for bad in spoiled:
             folder = tmp_path / "bad"
             shutil.rmtree(folder, ignore_errors=True)
-            place = folder / "repo" / source.name if kind == "github" else folder / source.name
+            in_repository = kind == "github" and source.parent != corpus / kind
+            place = folder / "repo" / source.name if in_repository else folder / source.name
             place.parent.mkdir(parents=True)
             place.write_bytes(bad)
-            with suppress(SourceError):
+            try:
                 everything(placed(folder, kind))
+            except SourceError as error:
+                assert source.name in str(error)  # noqa: PT017 - a reject is as good
+                assert "make it readable" not in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -656,6 +660,57 @@ def test_names_in_a_zip_reach_nothing_outside(tmp_path: Path) -> None:
     assert repository.text.count("x = 1") == 1
 
 
+def repacked(data: bytes, method: int) -> bytes:
+    """A zip file with its members packed by another method."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return buffer.getvalue()
+
+
+def member_spoiled(data: bytes, name: str) -> bytes:
+    """A zip file with bytes in the middle of a member inverted."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        member = archive.getinfo(name)
+    at = member.header_offset + 30 + len(name) + member.compress_size // 3
+    return data[:at] + bytes(byte ^ 0x5A for byte in data[at : at + 16]) + data[at + 16 :]
+
+
+METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_damaged_member_of_a_zip_is_a_reject_however_it_is_packed(method: int, tmp_path: Path) -> None:
+    code = "".join(f"x{n} = {n}\n" for n in range(300))
+    good = repacked(corpora.zip_bytes([("repo/LICENSE", corpora.MIT.encode()), ("repo/a.py", code.encode())]), method)
+    (tmp_path / "github").mkdir()
+    (tmp_path / "github" / "bad.zip").write_bytes(member_spoiled(good, "repo/a.py"))
+    (tmp_path / "github" / "good.zip").write_bytes(good)
+    book = repacked(corpora.epub_bytes("T", [code]), method)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "bad.epub").write_bytes(member_spoiled(book, "OEBPS/c0.xhtml"))
+    (tmp_path / "files" / "good.epub").write_bytes(book)
+    for kind, reader in (("github", "github"), ("files", "files"), ("files", "books")):
+        found = everything(placed(tmp_path / kind, reader))
+        assert len(docs(found)) == 1
+        assert reasons(found) == ["damaged-file"]
+        assert found[0].source_ref.startswith("bad.")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_zip_whose_members_are_said_to_begin_before_the_file_is_a_reject(method: int, tmp_path: Path) -> None:
+    good = repacked(corpora.zip_bytes([("repo/LICENSE", corpora.MIT.encode()), ("repo/a.py", b"x = 1\n")]), method)
+    at = good.rindex(b"PK\5\6") + 16
+    (tmp_path / "bad.zip").write_bytes(good[:at] + (1 << 20).to_bytes(4, "little") + good[at + 4 :])
+    (tmp_path / "good.zip").write_bytes(good)
+    found = everything(placed(tmp_path, "github"))
+    assert [raw.source_ref for raw in docs(found)] == ["good.zip"]
+    assert [(raw.source_ref, raw.reason) for raw in found if isinstance(raw, RawReject)] == [
+        ("bad.zip", "damaged-file")
+    ]
+
+
 def test_entities_of_a_docx_are_not_expanded(tmp_path: Path) -> None:
     lol = (
         '<!DOCTYPE d [<!ENTITY a "'
@@ -691,6 +746,18 @@ GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
         ({"COPYING": "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"}, "GPL-3.0-only"),
         ({"LICENSE.txt": "Apache License\n Version 2.0, January 2004"}, "Apache-2.0"),
         ({"pyproject.toml": '[project]\nlicense = "BSD-3-Clause"\n'}, "BSD-3-Clause"),
+        ({"pyproject.toml": "[project]\nname = 'p'\nlicense = 'ISC' # ours\n"}, "ISC"),
+        ({"pyproject.toml": '[project.license]\ntext = "MIT"\n'}, "MIT"),
+        ({"pyproject.toml": '[tool.poetry]\nlicense = "MIT"\n'}, "MIT"),
+        ({"pyproject.toml": '[tool.other]\nlicense = "MIT"\n[project]\nlicense = {file = "LICENSE.rst"}\n'}, None),
+        ({"pyproject.toml": "[project\n", "setup.cfg": "[metadata]\nname = p\nlicense = MIT\r\n"}, "MIT"),
+        ({"setup.cfg": "[metadata]\nlicense_files = COPYING\nLicense-Expression: MIT OR ISC\n"}, "MIT OR ISC"),
+        ({"setup.cfg": "[other]\nlicense = MIT\n[metadata]\nname = p\n"}, None),
+        ({"package.json": '{"name":"x","license":"MIT"}'}, "MIT"),
+        ({"package.json": '{"license": {"type": "MIT", "url": "https://example.org/"}}'}, "MIT"),
+        ({"package.json": '{"license": ["MIT"], "x": ' + "[" * 100_000}, None),
+        ({"package.json": '["license"]'}, None),
+        ({"Cargo.toml": "a = " + "[" * 100_000}, None),
         ({"a.c": "/* SPDX-License-Identifier: GPL-2.0-only */\nint x;"}, "GPL-2.0-only"),
         ({"a.c": "// SPDX-License-Identifier: MIT\n", "b.c": "// SPDX-License-Identifier: ISC\n"}, None),
         ({"LICENSE": "You may not use this."}, None),
@@ -714,6 +781,21 @@ GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
 )  # fmt: skip
 def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licence: str | None) -> None:
     assert detect_licence(files) == licence
+
+
+@pytest.mark.parametrize("name", ["package.json", "pyproject.toml", "Cargo.toml", "setup.cfg"])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "\n" * 400_000,
+        " " * 400_000,
+        "license" + " " * 400_000,
+        "a." * 100_000 + "a=1\n",
+        "".join(f"k{n}.{'a.' * 90}a=1\n" for n in range(200)),
+    ],
+)
+def test_a_description_made_to_take_time_takes_none(name: str, inside: str) -> None:
+    assert detect_licence({name: f"{{{inside}" if name == "package.json" else f"[metadata]\n{inside}"}) is None
 
 
 @pytest.mark.parametrize(
@@ -1005,6 +1087,8 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
             record("response", "https://e.org/latin", b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=iso-8859-1\r\n\r\n<p>caf\xe9</p>"),
             record("response", "https://e.org/chunks", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
                    b"7\r\n<p>ab</\r\n2\r\np>\r\n0\r\n\r\n"),
+            record("response", "https://e.org/lf", b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<p>lf\r\n\r\nonly</p>"),
+            record("response", "https://e.org/mixed", b"HTTP/1.1 200 OK\r\nA: b\nContent-Type: text/html\r\n\n<p>mixed</p>"),
             record("response", "https://e.org/deep", response("D", "").replace(b"<main>", b"<div>" * 5000)),
         ],
     )  # fmt: skip
@@ -1013,8 +1097,72 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
         [record("conversion", "u", "正文".encode(), WARC_Identified_Content_Language="zho,eng")],
     )
     found = everything(placed(tmp_path, "warc", main_content=False))
-    assert [(raw.text, raw.lang) for raw in docs(found)] == [("café", "en"), ("ab", "en"), ("正文", "zh")]
+    assert [(raw.text, raw.lang) for raw in docs(found)] == [
+        ("café", "en"),
+        ("ab", "en"),
+        ("lf only", "en"),
+        ("mixed", "en"),
+        ("正文", "zh"),
+    ]
     assert reasons(found) == ["bad-html"]
+
+
+SMART = "“Smart” – it’s 5 €, naïve and très cher."
+ZHONG = "朱镕基和喆在这里，测试一下编码是否正确。这里还有更多的文字，用来检测。"
+JA = "①から始まる日本語のテスト。今日はとても良い天気ですね。"
+FAN = "繁體中文內容，測試一下編碼是否正確。今天天氣很好。"
+
+
+@pytest.mark.parametrize(
+    ("label", "codec", "words"),
+    [
+        ("ISO-8859-1", "cp1252", SMART),
+        ("us-ascii", "cp1252", SMART),
+        ("gb2312", "gbk", ZHONG),
+        ("GBK", "gb18030", ZHONG),
+        ("shift_jis", "cp932", JA),
+        ("Big5", "big5hkscs", FAN),
+        ("ks_c_5601-1987", "cp949", "똠방각하와 한국어 문장입니다."),
+        ("iso-8859-9", "cp1254", "“Türkçe ığüşöç”"),
+        ("utf-8", "utf-8", ZHONG),
+        ("x-unheard-of", "utf-8", ZHONG),
+        ("utf-8", "gbk", ZHONG),
+        ("", "gbk", ZHONG),
+        ("", "cp1252", SMART),
+        ("", "cp932", JA),
+        ("", "cp1251", "Это русский текст для проверки кодировки."),
+        ("", "utf-8", ZHONG),
+        ("", "utf-16", ZHONG),
+    ],
+)
+def test_a_page_is_read_in_the_encoding_that_the_web_means_by_its_label_or_that_it_looks_like(
+    label: str, codec: str, words: str, tmp_path: Path
+) -> None:
+    meta, page = (f"<meta charset={label}>" if label else ""), f"<p>{words}</p>"
+    labelled = f"<html><head>{meta}<title>T</title></head><body>{page}</body></html>".encode(codec)
+    kind = f"text/html; charset={label}" if label else "text/html"
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n".encode()
+    records = [
+        ("header", head + page.encode(codec)),
+        ("meta", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + labelled),
+    ]
+    corpora.write_warc(tmp_path / "a.warc", [corpora.warc_record("response", *record) for record in records])
+    (tmp_path / "a.html").write_bytes(labelled)
+    book = tmp_path / "a.epub"
+    with zipfile.ZipFile(io.BytesIO(corpora.epub_bytes("T", ["x"]))) as old, zipfile.ZipFile(book, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, labelled if name.endswith("c0.xhtml") else old.read(name))
+    found = everything(placed(tmp_path, "warc", main_content=False)) + everything(placed(tmp_path, "files"))
+    assert [raw.text for raw in docs(found)] == [words] * 4
+    assert reasons(found) == []
+
+
+def test_one_damaged_byte_does_not_send_a_page_in_utf8_into_another_encoding(tmp_path: Path) -> None:
+    data = f"<p>{ZHONG} {SMART}".encode()
+    (tmp_path / "a.html").write_bytes(data[:60] + b"\xff" + data[60:])
+    (document,) = docs(everything(placed(tmp_path, "files")))
+    assert SMART in document.text
+    assert "\ufffd" in document.text
 
 
 @pytest.mark.parametrize("tag", ["b", "FONT", "a"])
@@ -1295,6 +1443,53 @@ def test_insertions_and_content_controls_of_a_docx_are_text_and_deletions_are_no
     (tmp_path / "a.docx").write_bytes(with_docx_body(body.encode()))
     (found,) = docs(everything(placed(tmp_path, "files")))
     assert found.text == "one two three\tfour\nfive\n\nsix\n\na | b"
+
+
+def test_notes_and_text_boxes_of_a_docx_stand_once_and_where_they_belong(tmp_path: Path) -> None:
+    import docx
+    from docx.opc.constants import CONTENT_TYPE, RELATIONSHIP_TYPE
+    from docx.opc.packuri import PackURI
+    from docx.opc.part import Part
+    from docx.oxml import parse_xml
+
+    names = (
+        'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+        'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" xmlns:v="urn:schemas-microsoft-com:vml" '
+        'xmlns:wps="http://schemas.microsoft.com/office/word/2010/wordprocessingShape"'
+    )
+
+    def reference(kind: str, number: int) -> str:
+        return f'<w:r><w:{kind}Reference w:id="{number}"/></w:r>'
+
+    def box(words: str) -> str:
+        content = f"<w:txbxContent><w:p><w:r><w:t>{words}</w:t></w:r></w:p></w:txbxContent>"
+        return (
+            f'<w:r><mc:AlternateContent><mc:Choice Requires="wps"><w:drawing><wps:wsp><wps:txbx>{content}</wps:txbx></wps:wsp>'
+            f"</w:drawing></mc:Choice><mc:Fallback><w:pict><v:textbox>{content}</v:textbox></w:pict></mc:Fallback>"
+            "</mc:AlternateContent></w:r>"
+        )
+
+    document = docx.Document()
+    inside = f"<w:r><w:t>Held</w:t></w:r>{reference('footnote', 2)}{box('Beside.')}<w:r><w:t> so.</w:t></w:r>{reference('endnote', 2)}"
+    document.element.body.insert(0, parse_xml(f"<w:p {names}>{inside}{reference('footnote', 2)}</w:p>"))
+    cell = document.add_table(rows=1, cols=2).rows[0].cells[1]
+    cell.text = "in a cell"
+    for inner in parse_xml(f"<w:p {names}>{reference('footnote', 3)}{box('boxed')}</w:p>"):
+        cell.paragraphs[0]._p.append(inner)
+    for kind, relation, content in (
+        ("footnote", RELATIONSHIP_TYPE.FOOTNOTES, CONTENT_TYPE.WML_FOOTNOTES),
+        ("endnote", RELATIONSHIP_TYPE.ENDNOTES, CONTENT_TYPE.WML_ENDNOTES),
+    ):
+        notes = "".join(
+            f'<w:{kind} w:id="{n}"><w:p><w:r><w:t>{kind} {n}</w:t></w:r></w:p><w:p><w:r><w:t>on</w:t></w:r></w:p></w:{kind}>'
+            for n in (2, 3)
+        )
+        separator = f'<w:{kind} w:type="separator" w:id="0"><w:p><w:r><w:separator/></w:r></w:p></w:{kind}>'
+        data = f"<w:{kind}s {names}>{separator}{notes}</w:{kind}s>".encode()
+        document.part.relate_to(Part(PackURI(f"/word/{kind}s.xml"), content, data, document.part.package), relation)
+    document.save(str(tmp_path / "a.docx"))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "Held[footnote 2 on] so.[endnote 2 on]\n\nBeside.\n\n | in a cell[footnote 3 on] boxed"
 
 
 def test_rows_and_cells_of_a_docx_in_content_controls_are_text(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -293,6 +294,24 @@ def test_a_damaged_parquet_page_is_a_reject_and_the_rows_before_it_stand(tmp_pat
     assert texts(found) == rows[: len(texts(found))]
     assert 100 <= len(texts(found)) <= 200
     assert [reject.reason for reject in rejects(found)] == ["damaged-file"]
+
+
+def test_a_name_in_a_parquet_footer_that_is_not_utf8_is_an_error_or_reject_that_names_the_file(tmp_path: Path) -> None:
+    data = write_parquet(tmp_path / "whole.parquet", {"text": ["words"], "name": ["A"]}).read_bytes()
+    told = []
+    for match in re.finditer(rb"\x04(?:text|name)", data):
+        at = match.start() + 2
+        (tmp_path / "a.parquet").write_bytes(data[:at] + b"\xe7" + data[at + 1 :])
+        try:
+            found = everything(placed(tmp_path / "a.parquet", "parquet", title="name"))
+        except SourceError as error:
+            told.append(str(error))
+        else:
+            told += [reject.detail for reject in rejects(found) if reject.reason == "damaged-file"]
+    assert len(told) == 4, "each name stands in the schema and in its column's chunk"
+    assert all("a.parquet" in words for words in told)
+    assert any("not a whole Parquet file" in words for words in told)
+    assert any("cannot be read from row 0 on" in words for words in told)
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1" + b"\0" * 50])

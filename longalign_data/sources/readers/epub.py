@@ -50,20 +50,47 @@ def epub_text(file: IO[bytes], html: Any) -> tuple[str, str]:
     return title, "\n\n".join(parts)
 
 
-def decoded(data: bytes) -> str:
-    """A page's characters: UTF-8, or what its byte order mark or declaration says; bytes outside become U+FFFD, as in
-    every browser, and NULs go: HTML gives them no meaning."""
+def decoded(data: bytes, label: str = "") -> str:
+    """A page's characters: in the encoding of its byte order mark, or that `label` (of the HTTP header) names, else UTF-8,
+    else what its declaration says, else what its bytes look like; where that cannot be told, bytes outside UTF-8 become
+    U+FFFD. A label means what the web means by it: `iso-8859-1` is Windows-1252. NULs go: HTML gives them no meaning."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace").replace("\0", "")
+    encoding = _encoding(label)
+    if encoding.startswith("utf-16"):
+        return data.decode(encoding, "replace").replace("\0", "")
     # Out of the bytes, not the characters: in a string of wide ones the search stumbles over every second byte.
     data = data.replace(b"\0", b"")
-    with suppress(UnicodeDecodeError):
-        return data.decode("utf-8")
-    match = re.search(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", data[:2048])
-    try:
-        return data.decode(match[1].decode("ascii") if match else "utf-8", "replace")
-    except (LookupError, ValueError):
-        return data.decode("utf-8", "replace")
+    if encoding == "utf-8":
+        with suppress(UnicodeDecodeError):
+            return data.decode("utf-8")
+        match = re.search(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", data[:2048])
+        encoding = _encoding(match[1].decode("ascii") if match else "")
+        # A declaration that could be read as ASCII is not in UTF-16.
+        encoding = _looked_like(data) if encoding.startswith("utf-") else encoding
+    return data.decode(encoding, "replace")
+
+
+_WEB_CODECS = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs", "iso8859-11": "cp874"}
+"""Where the web's encoding (https://encoding.spec.whatwg.org/) holds more characters than Python's codec of its name."""
+
+
+def _encoding(label: str) -> str:
+    """Python's name of the encoding that the web means by a label; of none, or of no encoding, `utf-8`."""
+    from resiliparse.parse.encoding import map_encoding_to_html5
+
+    codec = map_encoding_to_html5(label) or "utf-8"
+    return _WEB_CODECS.get(codec, codec)
+
+
+def _looked_like(data: bytes) -> str:
+    from resiliparse.parse.encoding import detect_encoding
+
+    text = data.decode("utf-8", "replace")
+    if len(text) - len(text.encode("ascii", "ignore")) > 2 * text.count("\ufffd"):
+        return "utf-8"  # with damage in it, which would send the detector elsewhere
+    codec = detect_encoding(data) or "utf-8"
+    return _WEB_CODECS.get(codec, codec)
 
 
 def _xml(data: bytes, name: str) -> ElementTree.Element:

@@ -1,6 +1,7 @@
-"""Office files: DOCX (headings, paragraphs, lists, tables in their order) and PPTX (slides with their notes).
+"""Office files: DOCX (headings, paragraphs, lists, tables and text boxes in their order, each note where it is referred
+to) and PPTX (slides with their notes).
 
-    manual.docx  ->  ("Pump manual", "# Safety\n\nWear gloves.\n\n- first\n\nPart | Weight\nrotor | 3 kg")
+    manual.docx  ->  ("Pump manual", "# Safety\n\nWear gloves.[Size 9.]\n\n- first\n\nPart | Weight\nrotor | 3 kg")
 
 Their libraries hold the whole file as trees, so what the trees will take is reckoned before they are built. Format: ECMA-376.
 """
@@ -8,6 +9,7 @@ Their libraries hold the whole file as trees, so what the trees will take is rec
 import io
 import re
 from collections.abc import Collection, Iterator
+from itertools import takewhile
 from typing import Any
 
 from longalign_data.sources.readers.archives import checked_zip, member_bytes
@@ -23,7 +25,9 @@ NODE_BYTES = 240
 XML = (".xml", ".rels")
 _HEADING = re.compile(r"Heading ([1-9])")
 _AROUND = frozenset(("sdt", "sdtContent", "customXml", "ins", "moveTo"))
-_UNREAD = frozenset(("del", "moveFrom", "txbxContent", "Fallback"))
+_UNREAD = frozenset(("del", "moveFrom", "Fallback"))
+_NOTES = ("footnote", "endnote")
+_PARAGRAPH = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}p"
 _SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
@@ -50,19 +54,21 @@ def docx_text(data: bytes, docx: Any) -> tuple[str, str]:
     document = docx.Document(io.BytesIO(data))
     # Asked for its style, a paragraph without one looks through all styles of the file: seconds for a thousand.
     names = {style.style_id: style.name or "" for style in document.styles}
+    notes = _notes(document.part, docx)
     parts = []
     for block in _within(document.element.body, ("p", "tbl")):
         if block.tag.endswith("}tbl"):
             rows = (_within(row, ("tc",)) for row in _within(block, ("tr",)))
-            parts.append("\n".join(" | ".join(map(_cell, row)) for row in rows))
+            parts.append("\n".join(" | ".join(_cell(cell, notes) for cell in row) for row in rows))
             continue
-        style = names.get(block.style, "")
-        heading = _HEADING.fullmatch(style)
-        level = int(heading[1]) if heading else 0
-        bullet = "- " if style.startswith("List") else ""
-        text = _words(block).strip()
-        if text:
-            parts.append(f"{'#' * min(level, 6)} {text}" if level else f"{bullet}{text}")
+        for paragraph in _paragraphs(block):
+            style = names.get(paragraph.style, "")
+            heading = _HEADING.fullmatch(style)
+            level = int(heading[1]) if heading else 0
+            bullet = "- " if style.startswith("List") else ""
+            text = _words(paragraph, notes).strip()
+            if text:
+                parts.append(f"{'#' * min(level, 6)} {text}" if level else f"{bullet}{text}")
     return document.core_properties.title or "", "\n\n".join(parts)
 
 
@@ -89,9 +95,35 @@ def _within(parent: Any, wanted: Collection[str]) -> Iterator[Any]:
             yield from _within(child, wanted)
 
 
-def _words(paragraph: Any) -> str:
-    """The text of a `w:p` as it stands once its tracked changes are accepted. What the library gives leaves out
-    insertions and content controls."""
+def _notes(part: Any, docx: Any) -> dict[tuple[str, str], str]:
+    """The text of each footnote and endnote, by its kind and number."""
+    found: dict[tuple[str, str], str] = {}
+    for kind in _NOTES:
+        for relation in part.rels.values():
+            if relation.is_external or not relation.reltype.endswith(f"/{kind}s"):
+                continue
+            for note in docx.oxml.parse_xml(relation.target_part.blob).iterchildren(f"{{*}}{kind}"):
+                text = _one_line(" ".join(_words(paragraph, {}) for paragraph in _paragraphs(note)))
+                found.setdefault((kind, _number(note)), text)
+    return found
+
+
+def _number(element: Any) -> str:
+    return next((str(value) for name, value in element.attrib.items() if name.endswith("}id")), "")
+
+
+def _paragraphs(block: Any) -> Iterator[Any]:
+    """Each `w:p` in a block, itself included: those of a text box behind the one that it hangs on. Word writes a box twice,
+    the second time as a Fallback."""
+    for paragraph in block.iter(_PARAGRAPH):
+        around = takewhile(lambda node: node is not block, paragraph.iterancestors())
+        if paragraph is block or not any(node.tag.rpartition("}")[2] in _UNREAD for node in around):
+            yield paragraph
+
+
+def _words(paragraph: Any, notes: dict[tuple[str, str], str]) -> str:
+    """The text of a `w:p` as it stands once its tracked changes are accepted, without its text boxes; the notes that it
+    refers to are taken out of `notes`. What the library gives leaves out insertions and content controls."""
     pieces: list[str] = []
     pending = [paragraph]
     while pending:
@@ -101,15 +133,18 @@ def _words(paragraph: Any) -> str:
             pieces.append(node.text or "")
         elif name in _SIGNS:
             pieces.append(_SIGNS[name])
-        elif name not in _UNREAD and name != "pPr":
+        elif name.removesuffix("Reference") in _NOTES:
+            note = notes.pop((name.removesuffix("Reference"), _number(node)), "")
+            pieces.append(f"[{note}]" if note else "")
+        elif name not in _UNREAD and name not in ("pPr", "txbxContent"):
             pending += reversed(node)
     return "".join(pieces)
 
 
-def _cell(cell: Any) -> str:
+def _cell(cell: Any, notes: dict[tuple[str, str], str]) -> str:
     """The text of a `w:tc`, tables within it included. A cell that spans others stands once: the library gives it once for
     each column that its file claims, of which there may be billions, and climbs merged rows by recursion."""
-    return _one_line(" ".join(_words(part) for part in cell.iter(cell.tag.removesuffix("tc") + "p")))
+    return _one_line(" ".join(_words(paragraph, notes) for paragraph in _paragraphs(cell)))
 
 
 def _shape(shape: Any, depth: int) -> list[str]:

@@ -31,7 +31,7 @@ def partitions(placed: PlacedSource) -> Sequence[Partition]:
             with pq.ParquetFile(path) as opened:
                 metadata, schema = opened.metadata, opened.schema_arrow
                 sizes = [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise failed(
                 placed, f"{path}: not a whole Parquet file: {error}", "fetch it again or leave it out"
             ) from None
@@ -63,7 +63,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
                 batch = next(batches)
             except StopIteration:
                 return
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 last = f"row groups {partition.start} to {partition.end - 1}"
                 detail = f"{name}: {last} cannot be read from row {row} on: {error}; fetch the file again"
                 yield RawReject(source_ref=f"{name}#{row}", reason="damaged-file", detail=detail)

@@ -12,7 +12,6 @@ process on a damaged file, or hold whatever it claims to contain. Format: https:
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ _LENGTH = re.compile(r"[0-9]{1,15}")
 UNREAD = ("br", "zstd", "compress", "x-compress")
 """Content encodings that no library here reads."""
 
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{2,40})", re.IGNORECASE)
 
 
@@ -143,8 +143,10 @@ def _page(
 
 def _html_of(data: bytes) -> str | None:
     """The HTML of an HTTP response; None for another kind or another status than 2xx. Raises UnpackError."""
-    head, _, body = data.partition(b"\r\n\r\n")
-    status, *lines = head.decode("latin-1").split("\r\n")
+    # Some servers end a header's lines with LF alone, or mix both (RFC 9112, 2.2).
+    end = _HEADER_END.search(data)
+    head, body = (data[: end.start()], data[end.end() :]) if end is not None else (data, b"")
+    status, *lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")
     fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     kind = fields.get("content-type", "")
     if not re.match(r"HTTP/[\d.]+ 2\d\d", status) or "html" not in kind.lower():
@@ -152,13 +154,8 @@ def _html_of(data: bytes) -> str | None:
     if "chunked" in fields.get("transfer-encoding", "").lower():
         body = _joined(body)
     body = _plain(body, fields.get("content-encoding", "").strip().lower())
-    page = None
     charset = _CHARSET.search(kind)
-    if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
-        with suppress(LookupError, ValueError):
-            page = body.decode(charset[1], "replace").replace("\0", "")
-    if page is None:
-        page = decoded(body)
+    page = decoded(body, charset[1] if charset is not None else "")
     return html_of_xhtml(page) if "xhtml" in kind.lower() or page.lstrip().startswith("<?xml") else page
 
 
