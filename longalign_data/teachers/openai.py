@@ -13,6 +13,7 @@ from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers.base import (
+    STILL_THINKING,
     UNWATCHED,
     Connection,
     Raw,
@@ -22,6 +23,7 @@ from longalign_data.teachers.base import (
     Watch,
     count_of,
     prompt,
+    without_thinking,
 )
 from longalign_data.teachers.cachemark import Begun
 from longalign_data.teachers.client import Client
@@ -145,7 +147,8 @@ def fault_of(error: Exception) -> Fault:
 
 
 def read(raw: Raw) -> TeacherReply:
-    """A chat completion: the first choice. Raises ValueError for another format."""
+    """A chat completion: the first choice; of content in parts the texts, end to end, and of these not the thinking. Raises
+    ValueError for another format."""
     choices = raw.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError("a chat completion has a list `choices` with at least one object")
@@ -156,13 +159,24 @@ def read(raw: Raw) -> TeacherReply:
         raise ValueError("the choice of a chat completion has an object `message`")
     given = choices[0].get("finish_reason")
     refusal = message.get("refusal")
-    content = message.get("content")
+    text, is_thought_out = without_thinking(_text(message.get("content")))
+    stop_reason = "refusal" if refusal else _STOP_REASONS.get(str(given), "unknown")
+    is_thinking = stop_reason == "end_turn" and not is_thought_out
+    said = refusal or (STILL_THINKING if is_thinking else "")
     return TeacherReply(
-        text=content if isinstance(content, str) else "",
-        stop_reason="refusal" if refusal else _STOP_REASONS.get(str(given), "unknown"),
+        text=text,
+        stop_reason="unknown" if is_thinking else stop_reason,
         usage=_usage(raw.get("usage")),
-        detail=f"finish_reason {given!r}" + (f": {refusal}" if refusal else ""),
+        detail=f"finish_reason {given!r}" + (f": {said}" if said else ""),
     )
+
+
+def _text(content: Any) -> str:
+    """Content is a text, or a list of parts as Mistral's reasoning models send it: {"type": "text", "text": ...} and others."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else ""
+    texts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text")
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _usage(usage: Any) -> Usage:

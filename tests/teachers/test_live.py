@@ -351,6 +351,56 @@ def test_every_chat_completion_is_read(raw: Raw, text_: str, stop: str) -> None:
     assert reply.usage == Usage(input_tokens=111, cache_read_tokens=7, output_tokens=20, thinking_tokens=3)
 
 
+FIVE = "1: Which pump?\n2: Which valve?"
+THOUGHTS = "The user wants questions.\n1. Perhaps the pump?\n2. The bridge?"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"<think>\n{THOUGHTS}\n</think>\n\n{FIVE}",
+        f"\n<think>{THOUGHTS}</think>{FIVE}",
+        f"{THOUGHTS}\n</think>\n\n{FIVE}",
+        f"<think>\n\n</think>\n\n{FIVE}",
+        FIVE,
+    ],
+)
+def test_thinking_that_stands_in_the_text_is_no_part_of_what_is_said(content: str) -> None:
+    for reply in (openai.read(completion(content)), anthropic.read(message(text(content)))):
+        assert (reply.text, reply.stop_reason) == (FIVE, "end_turn")
+
+
+def test_a_text_about_thinking_stays_whole() -> None:
+    for content in (
+        "It ends with `</think>`, as it says.",
+        'The tag is "</think>".',
+        "Between <think> and </think> stands what it thinks.",
+    ):
+        assert openai.read(completion(content)).text == anthropic.read(message(text(content))).text == content
+
+
+def test_a_text_that_ends_within_its_thinking_is_no_answer() -> None:
+    content = f"<think>\n{THOUGHTS}"
+    for reply in (openai.read(completion(content)), anthropic.read(message(text(content)))):
+        assert (reply.text, reply.stop_reason) == ("", "unknown")
+        assert "within its thinking" in reply.detail
+    assert openai.read(completion(content, "length")).stop_reason == "max_tokens"
+    assert anthropic.read(message(text(content), stop="max_tokens")).stop_reason == "max_tokens"
+
+
+def test_the_texts_of_content_in_parts_are_joined_and_its_thinking_is_skipped() -> None:
+    thought: dict[str, Any] = {"type": "thinking", "thinking": [text(THOUGHTS)]}
+    raw = completion(None)
+    for parts, said in (
+        ([thought, text("1: Which "), text("pump?")], "1: Which pump?"),
+        ([thought], ""),
+        ([None, "odd", {"type": "text"}, {"type": "text", "text": None}, text("x")], "x"),
+    ):
+        raw["choices"][0]["message"]["content"] = parts
+        reply = openai.read(raw)
+        assert (reply.text, reply.stop_reason) == (said, "end_turn")
+
+
 def test_a_server_that_counts_nothing_is_read_with_a_usage_of_zero() -> None:
     raw = {key: value for key, value in completion("x").items() if key != "usage"}
     assert openai.read(raw).usage == Usage()
