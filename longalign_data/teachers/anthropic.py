@@ -83,10 +83,11 @@ class AnthropicTeacher:
             return json.loads(await response.text()), response.headers
 
         raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun, watch=watch)
-        num_read = 0
+        num_written = num_read = 0
         with contextlib.suppress(ValueError):
             num_read = count_of(raw.get("usage"), "cache_read_input_tokens")
-        self._cache.saw(request.document, marked=marked, num_read=num_read)
+            num_written = count_of(raw.get("usage"), "cache_creation_input_tokens")
+        self._cache.saw(request.document, marked=marked, num_written=num_written, num_read=num_read)
         return raw
 
     def batches(self) -> AnthropicBatches:
