@@ -478,9 +478,11 @@ def _print_progress(console: "Console", result: "Account") -> None:
             f"{_day(batch.created)}{paid}; they are asked again",
         )
     if result.unheard.num_attempts:
+        unnamed = result.unheard.num_unnamed
+        what = f"its usage is not known (replies that name none: {unnamed:,})" if unnamed else "no reply came"
         _say(
             console,
-            f"  perhaps billed, and no reply came: {result.unheard.num_attempts:,} attempts, at most "
+            f"  perhaps billed, and {what}: {result.unheard.num_attempts:,} attempts, at most "
             f"{result.unheard.most_usd:,.4f} USD; --max-usd counts them",
         )
     for name, line in sorted(result.taken_over.items()):

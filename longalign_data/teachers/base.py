@@ -141,11 +141,15 @@ MOST_TOKENS = 2**31 - 1
 
 
 def count_of(usage: Any, name: str) -> int:
-    """A number of tokens as a usage names it; 0 where it names none. Raises ValueError for one that cannot be."""
+    """A number of tokens as a usage names it, 6000.0 too; 0 where it names none. Raises ValueError for one that cannot be."""
     value = usage.get(name) if isinstance(usage, dict) else None
-    if isinstance(value, bool) or (isinstance(value, int) and not 0 <= value <= MOST_TOKENS):
+    if value is None:
+        return 0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise ValueError(f"the usage gives {name} as no number of tokens; expected 0 to {MOST_TOKENS:,}")
-    return value if isinstance(value, int) else 0
+    return value
 
 
 _END_OF_THINKING = re.compile(r"""(?<![`'"])</think>""")

@@ -17,15 +17,17 @@ import pytest
 import yaml
 
 from longalign_data.errors import BudgetError, BuildError
-from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, unheard
+from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, told_usage, unheard
 from longalign_data.generation.estimate import Observation, calibrate
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
+from longalign_data.teachers import openai
 from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.fake import FakeServer
 from longalign_data.teachers.prices import Rate, Tier, load_prices
 from tests.asked import PRICES, RECIPE, address, longalign
+from tests.teachers import fake_servers
 
 
 @pytest.fixture
@@ -154,6 +156,38 @@ def test_replies_that_were_lost_count_against_the_limit(
     assert server.state.usd() <= limit
     said = longalign("ledger", str(tmp_path / "lossy/asked/1.0.0"), "--prices", prices)
     assert re.search(r"perhaps billed, and no reply came: \d+ attempts, at most 0\.\d+ USD", said)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": 200}, {"prompt_tokens": "6000"}])
+def test_a_usage_without_the_prompt_tells_no_cost(usage: dict[str, Any] | None) -> None:
+    assert told_usage(openai.read, fake_servers.completion("x") | {"usage": usage}) is None
+
+
+def test_replies_that_name_no_usage_count_against_the_limit(
+    corpus: Callable[..., Any], tmp_path: Path, prices: str
+) -> None:
+    def script(body: dict[str, Any], times: int) -> fake_servers.Answer:
+        said = "1: What?" if fake_servers.wants_questions(body) else "An answer."
+        return fake_servers.Answer(fake_servers.completion(said) | {"usage": None})
+
+    asked, out = corpus("openai", count=8, size=12), tmp_path / "builds"
+    options = ("--prices", prices, "--concurrency", "2", "--max-usd")
+    with fake_servers.FakeServer(script).running() as server:
+        assert "the budget of" in asked.build(server.url + "/v1", out, *options, "0.1", code=2)
+        num_first = len(server.seen)
+        # What the first run left does not suffice for another request.
+        assert "the budget of" in asked.build(server.url + "/v1", out, *options, "0.1", code=2)
+        assert len(server.seen) == num_first
+        said = asked.build(server.url + "/v1", out, *options, "5")
+    assert 0 < num_first < len(server.seen)
+    assert f"{len(server.seen)} attempts whose replies never came or name no usage ({len(server.seen)})" in said
+    with Ledger(out / "asked/1.0.0/ledger.sqlite") as ledger:
+        known = load_prices(Path(prices))
+        silent = unheard(ledger, known)
+        assert silent.num_attempts == silent.num_unnamed == len(server.seen)
+        assert booked(ledger, known) == silent.most_usd > 0.1
+    words = longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
+    assert f"replies that name none: {len(server.seen)}" in words
 
 
 def test_what_was_under_way_when_a_run_was_killed_counts_until_it_is_asked_again_and_after(

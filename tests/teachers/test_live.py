@@ -250,8 +250,13 @@ def test_a_key_that_a_server_repeats_in_its_reply_is_not_handed_on(provider: str
     assert PROVIDERS[provider].read(got).text == "your key is [API key], mind it"
 
 
-@pytest.mark.parametrize("count", [-1, 2**31, 10**400, True])
-def test_a_number_of_tokens_that_cannot_be_makes_the_reply_unreadable(count: int) -> None:
+def test_a_number_of_tokens_may_be_written_as_a_float() -> None:
+    usage = {"prompt_tokens": 6000.0, "completion_tokens": 200.0, "prompt_tokens_details": None}
+    assert openai.read(completion("x") | {"usage": usage}).usage == Usage(input_tokens=6000, output_tokens=200)
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, 10**400, True, 0.5, float("nan"), float("inf"), "6000", [6000]])
+def test_a_number_of_tokens_that_cannot_be_makes_the_reply_unreadable(count: object) -> None:
     for read, raw, name in (
         (openai.read, completion("x"), "prompt_tokens"),
         (openai.read, completion("x"), "completion_tokens"),
