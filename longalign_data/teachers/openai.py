@@ -5,6 +5,7 @@ prompt would differ from server to server. Prefix caches of these servers work o
 """
 
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ NOTICE = (
     "OpenAI. Read them for your purpose, and write what applies to you under generate.teacher.terms; it goes into every sample "
     "and onto the card"
 )
+
+_SAID_CHARS = 500
 
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "end_turn",
@@ -195,10 +198,16 @@ def _usage(usage: Any) -> Usage:
 
 
 def _said(error: Any) -> str:
+    """What a server says against a request: OpenAI's `error.message`, a text in place of `error` (TGI), `detail` (FastAPI), or
+    whatever text the body is. The client's own words hold only the first."""
     body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        if isinstance(inner, dict) and inner.get("message"):
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(inner, dict):
+        if inner.get("message"):
             code = inner.get("code")
             return f"{inner['message']}" + (f" [{code}]" if code else "")
-    return str(error.message)
+        inner = inner.get("detail") or inner
+    said = inner if isinstance(inner, str) else json.dumps(inner) if inner else ""
+    # Whole words: half a key would not be known for one. A page of a proxy says no more than its status.
+    short = textwrap.shorten(said, _SAID_CHARS, placeholder=" …")
+    return short if short and not short.startswith("<") else str(error.message)

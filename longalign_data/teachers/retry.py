@@ -38,6 +38,8 @@ _CONTEXT = (
     "context size",  # llama.cpp: request (1834 tokens) exceeds the available context size (512 tokens)
     "context limit",  # Anthropic: input length and `max_tokens` exceed context limit
     "maximum model length",  # vLLM: longer than the maximum model length
+    "`inputs` tokens + `max_new_tokens` must be",  # TGI: ... <= 4096. Given: 5000 `inputs` tokens and 200 `max_new_tokens`
+    "`inputs` must have less than",  # TGI: ... 4096 tokens. Given: 5000
     "maximum allowed length",  # SGLang: input length (9000 tokens) exceeds the maximum allowed length
 )
 _UNPAID = (

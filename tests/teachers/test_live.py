@@ -194,6 +194,47 @@ def test_an_error_of_the_client_is_not_asked_again_and_says_why(
 
 
 @pytest.mark.parametrize(
+    ("status", "body", "said", "reason"),
+    [
+        (
+            400,
+            {"error": "This model's maximum context length is 8192 tokens"},
+            "context length is 8192",
+            "context-exceeded",
+        ),
+        (
+            422,
+            {
+                "error": "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000",
+                "error_type": "v",
+            },
+            "Given: 5000",
+            "context-exceeded",
+        ),
+        (400, {"detail": "prompt is too long"}, "prompt is too long", "context-exceeded"),
+        (422, {"detail": [{"loc": ["body", "top_k"], "msg": "not permitted"}]}, "top_k", "bad-request"),
+        (400, "prompt is too long:\n maximum context length is 8192", "too long: maximum", "context-exceeded"),
+        (403, {"error": "You exceeded your current quota"}, "current quota", "unpaid"),
+        (400, {"object": "error", "message": "top_p: no", "code": 400}, "top_p: no [400]", "bad-request"),
+        (401, {"error": f"the key {KEY} is not known"}, "the key [API key] is", "unauthorized"),
+        (400, "no " * 5_000, "no no …", "bad-request"),
+        (400, "<html>bad gateway</html>", "Error code: 400", "bad-request"),
+        (400, "", "HTTP 400: ", "bad-request"),
+    ],
+)
+def test_what_a_server_says_in_a_form_of_its_own_is_said_and_understood(
+    status: int, body: Any, said: str, reason: str
+) -> None:
+    server = FakeServer(lambda request, times: Answer(body, status=status))
+    with pytest.raises(TeacherError) as caught:
+        ask(server, provider="openai")
+    assert caught.value.reason == reason
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("error", "reason"),
     [
         ({"message": "no such user", "code": 401}, "unauthorized"),
