@@ -439,6 +439,15 @@ class Ledger:
                     taken_from=build,
                 )
 
+    def asked(self) -> Mapping[str, str]:
+        """The instruction by which the questions about each document were asked for, the last one where a prompt was edited."""
+        with self._guard():
+            return dict(
+                self._db.execute(
+                    "SELECT document_id, instruction FROM requests WHERE kind = 'question' ORDER BY created"
+                )
+            )
+
     def documents_of(self, state: str) -> Mapping[str, str]:
         """The requests in a state, each with the id of its document."""
         with self._guard():

@@ -17,6 +17,7 @@ import pytest
 
 from longalign_data.engine import Silent
 from longalign_data.errors import BuildError, RecipeError, TeacherError, UserError
+from longalign_data.generation.account import account, sources_of, tasks_of
 from longalign_data.generation.asking import _Asker, ask_trial
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan
@@ -28,6 +29,7 @@ from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_records, to_row
 from longalign_data.tasks.templates import load_templates
 from longalign_data.teachers.base import UNWATCHED, Raw, Teacher, TeacherRequest, Watch
+from longalign_data.teachers.prices import load_prices
 from longalign_data.teachers.retry import reply_without
 from longalign_data.teachers.table import PROVIDERS, load_teacher
 from longalign_data.tokenizers import count_tokens, load_tokenizer
@@ -241,6 +243,21 @@ def test_a_changed_instruction_asks_the_calls_of_its_task_again_and_no_others(tm
     # The questions happen to be the same, and with them the answer calls.
     assert len(again) == tasks["summary"] > 0
     assert all(instruction_of(body).startswith("Ask five.") for body in again)
+
+
+def test_the_account_of_a_build_knows_the_tasks_of_its_own_prompts(tmp_path: Path) -> None:
+    prompts = tmp_path / "mine.yaml"
+    prompts.write_text('task: poems\nversion: 1\ninstructions: {en: "Ask five.\\n1: a\\n2: b"}\n')
+    build = stand(tmp_path / "build", some_documents(3))
+    own = recipe(templates=[str(prompts)], tasks={"poems": 1.0})
+    with FakeServer(scripted(Answer(message(text("Nothing to ask."))))).running() as server:
+        run_generate(build, own, server.url)
+    sources, tasks = sources_of(build), tasks_of(build)
+    with Ledger(build.ledger) as ledger:
+        # Of a build without its recipe only the package's own prompts are known.
+        found = account(ledger, load_prices(), templates=load_templates(), sources=sources, tasks=tasks, num_selected=3)
+    assert {name: line.num_replies for name, line in found.by_task.items()} == {"poems": 5}
+    assert found.failures == {reject.reason: 1 for reject in rejects_of(build)} == {"no-questions": 1}
 
 
 def slowly(body: dict[str, Any], times: int) -> Answer:

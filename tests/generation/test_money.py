@@ -18,7 +18,7 @@ import yaml
 
 from longalign_data.errors import BudgetError, BuildError
 from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, told_usage, unheard
-from longalign_data.generation.estimate import Observation, calibrate
+from longalign_data.generation.estimate import Observation, calibrate, lengths_known
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
@@ -309,6 +309,27 @@ def test_a_pilot_of_one_document_is_used_and_said_to_be_uncertain() -> None:
     assert known.ratios["en"].off == pytest.approx(0.16)
 
 
+def test_two_prompts_that_agree_are_uncertain_too() -> None:
+    recipe = Recipe.model_validate(
+        yaml.safe_load(RECIPE.replace("COUNT", "4").replace("PROVIDER", "anthropic, model: m"))
+    )
+    for count, off in ((2, 0.16), (5, 0.0)):
+        seen = [Observation(lang="en", recipe_tokens=100, teacher_tokens=80)] * count
+        known = calibrate(recipe, ["en"], observations=seen, outputs={}, origin="pilot")
+        assert known.ratios["en"].off == pytest.approx(off)
+
+
+def test_lengths_of_which_few_replies_tell_are_said_to_be_rules_of_thumb() -> None:
+    few, many = [100] * 4, [100] * 5
+    assert lengths_known({"question": many, "answer": many}, "a trial") == "lengths of replies from a trial"
+    assert lengths_known({"question": many, "answer": few}, "a trial") == (
+        "lengths of replies from a trial; lengths of answers by rules of thumb, of fewer than 5 replies"
+    )
+    assert lengths_known({"question": few}, "a trial") == (
+        "lengths of questions and answers by rules of thumb, of fewer than 5 replies"
+    )
+
+
 def test_no_reply_is_estimated_longer_than_the_recipe_allows() -> None:
     recipe = Recipe.model_validate(
         yaml.safe_load(RECIPE.replace("COUNT", "4").replace("PROVIDER", "openai, model: m, max_answer_tokens: 50"))
@@ -327,8 +348,12 @@ def test_a_trial_tells_the_estimate_how_long_replies_are(
     process = asked.start(server.url, tmp_path / "builds", "--prices", prices, "--limit", "6", stage="build")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    common = [str(asked.recipe), "-o", str(tmp_path / "builds"), "--prices", prices, "--teacher-url", server.url]
-    said = longalign("estimate", *common, "--pilot", "6")
+    files = [str(asked.recipe), "-o", str(tmp_path / "builds")]
+    assert "nothing was asked in this folder yet" in longalign("ledger", *files, "--forget", "bad-request", code=2)
+    ledger = tmp_path / "builds/asked/1.0.0/ledger.sqlite"
+    assert not ledger.exists()
+    Ledger(ledger).close()  # as an import of nothing leaves it
+    said = longalign("estimate", *files, "--prices", prices, "--teacher-url", server.url, "--pilot", "6")
     assert "lengths of replies from the usage of 12 replies in the ledger of asked-limit-6" in said
     assert "a reply: 250 tokens" not in said, "which is the rule of thumb"
     assert f"paid already by asked-limit-6 for these documents: 12 replies, {server.state.usd():,.4f} USD" in said
