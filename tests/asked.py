@@ -1,10 +1,13 @@
 """A small corpus in two languages, a recipe for either provider, and the fake provider beside them."""
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +75,26 @@ class Asked:
         assert "Traceback" not in err
         assert KEY not in out + err
         return out + err
+
+
+def wait_for_a_batch(process: "subprocess.Popen[str]", ledger: Path) -> None:
+    """Returns once the ledger of a build at work names a batch that is out: the provider has it, and the build has heard so."""
+    end = time.monotonic() + 120
+    while not _num_out(ledger):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _num_out(ledger: Path) -> int:
+    if not ledger.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(ledger.absolute().as_uri() + "?mode=ro", uri=True)) as db:
+        try:
+            (count,) = db.execute("SELECT count(*) FROM submissions WHERE state = 'open'").fetchone()
+        except sqlite3.OperationalError:
+            return 0  # no tables yet
+    return int(count)
 
 
 def longalign(*arguments: str, key: str = "any", code: int = 0, columns: int = 160) -> str:

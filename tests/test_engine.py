@@ -167,7 +167,7 @@ if __name__ == "__main__":
 
 
 def wait_until(condition: object, what: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not condition():  # type: ignore[operator] # a function without arguments
         assert time.monotonic() < end, what
         time.sleep(0.05)

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "packing.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -29,7 +27,6 @@ def run(command: str, cwd: Path) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines())
 
 
-@pytest.mark.timeout(600)
 def test_the_synthetic_mix_has_the_plan_and_the_bias_that_the_page_shows(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
     printed = [run(command, tmp_path) for command in COMMANDS if "builds/mix" in command]

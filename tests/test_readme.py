@@ -21,7 +21,7 @@ def test_the_readme_still_shows_the_two_commands() -> None:
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     """The repository's files stand in a fresh folder with this environment as its `.venv`, marked as installed, so that
     make goes straight to its job. `make test` and the installation are left out: the one is what runs this test, the
@@ -48,7 +48,6 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     environment = os.environ | {
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(tmp_path),
-        "OMP_NUM_THREADS": "2",
         "HF_DATASETS_CACHE": str(tmp_path / "cache"),
     }
     for command in COMMANDS:
@@ -60,7 +59,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=2000,
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longalign_data.records import TABLES, Pack, Sample
@@ -93,7 +93,7 @@ def records(cls: Any, fields: Sequence[pa.Field]) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_record_comes_back_from_parquet_as_it_was(table: str, tmp_path: Path, data: st.DataObject) -> None:
     cls, schema = TABLES[table]

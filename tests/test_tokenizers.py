@@ -72,7 +72,7 @@ def test_threads_give_what_one_thread_gives(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", OFFLINE)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(max_size=300) | st.text(alphabet=" \n\tab一é😀\x00\x7f\ufdfa", max_size=300))
 def test_no_text_has_more_tokens_than_bytes_and_slack(spec: str, text: str) -> None:
     tokenizer = load_tokenizer(spec)
@@ -81,7 +81,7 @@ def test_no_text_has_more_tokens_than_bytes_and_slack(spec: str, text: str) -> N
 
 
 @pytest.mark.parametrize("spec", OFFLINE)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(text=st.text(max_size=300))
 def test_every_unicode_text_comes_back_whole(spec: str, text: str) -> None:
     tokenizer = load_tokenizer(spec)

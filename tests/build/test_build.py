@@ -135,7 +135,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, flo
     return recipe, folder / "builds", time.monotonic() - began
 
 
-@pytest.mark.timeout(600)
 def test_ten_kills_at_random_moments_change_no_row(reference: tuple[Path, Path, float], tmp_path: Path) -> None:
     """Only kills of an unfinished build count. A build that is complete before its kill is compared and begun anew, and so
     is every third one, so that all the stages get their turn."""
@@ -144,14 +143,18 @@ def test_ten_kills_at_random_moments_change_no_row(reference: tuple[Path, Path, 
     draw = random.Random(20)
     kills = 0
     stood: set[frozenset[str]] = set()
-    for _ in range(30):
+    for _ in range(60):
+        is_new, began = not root.exists(), time.monotonic()
         process = start(recipe, tmp_path, "--workers", "1")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=seconds * draw.uniform(0.2, 1))
         finished = process.poll()
+        if finished is not None and is_new:
+            # The machine is less busy than it was when the last whole build was timed.
+            seconds = time.monotonic() - began
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert finished in (None, 0), err
         if not (root / "manifest.json").exists():
             kills += 1

@@ -108,10 +108,10 @@ def test_the_fake_provider_says_how_to_reach_it_and_what_was_spent(tmp_path: Pat
     assert process.stdout is not None
     first = process.stdout.readline()
     url = first.split()[3]
-    with urllib.request.urlopen(f"{url}/fake/scenario", timeout=10) as response:
+    with urllib.request.urlopen(f"{url}/fake/scenario", timeout=60) as response:
         assert json.load(response)["limits"]["concurrent"] == 4
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert "0 replies, 0.0000 dollars" in out
     assert "Traceback" not in err
 

@@ -228,7 +228,7 @@ pieces = st.sampled_from(
 ) | st.text(max_size=8)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(pieces, max_size=12).map("".join))
 def test_masking_never_lengthens_a_text_and_leaves_nothing_to_mask_twice(text: str) -> None:
     everything = curation(is_code=True, personal={"action": "mask"})

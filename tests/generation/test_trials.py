@@ -29,7 +29,7 @@ from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.fake import FakeServer
 from longalign_data.teachers.prices import load_prices
 from longalign_data.teachers.table import load_teacher
-from tests.asked import KEY, PRICES, Asked, address, log_of, longalign, rows, texts
+from tests.asked import KEY, PRICES, Asked, address, log_of, longalign, rows, texts, wait_for_a_batch
 from tests.generation.small_builds import document, recipe, run_generate, samples_of, stand
 
 QUICK = {"seconds": 0.1}
@@ -161,12 +161,9 @@ def test_what_is_out_in_a_batch_of_a_trial_is_fetched_there_and_not_bought_here(
 ) -> None:
     asked, server, output = corpus("anthropic"), serve(batches={"seconds": 600.0}), tmp_path / "out"
     process = asked.start(server.url, output, "--limit", "6", "--schedule", "batch", stage="build")
-    while not server.state.batches:
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.3)
+    wait_for_a_batch(process, output / "asked-limit-6/1.0.0/ledger.sqlite")
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     (batch,) = server.state.batches.values()
     with pytest.raises(
         UserError, match=f"6 requests of this build are out in batch {batch.batch_id} of the trial asked-limit-6"

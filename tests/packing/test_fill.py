@@ -17,7 +17,7 @@ def one_by_one(lengths: list[int], capacity: int) -> list[int]:
     return free
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(1, 60).flatmap(lambda c: st.tuples(st.just(c), st.lists(st.integers(1, c), max_size=120))))
 def test_every_list_is_filled_as_if_placed_one_by_one(case: tuple[int, list[int]]) -> None:
     capacity, lengths = case

@@ -67,7 +67,7 @@ def packed(folder: Path, sequences: list[TokenSequence], strategy: str, k: int, 
     return open_packs(folder)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     lengths=st.lists(st.integers(1, CAPACITY), min_size=1, max_size=80),
     spikes=st.integers(0, 40),
@@ -86,7 +86,7 @@ def test_every_step_of_a_balanced_plan_holds_about_as_many_sequences(
     assert m.max() - m.min() <= max(2, 0.05 * m.mean())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sequence_lists(), st.sampled_from(list(STRATEGIES)), st.sampled_from([1, 2, 4, 6]), st.sampled_from([0, 0.5, 1]))
 def test_every_sequence_reaches_the_trainer_once_with_its_weight(
     sequences: list[TokenSequence], strategy: str, k: int, alpha: float
@@ -131,7 +131,7 @@ def test_every_sequence_reaches_the_trainer_once_with_its_weight(
         assert sorted(arrived) == sorted(wanted)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.integers(1, CAPACITY), min_size=1, max_size=80),
     st.integers(1, 9),
@@ -161,7 +161,7 @@ def test_every_plan_holds_each_sequence_once_within_capacity_and_k(
         assert np.all(np.diff(work[first:end]) <= 0)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(st.integers(1, CAPACITY), min_size=1, max_size=80),
     st.integers(1, 9),
@@ -198,7 +198,7 @@ def test_every_plan_keeps_its_limits_in_every_epoch(
         assert np.all(np.diff(work[first:end]) <= 0)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.integers(2, 40).flatmap(lambda c: st.tuples(st.just(c), st.lists(st.integers(1, c), max_size=80))),
     st.integers(1, 6),
@@ -213,7 +213,7 @@ def test_every_limited_fill_is_whole(case: tuple[int, list[int]], most: int) -> 
     assert not len(lengths) or 1 <= counts.min() <= counts.max() <= most
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sequence_lists(), st.integers(1, 3), st.integers(0, 60))
 def test_every_stream_goes_on_from_any_step_as_if_it_had_come_there(
     sequences: list[TokenSequence], ranks: int, first: int
@@ -229,7 +229,7 @@ def test_every_stream_goes_on_from_any_step_as_if_it_had_come_there(
             assert rest == [place for place in whole if place[0] >= first]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.integers(1, CAPACITY), min_size=1, max_size=200))
 def test_every_fill_needs_less_than_twice_the_bound(lengths: list[int]) -> None:
     falling = np.sort(np.array(lengths, np.int64))[::-1]

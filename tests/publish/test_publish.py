@@ -286,14 +286,13 @@ def test_a_hub_that_nobody_answers_for_is_given_up_in_words(
         publish(publication, token=TOKEN, endpoint="http://127.0.0.1:9", say=lambda _: None, wait=lambda _: None)
 
 
-@pytest.mark.timeout(120)
 def test_killed_in_the_middle_it_goes_on_with_what_is_missing(towns: BuildFolder, hub: Hub, tmp_path: Path) -> None:
     """kill -9 while a file is on its way; the second process sends that file and those behind it, and no other."""
     hang = hub.fault("PUT", "/lfs/", skip=6, after_bytes=100, hang=True, times=99)
     first = longalign(hub, "publish", str(towns.root), NAME, "--yes", home=tmp_path)
     assert hang.met.wait(60)
     os.killpg(first.pid, signal.SIGKILL)
-    out, err = first.communicate(timeout=20)
+    out, err = first.communicate(timeout=60)
     there = set(hub.large)
     assert 1 <= len(there) < len(set(hashes(towns).values()))
     assert "1.0.0" not in hub.repos[NAME].tags
@@ -336,7 +335,6 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.timeout(120)
 def test_datasets_and_the_pack_reader_read_from_the_hub_what_was_built(
     towns: BuildFolder, hub: Hub, tmp_path: Path
 ) -> None:
@@ -354,7 +352,7 @@ def test_datasets_and_the_pack_reader_read_from_the_hub_what_was_built(
     assert found["reader"] == [True, pack["num_steps"], pack["capacity"], pack["packs_per_step"]]
     for address in (f"/datasets/{NAME}/resolve/1.0.0/README.md", f"/api/datasets/{NAME}"):
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(hub.url + address, timeout=10)
+            urllib.request.urlopen(hub.url + address, timeout=60)
 
 
 def test_the_dry_run_says_everything_and_touches_nothing(towns: BuildFolder, hub: Hub, tmp_path: Path) -> None:

@@ -53,7 +53,6 @@ def test_the_lines_that_keep_something_out_are_a_recipe_s() -> None:
     Exclude.model_validate(yaml.safe_load(blocks[0])["exclude"])
 
 
-@pytest.mark.timeout(120)
 def test_why_remove_and_rehydrate_say_what_they_did(towns: BuildFolder, tmp_path: Path) -> None:
     def longalign(*arguments: str) -> str:
         command = [sys.executable, "-m", "longalign_data", *arguments]

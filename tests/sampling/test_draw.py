@@ -132,7 +132,7 @@ def test_whole_targets_add_up_and_stay_within_one_of_their_share(count: int, wei
     assert all(abs(parts[name] - count * share) < 1 for name, share in shares.items())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(st.integers(1, 70_000), st.sampled_from(["en", "zh", "de"]), st.sampled_from(["a", "b", "c"])),

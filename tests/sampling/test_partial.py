@@ -90,7 +90,7 @@ def test_every_document_of_a_bucket_is_as_likely_as_another() -> None:
     assert 60 < hits.min() < hits.max() < 140
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.integers(1, 70_000), st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=300

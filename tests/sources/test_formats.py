@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from longalign_data.catalog import Card, builtin_cards, load_card
@@ -1380,7 +1380,7 @@ def test_gated_books_need_the_acknowledgement(tmp_path: Path) -> None:
     assert load_recipe(path).sources[0].card.id == "books"
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(lines=st.lists(st.sampled_from(["", " ", "ab", "€uro", "x\r", "字"]), max_size=24), size=st.integers(1, 30))
 def test_every_block_is_read_once_however_the_file_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], size: int
@@ -1426,7 +1426,7 @@ def test_white_space_without_end_between_blocks_is_not_held(
     assert peak < (1 << 20) * 3.5
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(
     values=st.lists(
         st.dictionaries(st.sampled_from(["content", "title", 'k"\\']), st.text(alphabet='ab"\\{}[],é字\n', max_size=9)),
@@ -1474,14 +1474,14 @@ def test_arrays_that_follow_each_other_are_all_read(tmp_path: Path, monkeypatch:
 def test_many_broken_objects_take_time_by_their_number_alone(tmp_path: Path) -> None:
     count = 40_000
     (tmp_path / "a.json").write_text("[" + ",".join(["{x}"] * count) + ', {"content": "last"}]')
-    began = time.perf_counter()
+    began = time.thread_time()
     found = everything(placed(tmp_path / "a.json", "json"))
-    assert time.perf_counter() - began < 30
+    assert time.thread_time() - began < 30
     assert len(found) == count + 1
     assert [raw.text for raw in docs(found)] == ["last"]
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(
     data=st.binary(max_size=400) | st.text(alphabet='[]{}",:a\\ ', max_size=40).map(str.encode),
     where=st.integers(0, 300),

@@ -24,6 +24,7 @@ from longalign_data.records import Document, Reject
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_records
 from longalign_data.shards.stage import StageReport, read_report
+from longalign_data.sources import snapshot as snapshots
 from longalign_data.sources.ingest import (
     MAX_WHITE_SPACE,
     ingest,
@@ -368,9 +369,9 @@ def test_a_line_of_one_character_ends_quickly_as_too_long(tmp_path: Path, line: 
     (tmp_path / "a.txt").write_text(line, encoding="utf-8")
     source = {"id": "t", "path": "a.txt", "reader": {"kind": "text"}}
     loaded = recipe(tmp_path, source, window=(100, 8000), tokenizer=spec)
-    began = time.monotonic()
+    began = time.process_time()
     report = run(loaded, tmp_path / "b")
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
     assert report.rejected == {"too-long": 1}
 
 
@@ -412,7 +413,7 @@ anything = st.text(min_size=0, max_size=400) | st.text(alphabet="ab .\n\t一二�
 
 
 @pytest.mark.parametrize("spec", ["qwen", "mistral-v1"])
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=anything, min_tokens=st.integers(1, 500))
 def test_every_text_that_is_left_out_unread_is_too_short(spec: str, text: str, min_tokens: int) -> None:
     tokenizer = load_tokenizer(spec)
@@ -424,7 +425,7 @@ def test_every_text_that_is_left_out_unread_is_too_short(spec: str, text: str, m
 
 
 @pytest.mark.parametrize("spec", ["qwen", "mistral-v1"])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=anything.map(lambda text: text * 300))
 def test_no_text_within_the_window_is_ever_surely_long(spec: str, text: str) -> None:
     tokenizer = load_tokenizer(spec)
@@ -492,7 +493,11 @@ def test_an_unchanged_corpus_is_not_read_again(tmp_path: Path) -> None:
     assert snapshot(loaded, build) != first
 
 
-def test_a_file_that_just_changed_is_read_again_whatever_its_time_says(tmp_path: Path) -> None:
+def test_a_file_that_just_changed_is_read_again_whatever_its_time_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert snapshots.SETTLED_NS >= 2_000_000_000
+    monkeypatch.setattr(snapshots, "SETTLED_NS", 3_600 * 10**9)  # "just" lasts as long as this machine needs
     path = tmp_path / "a.txt"
     path.write_text("one")
     now = time.time_ns()
@@ -521,9 +526,9 @@ def test_a_hub_dataset_is_its_id_and_commit(tmp_path: Path) -> None:
 
 def test_the_standard_library_gives_documents_of_every_length(tmp_path: Path) -> None:
     loaded = recipe(tmp_path, {"card": "python-stdlib"}, {"card": "python-topics"}, window=(2000, 64_000))
-    began = time.monotonic()
+    began = sum(os.times()[:4])  # of the processor, also in the workers: this machine may be busy with other tests
     report = run(loaded, tmp_path / "b", workers=2)
-    assert time.monotonic() - began < 60
+    assert sum(os.times()[:4]) - began < 60
     found = documents(tmp_path / "b")
     edges = (4_000, 8_000, 16_000, 32_000, 64_000)
     buckets = Counter(next(edge for edge in edges if document.num_tokens <= edge) for document in found)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longalign_data import catalog
@@ -198,7 +198,7 @@ def test_zstandard_with_a_long_window_is_read_while_the_window_fits_in_memory(tm
         assert "512 MiB" in reject.detail
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     lines=st.lists(st.text(alphabet="ab€\r", max_size=12), max_size=12),
     size=st.integers(1, 40),
@@ -343,7 +343,7 @@ def test_a_file_whose_name_has_magic_characters_is_found_by_its_name(tmp_path: P
     assert texts(everything(placed(tmp_path / "a[1].txt", "text"))) == ["bracket"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     text=st.text(alphabet="ab €\r\n\0\ufeff\ud800\U0001f600", max_size=12),
     title=st.text(alphabet="a €\n\0\ud800", max_size=4),

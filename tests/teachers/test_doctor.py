@@ -34,7 +34,7 @@ def serve() -> Iterator[Callable[..., FakeServer]]:
 
 def ask(url: str | None, *, provider: str = "anthropic", key: str | None = KEY, **choice: Any) -> list[Finding]:
     wanted = TeacherChoice(provider=provider, model="claude-haiku-5-5", **choice)
-    connection = Connection(api_key=key, base_url=url, timeout_s=5.0, retry_s=0.5)
+    connection = Connection(api_key=key, base_url=url, timeout_s=60.0, retry_s=0.5)
     found = asyncio.run(examine(wanted, connection, load_prices()))
     assert all(KEY not in finding.words for finding in found)
     return found
@@ -98,8 +98,9 @@ def test_thinking_in_the_text_is_said_and_what_follows_it_is_taken_for_the_answe
 def test_a_server_that_is_not_there_and_a_key_that_is_not_given_are_told_apart() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
+        # Nobody listens, and nobody else can take it meanwhile.
         port = free.getsockname()[1]
-    assert "check the address" in words(ask(f"http://127.0.0.1:{port}"), "bad")
+        assert "check the address" in words(ask(f"http://127.0.0.1:{port}"), "bad")
     assert "ANTHROPIC_API_KEY is not set" in words(ask(None, key=None), "bad")
 
 

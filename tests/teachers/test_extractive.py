@@ -523,6 +523,6 @@ def test_a_document_of_64k_tokens_takes_well_under_a_second() -> None:
     document = joined(tree("asyncio"))[:280_000]
     prose = (english().text * 40)[:280_000]
     for text in (document, prose):
-        began = time.perf_counter()
+        began = time.thread_time()  # a machine that is busy with other tests takes longer by the clock
         respond(text, load_templates().instruction("general", "en"))
-        assert time.perf_counter() - began < 3
+        assert time.thread_time() - began < 3

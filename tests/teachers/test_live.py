@@ -1,6 +1,7 @@
 """The two live teachers against servers that speak their wire formats."""
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -138,20 +139,20 @@ def test_retrying_ends_at_the_deadline_even_when_the_server_asks_for_a_longer_wa
 
 
 def test_a_server_that_is_not_there_is_a_transient_fault() -> None:
-    server = FakeServer(lambda body, times: Answer({}))
     choice = TeacherChoice(provider="anthropic", model="teacher-1")
-    with server.running():
-        url = server.url
 
-    async def once() -> Raw:
-        teacher = load_teacher(choice, api_key=KEY, base_url=url, retry_s=0.1)
+    async def once(port: int) -> Raw:
+        teacher = load_teacher(choice, api_key=KEY, base_url=f"http://127.0.0.1:{port}", retry_s=0.1)
         try:
             return await teacher.ask(REQUEST)
         finally:
             await teacher.close()
 
-    with pytest.raises(TeacherError) as caught:
-        asyncio.run(once())
+    with socket.socket() as silent:
+        # Nobody listens, and nobody else can take it meanwhile.
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(TeacherError) as caught:
+            asyncio.run(once(silent.getsockname()[1]))
     assert caught.value.retryable
     assert KEY not in str(caught.value)
 

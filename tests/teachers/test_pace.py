@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from longalign_data.teachers import retry
 from longalign_data.teachers.base import Connection, Raw, TeacherRequest
 from longalign_data.teachers.cachemark import CacheMark, break_even
 from longalign_data.teachers.line import Line
@@ -21,6 +22,7 @@ async def drive(pace: Pace, capacity: Callable[[int], int], num_requests: int) -
     level after each request."""
     busy = refused = number = 0
     levels: list[int] = []
+    chance = Random(7)
 
     async def worker() -> None:
         nonlocal busy, refused, number
@@ -33,7 +35,7 @@ async def drive(pace: Pace, capacity: Callable[[int], int], num_requests: int) -
                 pace.leave(ticket, succeeded=False, is_load=True)
                 continue
             busy += 1
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(chance.uniform(0.001, 0.003))
             busy -= 1
             pace.leave(ticket, succeeded=True)
             levels.append(int(pace.level))
@@ -43,7 +45,7 @@ async def drive(pace: Pace, capacity: Callable[[int], int], num_requests: int) -
 
 
 def test_the_level_finds_what_the_server_takes_and_is_rarely_refused() -> None:
-    refused, levels = asyncio.run(drive(Pace(64), lambda _: 16, 3000))
+    refused, levels = run_in_virtual_time(drive(Pace(64), lambda _: 16, 3000))
     assert refused < 0.02 * 3000
     settled = levels[500:]
     assert sum(settled) / len(settled) > 0.93 * 16
@@ -52,7 +54,7 @@ def test_the_level_finds_what_the_server_takes_and_is_rarely_refused() -> None:
 
 def test_the_level_follows_a_server_that_takes_less_and_then_more() -> None:
     pace = Pace(64)
-    _, levels = asyncio.run(drive(pace, lambda n: 16 if n < 1500 else 6 if n < 3000 else 24, 7000))
+    _, levels = run_in_virtual_time(drive(pace, lambda n: 16 if n < 1500 else 6 if n < 3000 else 24, 7000))
     before, less, more = levels[1000:1400], levels[2200:2800], levels[-800:]
     assert 13 < sum(before) / len(before) <= 17
     assert 4.5 < sum(less) / len(less) <= 7
@@ -135,8 +137,9 @@ async def ask_for(server: Throttling, seconds: float, ceiling: int) -> None:
 
 @pytest.mark.parametrize("limits", [{"at_once": (16, 8, 24)}, {"per_minute": (1200, 600, 1800)}])
 def test_a_server_that_throttles_and_changes_its_mind_is_used_to_the_full_and_rarely_annoyed(
-    limits: dict[str, tuple[int, ...]],
+    limits: dict[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(retry, "_CHANCE", Random(0))
     server = Throttling(**limits)
     run_in_virtual_time(ask_for(server, 3 * PHASE_S, ceiling=64))
     for phase in range(3):
@@ -147,7 +150,8 @@ def test_a_server_that_throttles_and_changes_its_mind_is_used_to_the_full_and_ra
         assert said[429] < 0.02 * said.total()
 
 
-def test_a_try_at_more_that_is_refused_makes_nobody_else_wait() -> None:
+def test_a_try_at_more_that_is_refused_makes_nobody_else_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_CHANCE", Random(0))
     server = Throttling(at_once=(16,), wait_s=20.0)
     run_in_virtual_time(ask_for(server, 200.0, ceiling=64))
     # Until the level is found, everybody waits.
@@ -158,7 +162,7 @@ def test_a_try_at_more_that_is_refused_makes_nobody_else_wait() -> None:
 
 def test_without_refusals_the_level_rises_to_its_ceiling() -> None:
     pace = Pace(32)
-    refused, _ = asyncio.run(drive(pace, lambda _: 1000, 400))
+    refused, _ = run_in_virtual_time(drive(pace, lambda _: 1000, 400))
     assert (refused, int(pace.level)) == (0, 32)
 
 
@@ -191,7 +195,7 @@ def test_no_request_is_sent_beyond_the_input_tokens_that_the_headers_leave() -> 
         await asyncio.gather(*waiting, return_exceptions=True)
         return num_sent, pace.num_refused == 0
 
-    assert asyncio.run(spend()) == (3, True)
+    assert run_in_virtual_time(spend()) == (3, True)
 
 
 def test_after_a_pause_no_more_is_sent_at_once_than_has_ever_been_left() -> None:

@@ -1,7 +1,9 @@
 """Ranks as real processes, forked from a server that has imported torch, transformers and DeepSpeed once: importing takes
 longer than most of what is tested here."""
 
+import contextlib
 import gc
+import itertools
 import multiprocessing
 import os
 import socket
@@ -48,10 +50,18 @@ def train(ranks: int, options: list[str], errors: Path) -> None:
     assert codes == [0] * ranks, errors.with_suffix(".0").read_text()[-4000:]
 
 
+_PORTS = itertools.count(os.getpid() % 8_000)
+
+
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody takes before the ranks do, seconds later: below those that the system gives out by itself, and no two
+    of a process alike."""
+    for number in _PORTS:
+        port = 20_000 + number % 8_000
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("they never end")
 
 
 def _quiet(function: Callable[..., None], *arguments: Any) -> None:

@@ -50,7 +50,7 @@ def test_the_planner_reads_what_was_measured(tmp_path: Path, capsys: pytest.Capt
     config = tmp_path / "config.yaml"
     config.write_text("engine: torch\ndtype: fp32\nactivation_checkpointing: false\nmax_positions: 2048\n")
     output = tmp_path / "new" / "work.yaml"
-    options = ["--model", str(model), "--config", str(config), "--capacity", "2048", "--seconds", "3"]
+    options = ["--model", str(model), "--config", str(config), "--capacity", "2048", "--seconds", "60"]
     assert main([*options, "--output", str(output)]) == 0
     read = yamlfile.load(output, MeasuredWork)
     assert read.seconds is not None

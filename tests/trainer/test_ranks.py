@@ -16,6 +16,7 @@ from tests.exactness.ranks import SHARDED
 from tests.trainer import runs
 from tests.trainer.processes import finish, free_port, start, start_training, train, train_rank
 from tests.trainer.runs import NUM_STEPS, losses, metrics
+from trainer import loop
 
 pytestmark = pytest.mark.torch
 
@@ -63,13 +64,30 @@ def test_two_ranks_under_zero_3_take_the_steps_of_one_process_and_export_its_wei
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+def _until_it_is_killed(at: int, *arguments: Any) -> None:
+    """A rank that takes one step after `at` steps at most, so that the kill comes before the end however late it comes."""
+    take = loop.train_step
+
+    def train_step(*given: Any, step: int, **named: Any) -> dict[str, Any]:
+        if step > at:
+            time.sleep(1000)
+        return take(*given, step=step, **named)
+
+    loop.train_step = train_step
+    train_rank(*arguments)
+
+
 def test_a_run_of_two_ranks_that_was_killed_goes_on_to_the_same_losses_to_the_bit(place: Path, whole: Path) -> None:
     output = place / "zero-3-killed"
     options = arguments(place, output, **ZERO_3)
     at = random.randrange(3, NUM_STEPS - 1)
-    ranks = start_training(2, options, output)
+    port = str(free_port())
+    ranks = start(
+        _until_it_is_killed, [(at, rank, 2, port, options, output.with_suffix(f".{rank}")) for rank in range(2)]
+    )
     until = time.monotonic() + 100
-    while time.monotonic() < until and (not (output / "metrics.jsonl").exists() or len(metrics(output)) < at):
+    while not (output / "metrics.jsonl").exists() or (output / "metrics.jsonl").read_bytes().count(b"\n") < at:
+        assert time.monotonic() < until
         time.sleep(0.002)
     for process in ranks:
         process.kill()
@@ -150,7 +168,7 @@ def test_a_rank_that_fails_alone_says_why_and_ends_without_the_others(place: Pat
     # Packs are compared by rank 0, the plan by rank 1, which waits for the first.
     port = str(free_port())
     ranks = start(_where_leaving_waits, [(rank, 2, port, options, output.with_suffix(f".{rank}")) for rank in range(2)])
-    codes = finish(ranks, timeout=30)
+    codes = finish(ranks, timeout=100)
     assert codes[0] == 2
     assert f"error: {shard}: is not the file that the build wrote" in output.with_suffix(".0").read_text()
     assert codes[1] not in (0, None)
