@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from longalign_data.teachers.base import Raw
-from longalign_data.teachers.batch_calls import BatchCalls, object_of
+from longalign_data.teachers.batch_calls import NOTHING_SAID, BatchCalls, object_of
 from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
 from longalign_data.teachers.retry import STATUS_OF_TYPE, fault_of_status
 
@@ -72,5 +72,5 @@ def _result(line: Raw) -> ItemResult:
         inner = error.get("error", error) if isinstance(error, dict) else error
         kind, said = (inner.get("type"), inner.get("message")) if isinstance(inner, dict) else (None, inner)
         status = STATUS_OF_TYPE.get(str(kind), 500)
-        return ItemResult(custom_id=custom_id, fault=fault_of_status(status, str(said), {}))
+        return ItemResult(custom_id=custom_id, fault=fault_of_status(status, str(said or NOTHING_SAID), {}))
     return ItemResult(custom_id=custom_id, fault=EXPIRED)

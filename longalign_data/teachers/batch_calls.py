@@ -12,6 +12,7 @@ from longalign_data.teachers.lines import split_lines
 from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, hidden, repeat, reply_without
 
 NO_BATCHES = "this server has no batch API; take --schedule live"
+NOTHING_SAID = "nothing is said of why"
 _PAGE = 100
 _SHOWN_CHARS = 200
 _ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)

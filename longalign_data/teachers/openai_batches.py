@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from longalign_data.teachers.base import Raw
-from longalign_data.teachers.batch_calls import BatchCalls, object_of
+from longalign_data.teachers.batch_calls import NOTHING_SAID, BatchCalls, object_of
 from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
 from longalign_data.teachers.retry import fault_of_status, fault_within
 
@@ -100,5 +100,5 @@ def _result(line: Raw) -> ItemResult:
 def _error(error: Any) -> tuple[str, object]:
     """The message and the code of an error; gateways put a text, or nothing, in its place."""
     if isinstance(error, dict):
-        return str(error.get("message")), error.get("code")
-    return str(error or "nothing is said of why"), None
+        return str(error.get("message") or NOTHING_SAID), error.get("code")
+    return str(error or NOTHING_SAID), None

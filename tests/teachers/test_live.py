@@ -213,6 +213,14 @@ def test_an_error_of_the_client_is_not_asked_again_and_says_why(
             "Given: 5000",
             "context-exceeded",
         ),
+        (
+            422,
+            {
+                "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 and 200"
+            },
+            "must be <= 4096",
+            "context-exceeded",
+        ),
         (400, {"detail": "prompt is too long"}, "prompt is too long", "context-exceeded"),
         (422, {"detail": [{"loc": ["body", "top_k"], "msg": "not permitted"}]}, "top_k", "bad-request"),
         (400, "prompt is too long:\n maximum context length is 8192", "too long: maximum", "context-exceeded"),
