@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from longalign_data import yamlfile
 from longalign_data.catalog import Card, SourceId, load_card
@@ -83,7 +83,7 @@ class LanguageCheck(Strict):
 
 class SecretsCheck(Strict):
     """Keys, tokens and passwords are masked, or their documents rejected: in sources that are code, or in `all`. Passwords of
-    fewer than 16 characters in an assignment, or 8 in a URL, are not looked for."""
+    fewer than 16 characters in an assignment, or 8 in a URL, and such without a digit or without a letter are not looked for."""
 
     action: Literal["keep", "mask", "reject"] = "mask"
     where: Literal["code", "all"] = "code"
@@ -185,16 +185,44 @@ class SampleDocuments(Strict):
         return self
 
 
+EXTRACTIVE_MODEL = "extractive-1"
+"""The version of the extractive teacher: raised when the same request would get another reply, so that ledgers keep apart."""
+
+_SET_BY_THE_STAGE = ("model", "messages", "max_tokens", "max_completion_tokens", "system", "stream", "n", "tools")
+
+
 class TeacherChoice(Strict):
     """Who asks and answers. `model` is the provider's name for it; `parameters` go into every request as they are.
     `terms` is what the provider's terms say of the output's use; it goes into every sample and onto the card."""
 
     provider: Literal["extractive", "anthropic", "openai"] = "extractive"
-    model: str = "extractive-1"
+    model: str = EXTRACTIVE_MODEL
     max_question_tokens: Positive = 1_024
     max_answer_tokens: Positive = 2_048
     parameters: dict[str, JsonValue] = {}
     terms: str | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _not_ours(cls, parameters: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in parameters:
+            if name in _SET_BY_THE_STAGE:
+                raise ValueError(
+                    f"{name} is set by the stage itself; take it out (the limits are max_question_tokens and "
+                    "max_answer_tokens)"
+                )
+        return parameters
+
+    @model_validator(mode="after")
+    def _model_of_provider(self) -> "TeacherChoice":
+        if (self.provider == "extractive") != (self.model == EXTRACTIVE_MODEL):
+            expected = (
+                f"the extractive teacher of this release is {EXTRACTIVE_MODEL!r}"
+                if self.provider == "extractive"
+                else f"name the model as {self.provider} knows it"
+            )
+            raise ValueError(f"model: {self.model!r} with provider {self.provider!r}; {expected}")
+        return self
 
 
 class ReplyChecks(Strict):

@@ -1,14 +1,18 @@
 """The GPU benchmarks, in tiny sizes on whatever there is: their code must run where no GPU is lent."""
 
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.gpu import attention, common, methods, step, work
+from benchmarks.gpu import attention, common, methods, offload, step, work
 from benchmarks.gpu.common import Place, paper_mix, run
+from tests.trainer.processes import finish, start
 from trainer.attention import BACKENDS, sdpa_by_sequence
 
 pytestmark = pytest.mark.torch
@@ -25,6 +29,18 @@ def test_a_benchmark_runs_in_tiny_sizes_and_finds_nothing_wrong(
     told = capsys.readouterr().out
     assert len(told.splitlines()) >= 3
     assert "ok=False" not in told
+
+
+def offload_in_tiny_sizes(told: Path) -> None:
+    """In a process of its own, because it joins a process group."""
+    with told.open("w") as sys.stdout:
+        code = run("offload", "", offload.benchmark, ["--tiny"])
+    sys.exit(code)
+
+
+def test_the_benchmark_that_needs_deepspeed_runs_in_tiny_sizes(tmp_path: Path) -> None:
+    assert finish(start(offload_in_tiny_sizes, [(tmp_path / "told",)])) == [0]
+    assert re.match(r"parameters=\d+  .*tokens=512  seconds=", (tmp_path / "told").read_text())
 
 
 def test_the_goal_of_every_table_of_methods_is_judged_on_its_last_row() -> None:

@@ -86,7 +86,10 @@ class TrainConfig(yamlfile.Strict):
     spike_factor: Annotated[Number, Field(ge=0)] = 10.0
     """A loss over this many times the median of the last 50 steps is a spike; 0 looks for none."""
 
-    epochs: Annotated[int, Field(ge=1)] = 1
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes over the data in all; by default those that the plan holds (`pack.epochs` of the build's recipe, 1 where it says
+    nothing). The plan's epochs, which differ in their draws, are taken one after the other; where more are asked for it begins
+    anew."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Ends the run, and its schedule, before the plan does."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 0

@@ -89,8 +89,8 @@ def memory(place: str, rank: int, step: int | None = None, pack: PackBatch | Non
     (a key of `WHAT_HELPS`), with which pack, what can be done."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+    except Exception as error:
+        if isinstance(error, LongAlignError) or not out_of_memory(error):
             raise
         when = {
             "set-up": "while the model and its optimizer were set up, before the first pack",

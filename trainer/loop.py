@@ -74,7 +74,7 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     accumulation = max(1, reader.packs_per_step // (ranks // parts))
     if not asked.export_only:
         reader.check_split(ranks // parts, accumulation)
-    num_steps = reader.num_steps * config.epochs
+    num_steps = steps_of(reader, config.epochs or reader.num_epochs)
     num_steps = min(num_steps, config.max_steps or num_steps)
     if config.warmup_steps > num_steps and not asked.export_only:
         raise UserError(
@@ -128,7 +128,7 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
             calibrate(make, world, accumulation, tolerance=2e-2 if config.dtype == "bf16" else 1e-4)
         worker = make(objective)
         if not asked.export_only:
-            probe(objective, worker, world)
+            probe(objective, worker, world, longest=reader.capacity)
         if start.checkpoint is not None:
             if universal:
                 make_universal(start.checkpoint, world)
@@ -240,6 +240,12 @@ def train_step(
         **meter.finish(plan_step, seconds),
         **({"skipped": skipped} if skipped else {}),
     }
+
+
+def steps_of(reader: PackReader, epochs: int) -> int:
+    """How many steps so many passes over the data are, by a plan that holds one of them or several."""
+    rounds, rest = divmod(epochs, reader.num_epochs)
+    return rounds * reader.num_steps + sum(reader.step(step).epoch < rest for step in range(reader.num_steps))
 
 
 def plan_hash(reader: PackReader) -> str:

@@ -98,6 +98,11 @@ def mixing(config: PretrainedConfig) -> list[str]:
     ropes = [getattr(text, name, None) or {} for name in ("rope_parameters", "rope_scaling")]
     if any("mrope_section" in rope for rope in ropes):
         found.append("rotary positions in three dimensions (mrope_section)")
+    if any(rope.get("rope_type", rope.get("type")) == "longrope" for rope in ropes):
+        found.append(
+            "rotary frequencies chosen by the longest sequence (longrope), which are alike only in packs of at most "
+            "original_max_position_embeddings tokens or with one list of factors for both"
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -57,12 +58,18 @@ def exit_code(work: Callable[[], None], *, rank: int = 0) -> int:
 
 
 def check_folder(output: Path) -> None:
-    """Raises UserError where no folder `output` can be, because a file stands there or on the way."""
-    for place in (output, *output.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise UserError(f"--output {output}: {place} is a file; a folder was expected, or a name for one")
-            return
+    """Raises UserError where no folder `output` can be, because a file stands there or on the way, or nothing can be written
+    there. Leaves nothing behind."""
+    try:
+        place = next(place for place in (output, *output.absolute().parents) if place.exists())
+        if place.is_dir():
+            with tempfile.TemporaryDirectory(prefix=".longalign-", dir=place):
+                return
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: nothing can be written there: {error.strerror or error}; give another folder, or mend this one"
+        ) from error
+    raise UserError(f"--output {output}: {place} is a file; a folder was expected, or a name for one")
 
 
 def check_new_file(output: Path) -> None:

@@ -2,13 +2,15 @@
 
 `calibrate`: what does the engine divide by? `probe`: do sequences of a pack see each other, and is our loss the model's own?
 Out: nothing, or a LongAlignError. Packing is only exact for models that keep sequences apart; a state-space layer, a short
-convolution or a dropped mask mixes neighbours without any error. The checks take a second and need no list of models: every
-module's output is looked at, so that a leak is found where it begins, before rounding hides it in the residual stream.
+convolution, a dropped mask or frequencies that follow the longest sequence mix neighbours without any error. The checks take a
+second and need no list of models: every module's output is looked at, so that a leak is found where it begins, before rounding
+hides it in the residual stream.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -25,43 +27,48 @@ from trainer.model import mixing
 from trainer.objective import Objective, model_inputs
 from trainer.world import World
 
-LENGTHS = (24, 40, 16)
+LENGTHS = (23, 41, 16)
+"""Of the sequences of the pack. Their ends fall inside the parts of ranks that share it, so that some rank has two of them."""
 LOGIT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
 """Settings of models that cap their logits, which small ones do not show."""
 
 
-def probe(objective: Objective, engine: Engine, world: World) -> None:
+def probe(objective: Objective, engine: Engine, world: World, *, longest: int) -> None:
     """Raises UserError when the model cannot take a pack, when another sequence of a pack moves what any module gives for a
-    token, when our loss is not the one that the model's own logits give (a model that scales or caps its logits), or when
-    ranks that share a pack do not compute what one of them alone does. All ranks call it."""
+    token (by its tokens, or by positions, of which sequences have up to `longest`), when a sequence gives something else at
+    another place of a pack or where ranks share it, or when our loss is not the one that the model's own logits give (a model
+    that scales or caps its logits). All ranks call it."""
     name = type(objective.model).__name__
     causes = mixing(objective.model.config)
     because = f"; it has {', '.join(causes)}" if causes else ""
     vocabulary = min(objective.model.config.get_text_config().vocab_size, 1000)
     drawn = torch.Generator().manual_seed(0)
-    tokens = torch.randint(vocabulary, (sum(LENGTHS),), generator=drawn)
-    other = torch.randint(vocabulary, (sum(LENGTHS),), generator=drawn)
-    middle = slice(LENGTHS[0], LENGTHS[0] + LENGTHS[1])
-    changed = tokens.clone()
-    changed[middle] = other[middle]
-    share = -(-len(tokens) // world.parts)
+    first, middle, last = (
+        (ids, 0) for ids in torch.randint(vocabulary, (sum(LENGTHS),), generator=drawn).split(LENGTHS)
+    )
+    # The changed sequence has the end of a long one in place of its beginning: some models choose frequencies by positions.
+    changed = torch.randint(vocabulary, (LENGTHS[1],), generator=drawn), max(longest - LENGTHS[1], 0)
+    share = -(-sum(LENGTHS) // world.parts)
     inside = torch.zeros(share * world.parts, dtype=torch.bool)
-    inside[middle] = True
-    inside = inside[world.part * share : (world.part + 1) * share]
+    inside[LENGTHS[0] : LENGTHS[0] + LENGTHS[1]] = True
+    here = slice(world.part * share, (world.part + 1) * share)
+    inside = inside[here]
     training = objective.training
     objective.eval()
     try:
         with torch.no_grad(), engine.forward_context():
-            batch = _pack(tokens, world)
             with _outputs(objective.model, share) as before:
-                logits = objective.model(**model_inputs(batch)).logits[0]
+                unchanged = objective.model(**model_inputs(_pack([first, middle, last], world))).logits[0]
+            batch = _pack([first, changed, last], world)
             with _outputs(objective.model, share) as after:
-                moved = (objective.model(**model_inputs(_pack(changed, world))).logits[0] - logits).abs().max()
+                logits = objective.model(**model_inputs(batch)).logits[0]
             hidden = objective.model.get_decoder()(**model_inputs(batch)).last_hidden_state[0]
             head = objective.model.get_output_embeddings()
             raw = head(hidden.to(head.weight.dtype))
             ours = objective(batch)
-            alone = objective(_pack(tokens, dataclasses.replace(world, parts=1)))
+            elsewhere = _pack([last, first, changed], dataclasses.replace(world, parts=1))
+            alone = objective(elsewhere)
+            hidden_alone = objective.model.get_decoder()(**model_inputs(elsewhere)).last_hidden_state[0]
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         # The last is what kernels raise at what they cannot do, such as wide heads; but also a rank that is gone.
         if isinstance(error, UserError | dist.DistError) or out_of_memory(error):
@@ -72,7 +79,7 @@ def probe(objective: Objective, engine: Engine, world: World) -> None:
     # Half-precision kernels may round a neighbour differently, by less than this; a leak moves it by percents and more.
     half = logits.dtype in (torch.bfloat16, torch.float16)
     allowed = 2e-2 if half else 1e-4
-    if not float(world.largest(moved.float())):
+    if not float(world.largest((logits - unchanged).abs().max().float())):
         raise UserError(f"{name}: its logits do not depend on its tokens; these weights cannot be trained or checked")
     inside = inside.to(logits.device)
     moves = [(after[place].float() - output.float()).abs().amax(dim=-1) for place, output in before.items()]
@@ -95,10 +102,20 @@ def probe(objective: Objective, engine: Engine, world: World) -> None:
             f"{name}: its logits are not its output head on its last hidden state (loss {our_loss:.4f} against "
             f"{their_loss:.4f}); a model that scales or caps its logits is not supported"
         )
-    if abs(our_loss - lone_loss) > (1e-2 if half else 1e-4) * abs(lone_loss):
+    # The norm, not the largest: experts may take a token or two otherwise where rounding decides.
+    wanted = hidden_alone.double().roll(-LENGTHS[2], 0)[here]
+    squares = torch.stack([(hidden[: len(wanted)].double() - wanted).square().sum(), wanted.square().sum()])
+    off, whole = world.sum(squares).sqrt().tolist()
+    if off > (0.1 if half else 1e-3) * whole or abs(our_loss - lone_loss) > (1e-2 if half else 1e-4) * abs(lone_loss):
+        why = (
+            f"{world.parts} ranks that share a pack compute something else than one of them alone; this model mixes tokens outside "
+            "of attention and cannot be trained with sequence_parallel"
+            if world.parts > 1
+            else "a sequence gives something else at another place of a pack; this model does not follow position_ids and cannot "
+            "be trained on packs"
+        )
         raise UserError(
-            f"{name}: {world.parts} ranks that share a pack compute a loss of {our_loss:.6f}, one alone {lone_loss:.6f}; this "
-            "model mixes tokens outside of attention and cannot be trained with sequence_parallel"
+            f"{name}: {why} (hidden states by {off / whole:.1%}, a loss of {our_loss:.6f} against {lone_loss:.6f}){because}"
         )
 
 
@@ -124,21 +141,20 @@ def _outputs(model: nn.Module, tokens: int) -> Iterator[dict[str, Tensor]]:
             hook.remove()
 
 
-def _pack(tokens: torch.Tensor, world: World) -> MicroBatch:
-    borders = [0]
-    for length in LENGTHS:
-        borders.append(borders[-1] + length)
-    positions = torch.cat([torch.arange(length) for length in LENGTHS])
+def _pack(sequences: Sequence[tuple[Tensor, int]], world: World) -> MicroBatch:
+    """Sequences with the position of their first token."""
+    lengths = [len(ids) for ids, _ in sequences]
+    tokens = torch.cat([ids for ids, _ in sequences])
     return micro_batch(
         PackBatch(
             pack_id="probe",
             num_tokens=len(tokens),
-            num_sequences=len(LENGTHS),
+            num_sequences=len(sequences),
             input_ids=tokens.numpy(),
-            position_ids=positions.numpy(),
-            loss_weights=(positions > 0).double().numpy(),
-            cu_seqlens=torch.tensor(borders, dtype=torch.int32).numpy(),
-            max_seqlen=max(LENGTHS),
+            position_ids=torch.cat([torch.arange(start, start + len(ids)) for ids, start in sequences]).numpy(),
+            loss_weights=torch.cat([torch.arange(length) > 0 for length in lengths]).double().numpy(),
+            cu_seqlens=torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32).numpy(),
+            max_seqlen=max(lengths),
         ),
         world.device,
         int(tokens.max()) + 1,

@@ -17,7 +17,7 @@ from longalign_data.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -88,16 +88,17 @@ def estimate(
         return
     tokenizer = load_tokenizer(loaded.recipe.tokenizer)
     instructions = instructions_of(measures, loaded.recipe, _templates(loaded))
+    paying = _paying(loaded, folder)
     result = make_estimate(
         measures,
         instruction_tokens=measure(instructions, tokenizer),
         rate=rate,
-        calibration=_calibration(loaded, folder, documents, instructions, pilot, teacher_url),
+        calibration=_calibration(loaded, folder, paying, documents, instructions, pilot, teacher_url),
         concurrency=concurrency,
         checks=kinds_of(loaded.recipe.generate.paid_checks),
     )
-    _print_estimate(console, result, loaded, f"prices of {known.dated}")
-    for line in _paid_before(loaded, folder, documents, known):
+    _print_estimate(console, result, loaded, f"prices of {known.dated}", concurrency)
+    for line in _paid_before(folder, paying, documents, known):
         _say(console, line)
 
 
@@ -144,8 +145,8 @@ def ledger(
         typer.Option(
             "--forget",
             metavar="REASON",
-            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error), or give "
-            "up the batch with this id: it is asked again.",
+            help="Take back what failed with this reason (context-exceeded, bad-request, document-cut, teacher-error), what the "
+            "fake provider answered (rehearsal), or give up the batch with this id: it is asked again.",
             show_default=False,
         ),
     ] = None,
@@ -214,6 +215,8 @@ def _exchange(
     with TerminalProgress(Console(stderr=True)) as progress:
         folder = prepare(loaded, output, run=run, progress=progress)
     plan = _plan(loaded)
+    if reason is not None:
+        _require_ledger(folder)
     with folder.lock(), Ledger(folder.ledger) as book:
         if reason is not None:
             num_forgotten = forget(folder, plan, book, reason)
@@ -270,9 +273,32 @@ def _templates(loaded: "LoadedRecipe") -> "Templates":
     return load_templates([loaded.relative(name) for name in loaded.recipe.generate.templates])
 
 
+def _require_ledger(folder: "BuildFolder") -> None:
+    from longalign_data.errors import BuildError
+
+    if not folder.ledger.is_file():
+        raise BuildError(f"{folder.root}: has no ledger: nothing was asked in this folder yet")
+
+
+def _paying(loaded: "LoadedRecipe", folder: "BuildFolder") -> "Sequence[BuildFolder]":
+    """The build alone where its ledger has replies, or cannot be read, which whoever reads it next will say; else its trials."""
+    from longalign_data.errors import BuildError
+    from longalign_data.generation.trials import copied_ledger, trial_builds
+
+    if folder.ledger.is_file():
+        try:
+            with copied_ledger(folder.ledger) as book:
+                if book.documents_of("answered"):
+                    return [folder]
+        except BuildError:
+            return [folder]
+    return trial_builds(loaded.recipe, folder)
+
+
 def _calibration(
     loaded: "LoadedRecipe",
     folder: "BuildFolder",
+    paying: "Sequence[BuildFolder]",
     documents: "SelectedDocuments",
     instructions: "Mapping[str, str]",
     pilot: int,
@@ -284,8 +310,15 @@ def _calibration(
 
     from longalign_data.cli.build import connection_of
     from longalign_data.errors import BuildError
-    from longalign_data.generation.estimate import Observation, calibrate, measure, observed, spread_over
-    from longalign_data.generation.trials import copied_ledger, trial_builds
+    from longalign_data.generation.estimate import (
+        Observation,
+        calibrate,
+        lengths_known,
+        measure,
+        observed,
+        spread_over,
+    )
+    from longalign_data.generation.trials import copied_ledger
     from longalign_data.teachers.base import TeacherRequest
     from longalign_data.teachers.counting import count_prompts
     from longalign_data.tokenizers import load_tokenizer
@@ -298,7 +331,7 @@ def _calibration(
     outputs: dict[Kind, list[int]] = {}
     names: list[str] = []
     origin = ""
-    for place in [folder] if folder.ledger.is_file() else trial_builds(recipe, folder):
+    for place in paying:
         try:
             with copied_ledger(place.ledger) as book:
                 observations, found = observed(book, documents, recipe, tokenizer)
@@ -310,6 +343,7 @@ def _calibration(
             outputs.setdefault(kind, []).extend(values)
         names.append("this build's ledger" if place == folder else f"the ledger of {place.root.parent.name}")
         origin = f"the usage of {len(seen):,} replies in {', '.join(names)}"
+    lengths_of = lengths_known(outputs, origin) if origin else ""
     if pilot:
         chosen = spread_over(measures, pilot)
         requests = [
@@ -331,22 +365,25 @@ def _calibration(
             )
             for measured, count in zip(chosen, counts, strict=True)
         ]
-        lengths_of = f", lengths of replies from {origin}" if origin else ""
-        origin = f"{len(seen):,} documents that {choice.provider} counted{lengths_of}"
+        origin = f"{len(seen):,} documents that {choice.provider} counted"
     return calibrate(
-        recipe, (measured.lang for measured in measures), observations=seen, outputs=outputs, origin=origin
+        recipe,
+        (measured.lang for measured in measures),
+        observations=seen,
+        outputs=outputs,
+        origin="; ".join(filter(None, [origin, lengths_of])),
     )
 
 
 def _paid_before(
-    loaded: "LoadedRecipe", folder: "BuildFolder", documents: "SelectedDocuments", prices: "Prices"
+    folder: "BuildFolder", paying: "Sequence[BuildFolder]", documents: "SelectedDocuments", prices: "Prices"
 ) -> "Iterator[str]":
     """What this build and its trials have paid already for the documents that are estimated."""
     from longalign_data.errors import BuildError
     from longalign_data.generation.budget import entry_cost
-    from longalign_data.generation.trials import copied_ledger, trial_builds
+    from longalign_data.generation.trials import copied_ledger
 
-    for place in [folder] if folder.ledger.is_file() else trial_builds(loaded.recipe, folder):
+    for place in paying:
         try:
             with copied_ledger(place.ledger) as book:
                 found = [
@@ -364,7 +401,9 @@ def _paid_before(
             )
 
 
-def _print_estimate(console: "Console", result: "Estimate", loaded: "LoadedRecipe", dated: str) -> None:
+def _print_estimate(
+    console: "Console", result: "Estimate", loaded: "LoadedRecipe", dated: str, concurrency: int
+) -> None:
     from rich.table import Table
 
     from longalign_data.generation.paid import kinds_of
@@ -406,7 +445,11 @@ def _print_estimate(console: "Console", result: "Estimate", loaded: "LoadedRecip
             " to ".join(map(_duration, offer.days)),
         )
     console.print(table)
-    _say(console, "< is what the recipe says; cache: every answer call finds its document in the provider's cache")
+    _say(
+        console,
+        "< is what the recipe says; cache: every answer call finds its document in the provider's cache; takes: live with "
+        f"{concurrency} documents at once (--concurrency)",
+    )
 
 
 def _dollars(usd: float) -> str:
@@ -425,9 +468,8 @@ def _print_account(
 ) -> None:
     from longalign_data.build.pipeline import build_folder
     from longalign_data.cli.prices import known_prices
-    from longalign_data.errors import BuildError
-    from longalign_data.generation.account import account, sources_of
-    from longalign_data.generation.ledger import Ledger
+    from longalign_data.generation.account import account, sources_of, tasks_of
+    from longalign_data.generation.trials import copied_ledger
     from longalign_data.recipe import limited, load_recipe
     from longalign_data.shards.folder import open_build
     from longalign_data.shards.stage import read_report
@@ -437,17 +479,18 @@ def _print_account(
     if loaded is not None and limit is not None:
         loaded = limited(loaded, limit)
     folder = open_build(target if loaded is None else build_folder(loaded, output).root)
-    if not folder.ledger.is_file():
-        raise BuildError(f"{folder.root}: has no ledger: nothing was asked in this folder yet")
+    _require_ledger(folder)
     prices = known_prices(override)
     sampled = read_report(folder, "sample")
     is_at_work = folder.is_at_work()
-    with Ledger(folder.ledger) as book:
+    # The copy is read: whoever looks need not be allowed to write here.
+    with copied_ledger(folder.ledger) as book:
         result = account(
             book,
             prices,
             templates=load_templates() if loaded is None else _templates(loaded),
             sources=sources_of(folder),
+            tasks=tasks_of(folder),
             num_selected=None if sampled is None else sampled.num_out,
             is_at_work=is_at_work,
         )
@@ -478,9 +521,11 @@ def _print_progress(console: "Console", result: "Account") -> None:
             f"{_day(batch.created)}{paid}; they are asked again",
         )
     if result.unheard.num_attempts:
+        unnamed = result.unheard.num_unnamed
+        what = f"its usage is not known (replies that name none: {unnamed:,})" if unnamed else "no reply came"
         _say(
             console,
-            f"  perhaps billed, and no reply came: {result.unheard.num_attempts:,} attempts, at most "
+            f"  perhaps billed, and {what}: {result.unheard.num_attempts:,} attempts, at most "
             f"{result.unheard.most_usd:,.4f} USD; --max-usd counts them",
         )
     for name, line in sorted(result.taken_over.items()):

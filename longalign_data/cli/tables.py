@@ -104,14 +104,16 @@ def print_cost(built: Built, console: Console) -> None:
                 f"again: about {gone['usd']:,.4f} USD of that"
             )
             console.print(line, highlight=False, markup=False)
-        if silent := cost.get("unheard"):
-            line = (
-                f"{silent['attempts']:,} attempts whose replies never came may have been billed besides: at most "
-                f"{silent['most_usd']:,.4f} USD"
-            )
-            console.print(line, highlight=False, markup=False)
     elif cost and cost["usd"] is None:
         console.print("no price is known for this teacher; --prices FILE gives one", highlight=False, markup=False)
+    if (silent := cost.get("unheard")) and cost["usd"] is not None:
+        unnamed = silent.get("replies_without_usage", 0)
+        what = f"or name no usage ({unnamed:,}) " if unnamed else ""
+        line = (
+            f"{silent['attempts']:,} attempts whose replies never came {what}may have been billed besides: at most "
+            f"{silent['most_usd']:,.4f} USD"
+        )
+        console.print(line, highlight=False, markup=False)
     marked = ", ".join(f"{name} {count:,}" for name, count in report.details.get("marked", {}).items())
     if marked:
         console.print(f"marked answers (in samples.checks): {marked}", highlight=False, markup=False)

@@ -1,7 +1,7 @@
 """What a ledger says: how far a build is, what failed, and what was paid for what.
 
-In: the ledger, prices, and for each document its source. Out: an `Account`. A request's task is told by its instruction;
-an answer has its document's.
+In: the ledger, prices, and for each document its source and, where it became a sample, its task. Out: an `Account`. A request's
+task is told by its instruction; an answer has its document's.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from longalign_data.generation.submissions import Submission, Submissions
 from longalign_data.records import Usage
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_batches
+from longalign_data.tasks.questions import parse_questions
 from longalign_data.tasks.templates import Templates
 from longalign_data.teachers.base import TeacherReply
 from longalign_data.teachers.prices import Prices
@@ -81,12 +82,16 @@ def account(
     *,
     templates: Templates,
     sources: Mapping[str, str],
+    tasks: Mapping[str, str],
     num_selected: int | None,
     is_at_work: bool = False,
 ) -> Account:
     """Reads every reply again. While a build `is_at_work`, what it has under way is not among the `unheard`. `sources` is the
-    source of each document; an instruction that is none of `templates` (an edited prompt) is of the task `(unknown)`."""
-    tasks = {text: name for name, template in templates.by_task.items() for text in template.instructions.values()}
+    source of each document, `tasks` the task of each that became a sample; an instruction that is none of `templates` and led to
+    no sample (an edited prompt) is of the task `(unknown)`."""
+    asked = ledger.asked()
+    known = {asked[document_id]: task for document_id, task in tasks.items() if document_id in asked}
+    known |= {text: name for name, template in templates.by_task.items() for text in template.instructions.values()}
     submissions = Submissions(ledger)
     result = Account(
         num_selected=num_selected,
@@ -94,13 +99,10 @@ def account(
         batches_gone=[(batch, gone_cost(batch, prices)) for batch in submissions.gone()],
         unheard=unheard(ledger, prices, is_at_work=is_at_work),
     )
-    asked_for: dict[str, str] = {}
     for entry in ledger.entries():
-        if entry.kind == "question":
-            asked_for[entry.document_id] = tasks.get(entry.instruction, UNKNOWN)
-        _enter(
-            result, entry, prices, sources.get(entry.document_id, UNKNOWN), asked_for.get(entry.document_id, UNKNOWN)
-        )
+        instruction = entry.instruction if entry.kind == "question" else asked.get(entry.document_id, "")
+        task = known.get(instruction, UNKNOWN)
+        _enter(result, entry, prices, sources.get(entry.document_id, UNKNOWN), task)
     return result
 
 
@@ -147,6 +149,8 @@ def _failure(entry: Entry, reply: TeacherReply | None) -> str | None:
         return "teacher-error"
     if reply.stop_reason != "end_turn":
         return REASONS[reply.stop_reason]
+    if entry.kind == "question":
+        return None if parse_questions(reply.text) else "no-questions"
     return None if reply.text.strip() else "empty-answer"
 
 
@@ -159,4 +163,13 @@ def sources_of(build: BuildFolder) -> Mapping[str, str]:
     for batch in iter_batches(build.shards("documents"), columns=["doc_id", "source"]):
         for row in batch.to_pylist():
             found[row["doc_id"]] = row["source"]
+    return found
+
+
+def tasks_of(build: BuildFolder) -> Mapping[str, str]:
+    """The task of each document that became a sample."""
+    found: dict[str, str] = {}
+    for batch in iter_batches(build.shards("samples"), columns=["doc_ids", "task"]):
+        for row in batch.to_pylist():
+            found.update(dict.fromkeys(row["doc_ids"], row["task"]))
     return found

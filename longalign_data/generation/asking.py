@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from longalign_data.engine import Progress
 from longalign_data.errors import BudgetError, TeacherError
-from longalign_data.generation.budget import Booking
+from longalign_data.generation.budget import Booking, most_given, told_usage
 from longalign_data.generation.exchange import Finished, Plan, Rejected, follow
 from longalign_data.generation.ledger import Call, Ledger, Named, request_id
 from longalign_data.generation.telling import telling
@@ -21,6 +21,7 @@ from longalign_data.identity import digest
 from longalign_data.records import Document
 from longalign_data.teachers import doctor
 from longalign_data.teachers.base import ABORTING_REASONS, Raw, Teacher
+from longalign_data.teachers.table import PROVIDERS
 
 READ_BYTES = 100_000
 BREATH_S = 0.005
@@ -59,8 +60,11 @@ async def ask_missing(
 
 
 def keep(ledger: Ledger, request: Named, raw: Raw, plan: Plan) -> None:
-    """Stores a reply before anything reads it, then what it used. One that cannot be read is made a reject by `follow`."""
+    """Stores a reply before anything reads it, then what it used: one whose call is known and that does not tell counts with the
+    most that it can have cost. One that cannot be read is made a reject by `follow`."""
     ledger.answered(request, raw)
+    if isinstance(request, Call) and not PROVIDERS[request.provider].is_free and told_usage(plan.read, raw) is None:
+        ledger.unnamed(request, num_tokens=most_given(request.request))
     try:
         usage = plan.read(raw).usage
     except ValueError:

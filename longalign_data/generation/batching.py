@@ -158,7 +158,7 @@ class _Batcher:
         if self.left:
             raise TeacherError(
                 f"{len(self.left)} of {len(self.documents)} documents could not be asked in {ROUNDS} batches each: "
-                f"{self.last_fault}; {GO_ON}",
+                f"{self.last_fault or 'the results of these say nothing about them'}; {GO_ON}",
                 reason="unavailable",
                 retryable=True,
             )

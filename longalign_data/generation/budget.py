@@ -4,7 +4,8 @@ Before a request is sent, the most that it can cost is set aside; when its reply
 place. A request that would not fit waits until those on their way have come back, which frees what they did not use; when
 none is on its way and it still does not fit, the run ends with BudgetError. So nothing that is paid for is thrown away, and
 the limit holds as long as no prompt has more tokens than `most_tokens` says. An attempt whose reply never came may have been
-billed: it counts with the most that it can have cost, in this run and, from the ledger, in every later one.
+billed, and so was one whose reply does not name its tokens: they count with the most that they can have cost, in this run and,
+from the ledger, in every later one.
 """
 
 import asyncio
@@ -151,10 +152,11 @@ def used_up(limit_usd: float, spent_usd: float, most_usd: float) -> BudgetError:
 def most_cost(request: TeacherRequest, rate: Rate, *, batch: bool = False) -> float:
     """The most that a request can cost, in dollars: all of its prompt written to the cache where that is dearer, and all
     the output that it allows."""
-    return _most_cost(_most_given(request), request.max_tokens, rate, batch=batch)
+    return _most_cost(most_given(request), request.max_tokens, rate, batch=batch)
 
 
-def _most_given(request: TeacherRequest) -> int:
+def most_given(request: TeacherRequest) -> int:
+    """More tokens than the prompt of a request has."""
     return most_tokens(prompt(request)) + _OVERHEAD_TOKENS
 
 
@@ -179,7 +181,9 @@ class BudgetedTeacher:
         usage = None
         try:
             raw = await self._teacher.ask(request, watch=reserved)
-            usage = self._usage(raw)
+            usage = told_usage(self._read, raw)
+            if usage is None:
+                await reserved.spent()
             return raw
         finally:
             if reserved.usd is not None:
@@ -192,11 +196,14 @@ class BudgetedTeacher:
         """The teacher's own, and what is spent."""
         return ", ".join(filter(None, (self._teacher.status(), f"{self._budget.spent_usd:,.2f} USD")))
 
-    def _usage(self, raw: Raw) -> Usage | None:
-        try:
-            return self._read(raw).usage
-        except ValueError:
-            return None
+
+def told_usage(read: Callable[[Raw], TeacherReply], raw: Raw) -> Usage | None:
+    """What a reply says that it used; None where it names no token of its prompt, or cannot be read."""
+    try:
+        usage = read(raw).usage
+    except ValueError:
+        return None
+    return usage if usage.input_tokens or usage.cache_write_tokens or usage.cache_read_tokens else None
 
 
 class _Reserved:
@@ -213,10 +220,14 @@ class _Reserved:
 
     async def lost(self) -> None:
         await self._watch.lost()
+        await self.spent()
+        self.usd = await self._budget.reserve(self._request)
+
+    async def spent(self) -> None:
+        """The attempt counts with all that was set aside for it."""
         assert self.usd is not None
         gone, self.usd = self.usd, None
         await self._budget.lost(gone)
-        self.usd = await self._budget.reserve(self._request)
 
 
 class Booking:
@@ -230,7 +241,7 @@ class Booking:
 
     async def sending(self) -> None:
         if not self._is_booked:
-            self._ledger.sending(self._call, num_tokens=_most_given(self._call.request))
+            self._ledger.sending(self._call, num_tokens=most_given(self._call.request))
             self._is_booked = True
 
     async def lost(self) -> None:
@@ -244,27 +255,29 @@ class Booking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unheard:
-    """Attempts that may have been billed and whose replies never came, and the most that they can have cost, in dollars;
-    those of models without a price cost nothing here."""
+    """Attempts that may have been billed and whose replies never came, or did not name their tokens (`num_unnamed` of them), and
+    the most that they can have cost, in dollars; those of models without a price cost nothing here."""
 
     num_attempts: int
+    num_unnamed: int
     most_usd: float
 
 
 def unheard(ledger: Ledger, prices: Prices, *, is_at_work: bool = False) -> Unheard:
     """What a ledger knows of such attempts. Of a request that was answered later the tokens of the prompt are known, of the
     others the most that they can be."""
-    num_attempts, most_usd = 0, 0.0
+    num_attempts, num_unnamed, most_usd = 0, 0, 0.0
     for attempts in ledger.unheard():
         # What a process has under way is lost only once the process is.
         count = attempts.num_attempts - (attempts.num_under_way if is_at_work else 0)
         num_attempts += count
+        num_unnamed += attempts.is_unnamed
         known = PROVIDERS.get(attempts.provider)
         rate = FREE if known is not None and known.is_free else prices.rate(attempts.provider, attempts.model)
         if rate is not None:
             given = attempts.prompt_tokens or attempts.most_tokens
             most_usd += count * _most_cost(given, attempts.max_tokens, rate)
-    return Unheard(num_attempts=num_attempts, most_usd=most_usd)
+    return Unheard(num_attempts=num_attempts, num_unnamed=num_unnamed, most_usd=most_usd)
 
 
 def booked(ledger: Ledger, prices: Prices) -> float:
@@ -293,7 +306,8 @@ def entry_cost(entry: Entry, prices: Prices) -> float | None:
 
 
 def reply_cost(provider: str, model: str, raw: Raw | None, prices: Prices, *, was_in_batch: bool) -> float | None:
-    """What one raw reply cost; None where no price is known, 0 for no reply and for one without usage."""
+    """What one raw reply cost; None where no price is known, 0 for no reply and for one without usage, of which `unheard`
+    knows the most."""
     known = PROVIDERS.get(provider)
     rate = FREE if known is not None and known.is_free else prices.rate(provider, model)
     if rate is None:

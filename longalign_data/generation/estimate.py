@@ -306,15 +306,24 @@ def _within(prior: Range, limit: int) -> Range:
     return prior if prior.high <= limit else Range(min(prior.likely, limit), min(prior.off, limit / 2))
 
 
+def lengths_known(outputs: Mapping[Kind, Sequence[int]], origin: str) -> str:
+    """Where the lengths of questions and answers come from, in words: from `origin`, or too few replies are there."""
+    kinds: Mapping[Kind, str] = {"question": "questions", "answer": "answers"}
+    few = [words for kind, words in kinds.items() if len(outputs.get(kind, ())) < ENOUGH_OBSERVATIONS]
+    thumb = (
+        f"lengths of {' and '.join(few)} by rules of thumb, of fewer than {ENOUGH_OBSERVATIONS} replies" if few else ""
+    )
+    return "; ".join(filter(None, [f"lengths of replies from {origin}" if len(few) < len(kinds) else "", thumb]))
+
+
 def _ratio(seen: Sequence[Observation]) -> Range:
     """The ratio estimator: sum over sum, with the standard error of its residuals."""
     total = sum(one.recipe_tokens for one in seen)
     ratio = sum(one.teacher_tokens for one in seen) / total
-    if len(seen) < 2:
-        return Range(ratio, 0.2 * ratio)
     residuals = sum((one.teacher_tokens - ratio * one.recipe_tokens) ** 2 for one in seen)
-    error = math.sqrt(residuals / (len(seen) - 1) / len(seen)) / (total / len(seen))
-    return Range(ratio, _SIGMAS * error)
+    error = math.sqrt(residuals / max(1, len(seen) - 1) / len(seen)) / (total / len(seen))
+    # Two or three that agree by chance promise nothing.
+    return Range(ratio, max(_SIGMAS * error, 0.0 if len(seen) >= ENOUGH_OBSERVATIONS else 0.2 * ratio))
 
 
 def _mean(values: Sequence[int], prior: Range) -> Range:

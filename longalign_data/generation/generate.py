@@ -170,6 +170,8 @@ def generate(
             silent = unheard(ledger, spending.prices)
             if silent.num_attempts:
                 cost["unheard"] = {"attempts": silent.num_attempts, "most_usd": round(silent.most_usd, 6)}
+                if silent.num_unnamed:
+                    cost["unheard"]["replies_without_usage"] = silent.num_unnamed
             rehearsed = ledger.rehearsed(choice.provider, choice.model)
             fake = {"rehearsed": len(rehearsed)} if rehearsed else {}
             other = source.without_instruction(plan.templates)

@@ -71,7 +71,8 @@ CREATE TABLE IF NOT EXISTS unheard (
     under_way   INTEGER NOT NULL CHECK (under_way IN (0, 1))
 ) STRICT, WITHOUT ROWID;
 """
-"""Live requests that may be billed and whose replies are not here: under way, or lost so many times."""
+"""Live requests that may be billed and whose replies are not here: under way, or lost so many times; a reply that does not
+name its tokens counts as lost."""
 
 _REHEARSED = """
 CREATE TABLE IF NOT EXISTS rehearsed (
@@ -136,7 +137,8 @@ class Stored:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
     """Attempts at one request that may have been billed without a reply, one of them under way when the ledger was written
-    last or none. Its prompt has at most `most_tokens` tokens, and `prompt_tokens` where a later reply tells."""
+    last or none. Its prompt has at most `most_tokens` tokens, and `prompt_tokens` where a later reply tells; `is_unnamed` when the
+    last of them was answered, and the reply does not name its tokens."""
 
     provider: str
     model: str
@@ -145,6 +147,7 @@ class Attempts:
     most_tokens: int
     prompt_tokens: int | None
     max_tokens: int
+    is_unnamed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +305,14 @@ class Ledger:
         with self._transaction():
             self._db.execute("UPDATE unheard SET num_lost = num_lost + 1 WHERE request_id = ?", (call.request_id,))
 
+    def unnamed(self, call: Call, *, num_tokens: int) -> None:
+        """The reply of a request does not name its tokens, of which the prompt has at most so many: it counts as a lost attempt."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO unheard VALUES (?, ?, 1, 0) ON CONFLICT (request_id) DO UPDATE SET num_lost = num_lost + 1",
+                (call.request_id, num_tokens),
+            )
+
     def over(self, call: Named) -> None:
         """No attempt at a request is under way any more."""
         with self._transaction():
@@ -313,7 +324,8 @@ class Ledger:
         with self._guard():
             rows = self._db.execute(
                 "SELECT provider, model, num_lost + under_way, under_way, most_tokens, "
-                "input_tokens + cache_write_tokens + cache_read_tokens, max_tokens "
+                "input_tokens + cache_write_tokens + cache_read_tokens, max_tokens, "
+                "state = 'answered' AND coalesce(input_tokens + cache_write_tokens + cache_read_tokens, 0) = 0 "
                 "FROM unheard JOIN requests USING (request_id) LEFT JOIN replies USING (request_id) ORDER BY request_id"
             ).fetchall()
         names = Attempts.__dataclass_fields__
@@ -426,6 +438,15 @@ class Ledger:
                     was_in_batch=identity in batched,
                     taken_from=build,
                 )
+
+    def asked(self) -> Mapping[str, str]:
+        """The instruction by which the questions about each document were asked for, the last one where a prompt was edited."""
+        with self._guard():
+            return dict(
+                self._db.execute(
+                    "SELECT document_id, instruction FROM requests WHERE kind = 'question' ORDER BY created"
+                )
+            )
 
     def documents_of(self, state: str) -> Mapping[str, str]:
         """The requests in a state, each with the id of its document."""

@@ -10,24 +10,27 @@ Out: ["Who signs the report?", ...]. Teachers number in many ways and add what n
 told apart from a question is dropped, and nothing raises.
 """
 
+import json
 import re
+from collections.abc import Sequence
 
 MAX_QUESTIONS = 5
 
-_NUMBERED = re.compile(
-    r"""
+_NUMBER_LINE = r"""
     ^\s*
     (?:[-*+•>]\s+|\#{1,6}\s+)?                  # a bullet, a quote mark or a heading before the number
     (?P<bold>\*\*|__)?\s*
     (?:Q|Question|问题|問題|第)?\s*
     [（(\[【]?\s*
-    (?:(?P<digits>\d{1,2})|[①-⑳])
+    NUMBER
     \s*
-    (?:(?<=[①-⑳])|[题題]?\s*[)）\]】]\s*[:：.．、]?|(?:[题題]|个问题|個問題)?\s*[:：.．、](?!\d))
+    (?:(?<=[①-⑳\u20E3])|[题題]?\s*[)）\]】]\s*[:：.．、]?|(?:[题題]|个问题|個問題)?\s*[:：.．、](?!\d))
     \s*(?(bold)(?P<unbold>\*\*|__)?)\s*
     (?P<text>.*)$
-    """,
-    re.VERBOSE | re.IGNORECASE,
+    """
+_NUMBERED, _NUMBERED_IN_CHINESE = (
+    re.compile(_NUMBER_LINE.replace("NUMBER", number), re.VERBOSE | re.IGNORECASE)
+    for number in (r"(?:\d\uFE0F?\u20E3|\d{1,2}|[①-⑳])", "[一二三四五六七八九十]{1,2}")
 )
 _FENCE = re.compile(r"^\s*(?:```|~~~)[\w-]*\s*$")
 _BULLET = re.compile(r"^\s*(?:[-*+•]\s+)?(?P<text>.*[?？])\s*$")
@@ -37,13 +40,43 @@ def parse_questions(reply: str) -> list[str]:
     """The questions of a reply in the order in which they stand: at most five, none empty, none twice.
 
     A question may run over several lines; a blank line ends it, unless it has no text yet or ends in a colon. Lines
-    before the first number are dropped. Where nothing is numbered, every line that ends in a question mark is one.
+    before the first number are dropped. Where nothing is numbered, every line that ends in a question mark is one. JSON is read
+    as a list of questions, alone or under the key `questions`.
     """
     lines = [line for line in reply.replace("\r\n", "\n").replace("\r", "\n").split("\n") if not _FENCE.match(line)]
+    questions = _of_json("\n".join(lines)) or _of_lines(lines)
+    cleaned = (_unwrapped(question) for question in questions)
+    return list(dict.fromkeys(question for question in cleaned if question))[:MAX_QUESTIONS]
+
+
+def _of_json(text: str) -> list[str]:
+    if not text.lstrip().startswith(("[", "{")):
+        return []
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    if isinstance(data, dict):
+        data = data.get("questions", list(data.values()))
+    if not isinstance(data, list):
+        return []
+    texts = (item.get("question") if isinstance(item, dict) else item for item in data)
+    return [_without_number(text) for text in texts if isinstance(text, str)]
+
+
+def _without_number(text: str) -> str:
+    first, line_break, rest = text.partition("\n")
+    match = _NUMBERED.match(first)
+    return match["text"] + line_break + rest if match else text
+
+
+def _of_lines(lines: Sequence[str]) -> list[str]:
     found: list[list[str]] = []
     is_open = False
+    # Within questions that are numbered in digits, Chinese numerals are parts of a question.
+    pattern = _NUMBERED if any(map(_NUMBERED.match, lines)) else _NUMBERED_IN_CHINESE
     for line in lines:
-        match = _NUMBERED.match(line)
+        match = pattern.match(line)
         if match:
             text = match["text"].strip()
             found.append([_without_mark(text, match["bold"]) if match["bold"] and not match["unbold"] else text])
@@ -54,10 +87,24 @@ def parse_questions(reply: str) -> list[str]:
             so_far = "".join(found[-1])
             is_open = not so_far or so_far.endswith((":", "："))
     questions = ["\n".join(part for part in parts if part) for parts in found]
-    if not found:
-        questions = [match["text"].strip() for match in map(_BULLET.match, lines) if match]
-    cleaned = (_unwrapped(question) for question in questions)
-    return list(dict.fromkeys(question for question in cleaned if question))[:MAX_QUESTIONS]
+    if len(questions) == 1:
+        return _of_one_line(questions[0])
+    return questions or [match["text"].strip() for match in map(_BULLET.match, lines) if match]
+
+
+def _of_one_line(text: str) -> list[str]:
+    """`Who? 2: What? 3: Where?`, as it stands behind the first number, where the numbers run on behind question marks."""
+    questions = [text]
+    while len(questions) < MAX_QUESTIONS:
+        number = len(questions) + 1
+        digit = rf"[（(\[【]?{number}\s*[:：.．、)）\]】]+(?!\d)"
+        parts = re.split(
+            rf"(?<=[?？])\s*(?:{digit}|{chr(ord('①') + number - 1)}[:：.．、]?)\s*", questions[-1], maxsplit=1
+        )
+        if len(parts) < 2:
+            break
+        questions[-1:] = parts
+    return questions
 
 
 def _without_mark(text: str, mark: str) -> str:

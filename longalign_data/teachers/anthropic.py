@@ -15,6 +15,7 @@ from longalign_data.records import Usage
 from longalign_data.teachers.anthropic_batches import AnthropicBatches
 from longalign_data.teachers.base import (
     SEPARATOR,
+    STILL_THINKING,
     UNWATCHED,
     Connection,
     Raw,
@@ -23,6 +24,7 @@ from longalign_data.teachers.base import (
     TeacherRequest,
     Watch,
     count_of,
+    without_thinking,
 )
 from longalign_data.teachers.cachemark import CacheMark
 from longalign_data.teachers.client import Client
@@ -81,10 +83,11 @@ class AnthropicTeacher:
             return json.loads(await response.text()), response.headers
 
         raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun, watch=watch)
-        num_read = 0
+        num_written = num_read = 0
         with contextlib.suppress(ValueError):
             num_read = count_of(raw.get("usage"), "cache_read_input_tokens")
-        self._cache.saw(request.document, marked=marked, num_read=num_read)
+            num_written = count_of(raw.get("usage"), "cache_creation_input_tokens")
+        self._cache.saw(request.document, marked=marked, num_written=num_written, num_read=num_read)
         return raw
 
     def batches(self) -> AnthropicBatches:
@@ -158,18 +161,23 @@ def fault_of(error: Exception) -> Fault:
 
 
 def read(raw: Raw) -> TeacherReply:
-    """A Messages API reply: text blocks end to end, thinking and other blocks skipped. Raises ValueError for another format."""
+    """A Messages API reply: text blocks end to end, thinking and other blocks skipped, and the thinking that other servers of
+    this API leave in the text. Raises ValueError for another format."""
     content, usage = raw.get("content"), raw.get("usage")
     if not isinstance(content, list) or not isinstance(usage, dict):
         raise ValueError("a Messages API reply has a list `content` and an object `usage`")
     text = "".join(
         str(block.get("text") or "") for block in content if isinstance(block, dict) and block.get("type") == "text"
     )
+    text, is_thought_out = without_thinking(text)
     given = raw.get("stop_reason")
     stop_details = raw.get("stop_details")
+    stop_reason = _STOP_REASONS.get(str(given), "unknown")
+    if stop_reason == "end_turn" and not is_thought_out:
+        stop_reason, stop_details = "unknown", STILL_THINKING
     return TeacherReply(
         text=text,
-        stop_reason=_STOP_REASONS.get(str(given), "unknown"),
+        stop_reason=stop_reason,
         usage=Usage(
             input_tokens=count_of(usage, "input_tokens"),
             cache_write_tokens=count_of(usage, "cache_creation_input_tokens"),

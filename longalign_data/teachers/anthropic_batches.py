@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from longalign_data.teachers.base import Raw
-from longalign_data.teachers.batch_calls import BatchCalls
+from longalign_data.teachers.batch_calls import NOTHING_SAID, BatchCalls, object_of
 from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
 from longalign_data.teachers.retry import STATUS_OF_TYPE, fault_of_status
 
@@ -30,22 +30,23 @@ class AnthropicBatches(BatchCalls):
 
     async def submit(self, label: str, items: Sequence[Item]) -> BatchStatus:
         del label  # the API has no place for one
-        return _status(await self._call_once(self._api.create, requests=[self._item(item) for item in items]))
+        raw = await self._call_once(self._api.create, requests=[self._item(item) for item in items])
+        return self._submitted(_status, raw)
 
     async def listed(self, since: float) -> AsyncIterator[BatchStatus]:
         async for raw in self._pages(self._api.list, after="after_id"):
-            status = _status(raw)
+            status = self._batch(_status, raw)
             if status.created < since:
                 return
             yield status
 
     async def status(self, batch_id: str) -> BatchStatus:
-        return _status(await self._call(self._api.retrieve, message_batch_id=batch_id))
+        return self._batch(_status, await self._call(self._api.retrieve, message_batch_id=batch_id))
 
     async def results(self, batch_id: str) -> AsyncIterator[ItemResult]:
         streamed = self._client.messages.batches.with_streaming_response
-        for line in await self._lines(lambda: streamed.results(batch_id)):
-            yield self._said_safely(_result(json.loads(line)))
+        for result in self._results(await self._lines(lambda: streamed.results(batch_id)), _result):
+            yield result
 
 
 def _status(raw: Raw) -> BatchStatus:
@@ -65,9 +66,11 @@ def _status(raw: Raw) -> BatchStatus:
 def _result(line: Raw) -> ItemResult:
     custom_id, result = str(line["custom_id"]), line["result"]
     if result["type"] == "succeeded":
-        return ItemResult(custom_id=custom_id, raw=result["message"])
+        return ItemResult(custom_id=custom_id, raw=object_of(result["message"]))
     if result["type"] == "errored":
-        error = result["error"].get("error", result["error"])
-        status = STATUS_OF_TYPE.get(str(error.get("type")), 500)
-        return ItemResult(custom_id=custom_id, fault=fault_of_status(status, str(error.get("message")), {}))
+        error = result.get("error")
+        inner = error.get("error", error) if isinstance(error, dict) else error
+        kind, said = (inner.get("type"), inner.get("message")) if isinstance(inner, dict) else (None, inner)
+        status = STATUS_OF_TYPE.get(str(kind), 500)
+        return ItemResult(custom_id=custom_id, fault=fault_of_status(status, str(said or NOTHING_SAID), {}))
     return ItemResult(custom_id=custom_id, fault=EXPIRED)

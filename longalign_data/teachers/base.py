@@ -9,6 +9,7 @@ document is the same prefix, byte for byte, when questions are asked for and whe
 prompt caches key on.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -27,6 +28,8 @@ StopReason = Literal[
 """Why a reply ended, in one vocabulary for all providers. Only `end_turn` is a finished answer."""
 
 SEPARATOR = "\n\n"
+
+STILL_THINKING = "the text ends within its thinking: <think> is not closed"
 
 REHEARSED = "longalign_fake_provider"
 """Stands in every raw reply of `longalign fake-provider`, so that a rehearsal is never taken for what a model wrote."""
@@ -138,11 +141,28 @@ MOST_TOKENS = 2**31 - 1
 
 
 def count_of(usage: Any, name: str) -> int:
-    """A number of tokens as a usage names it; 0 where it names none. Raises ValueError for one that cannot be."""
+    """A number of tokens as a usage names it, 6000.0 too; 0 where it names none. Raises ValueError for one that cannot be."""
     value = usage.get(name) if isinstance(usage, dict) else None
-    if isinstance(value, bool) or (isinstance(value, int) and not 0 <= value <= MOST_TOKENS):
+    if value is None:
+        return 0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise ValueError(f"the usage gives {name} as no number of tokens; expected 0 to {MOST_TOKENS:,}")
-    return value if isinstance(value, int) else 0
+    return value
+
+
+_END_OF_THINKING = re.compile(r"""(?<![`'"])</think>""")
+
+
+def without_thinking(text: str) -> tuple[str, bool]:
+    """A text without the thinking that servers without a reasoning parser leave at its head, and whether that came to its end:
+    all up to `</think>`, whose opening tag some chat templates put into the prompt. In quotes it is what the text is about."""
+    if text.lstrip().startswith("<think>"):
+        _, end, rest = text.partition("</think>")
+        return (rest.lstrip(), True) if end else ("", False)
+    found = _END_OF_THINKING.search(text)
+    return (text[found.end() :].lstrip(), True) if found and "<think>" not in text[: found.start()] else (text, True)
 
 
 def prompt(request: TeacherRequest) -> str:

@@ -1,18 +1,22 @@
 """What both batch APIs have in common: calls through the official client, asked again after transient faults, and pages."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from longalign_data.errors import TeacherError, UserError
 from longalign_data.teachers.base import Raw, TeacherRequest
-from longalign_data.teachers.batches import ItemResult, UnsureError
+from longalign_data.teachers.batches import BatchStatus, ItemResult, UnsureError
 from longalign_data.teachers.lines import split_lines
-from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat, reply_without
+from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, hidden, repeat, reply_without
 
 NO_BATCHES = "this server has no batch API; take --schedule live"
+NOTHING_SAID = "nothing is said of why"
 _PAGE = 100
+_SHOWN_CHARS = 200
+_ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading a JSON value raises that is not in the expected format."""
 
 
 class BatchCalls:
@@ -65,9 +69,46 @@ class BatchCalls:
         fault = fault_within(raw, {})
         return raw if fault is None else fault.without(self._key)
 
-    def _said_safely(self, result: ItemResult) -> ItemResult:
-        fault = None if result.fault is None else result.fault.without(self._key)
-        return replace(result, raw=reply_without(result.raw, self._key), fault=fault)
+    def _batch(self, read: Callable[[Raw], BatchStatus], raw: Raw) -> BatchStatus:
+        """How a batch stands; raises TeacherError for one that is not in the provider's format."""
+        try:
+            status = read(raw)
+        except _ODD as error:
+            raise TeacherError(
+                self._not_in_format("a batch", raw, error), reason="unavailable", retryable=True
+            ) from error
+        return replace(status, detail=hidden(status.detail, self._key))
+
+    def _submitted(self, read: Callable[[Raw], BatchStatus], raw: Raw) -> BatchStatus:
+        """As `_batch`, of one that was just handed over: it may be there."""
+        try:
+            return self._batch(read, raw)
+        except TeacherError as error:
+            raise UnsureError(str(error)) from error
+
+    def _results(self, lines: Sequence[bytes], read: Callable[[Raw], ItemResult]) -> Iterator[ItemResult]:
+        """What the lines of the results say. One that cannot be read is a fault of its item, to be asked again as the item of a
+        line without an id is: what else is in the file was paid for, and will never read otherwise."""
+        for text in lines:
+            try:
+                line = json.loads(text)
+                custom_id = str(line["custom_id"])
+            except _ODD:
+                continue
+            try:
+                result = read(line)
+            except _ODD as error:
+                said = self._not_in_format("a result", line, error)
+                result = ItemResult(
+                    custom_id=custom_id, fault=Fault(reason="unavailable", message=said, retryable=True)
+                )
+            fault = None if result.fault is None else result.fault.without(self._key)
+            yield replace(result, raw=reply_without(result.raw, self._key), fault=fault)
+
+    def _not_in_format(self, what: str, raw: Any, error: Exception) -> str:
+        said = json.dumps(raw, ensure_ascii=False)
+        shown = said if len(said) <= _SHOWN_CHARS else said[: _SHOWN_CHARS - 1] + "…"
+        return hidden(f"{what} that is not in the provider's format ({error!r}): {shown}", self._key)
 
     async def _lines(self, stream: Callable[[], Any]) -> list[bytes]:
         """The lines of a streamed response."""
@@ -98,6 +139,13 @@ class BatchCalls:
             if not page.get("has_more") or not page["data"]:
                 return
             query[after] = page["data"][-1]["id"]
+
+
+def object_of(value: Any) -> Raw:
+    """A JSON object. Raises ValueError for anything else."""
+    if not isinstance(value, dict):
+        raise ValueError("expected an object")
+    return value
 
 
 async def _said(response: Any) -> Any:

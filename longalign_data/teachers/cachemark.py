@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 LIFETIME_S = 300.0
 MIN_BYTES = 4_096
-"""Shorter documents stay below every model's smallest cacheable prefix."""
+"""Shorter documents stay below every model's smallest cacheable prefix, which is four times as long for some."""
 FIRST_JUDGED = 20
 _REMEMBERED = 4_096
 
@@ -72,11 +72,12 @@ class CacheMark:
             return False
         return document in self._written or (self.pays and not self.is_begun(document))
 
-    def saw(self, document: str, *, marked: bool, num_read: int) -> None:
-        """A call was answered: the tokens that it read from the cache."""
+    def saw(self, document: str, *, marked: bool, num_written: int, num_read: int) -> None:
+        """A call was answered: the tokens that it wrote to the cache and read from it. What a provider did not write, as it is
+        shorter than its smallest prefix, cannot be found, and cost nothing."""
         if marked and document in self._written:
             self.num_tried += 1
             self.num_hits += num_read > 0
         self._begun.add(document)
-        if marked:
+        if marked and num_written + num_read > 0:
             self._written.add(document)

@@ -7,6 +7,7 @@ In: the recipe's teacher and how it is reached. Out: findings, each good, to be 
     !    the reply names no usage, so no cost can be told
 """
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -96,7 +97,7 @@ async def _examine(choice: TeacherChoice, connection: Connection, prices: Prices
             *findings,
             Finding(state="bad", words=f"the reply is not in the format of {choice.provider!r}: {error}"),
         ]
-    return [*findings, *_of_model(choice, raw), *_of_answer(choice, reply), *_of_bill(choice, raw, reply, prices)]
+    return [*findings, *_of_model(choice, raw), *_of_answer(choice, raw, reply), *_of_bill(choice, raw, reply, prices)]
 
 
 def _key(choice: TeacherChoice, connection: Connection) -> Finding:
@@ -114,7 +115,7 @@ def _of_model(choice: TeacherChoice, raw: Raw) -> Iterator[Finding]:
         yield Finding(state="look", words=f"the recipe says {choice.model!r}, the server says that {served!r} answered")
 
 
-def _of_answer(choice: TeacherChoice, reply: TeacherReply) -> Iterator[Finding]:
+def _of_answer(choice: TeacherChoice, raw: Raw, reply: TeacherReply) -> Iterator[Finding]:
     if reply.stop_reason == "max_tokens":
         words = (
             f"the reply was cut off at max_question_tokens ({choice.max_question_tokens:,}), {reply.usage.thinking_tokens:,} "
@@ -131,11 +132,12 @@ def _of_answer(choice: TeacherChoice, reply: TeacherReply) -> Iterator[Finding]:
         yield Finding(
             state="look", words=f"finished ({reply.detail}), but the document says {EXPECTED}: {_short(reply.text)}"
         )
-    if "<think>" in reply.text:
+    if "</think>" in json.dumps(raw):
         words = (
-            "the answer holds the model's thinking (<think>): start the server with a reasoning parser, or turn it off"
+            "the model's thinking stands in the text (</think>); builds leave it out, and it counts against the limits of the "
+            "replies: a reasoning parser of the server keeps the two apart, or turn thinking off"
         )
-        yield Finding(state="bad", words=words)
+        yield Finding(state="look", words=words)
 
 
 def _of_bill(choice: TeacherChoice, raw: Raw, reply: TeacherReply, prices: Prices) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ prompt would differ from server to server. Prefix caches of these servers work o
 """
 
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers.base import (
+    STILL_THINKING,
     UNWATCHED,
     Connection,
     Raw,
@@ -22,6 +24,7 @@ from longalign_data.teachers.base import (
     Watch,
     count_of,
     prompt,
+    without_thinking,
 )
 from longalign_data.teachers.cachemark import Begun
 from longalign_data.teachers.client import Client
@@ -41,6 +44,8 @@ NOTICE = (
     "OpenAI. Read them for your purpose, and write what applies to you under generate.teacher.terms; it goes into every sample "
     "and onto the card"
 )
+
+_SAID_CHARS = 500
 
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "end_turn",
@@ -145,7 +150,8 @@ def fault_of(error: Exception) -> Fault:
 
 
 def read(raw: Raw) -> TeacherReply:
-    """A chat completion: the first choice. Raises ValueError for another format."""
+    """A chat completion: the first choice; of content in parts the texts, end to end, and of these not the thinking. Raises
+    ValueError for another format."""
     choices = raw.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError("a chat completion has a list `choices` with at least one object")
@@ -156,13 +162,24 @@ def read(raw: Raw) -> TeacherReply:
         raise ValueError("the choice of a chat completion has an object `message`")
     given = choices[0].get("finish_reason")
     refusal = message.get("refusal")
-    content = message.get("content")
+    text, is_thought_out = without_thinking(_text(message.get("content")))
+    stop_reason = "refusal" if refusal else _STOP_REASONS.get(str(given), "unknown")
+    is_thinking = stop_reason == "end_turn" and not is_thought_out
+    said = refusal or (STILL_THINKING if is_thinking else "")
     return TeacherReply(
-        text=content if isinstance(content, str) else "",
-        stop_reason="refusal" if refusal else _STOP_REASONS.get(str(given), "unknown"),
+        text=text,
+        stop_reason="unknown" if is_thinking else stop_reason,
         usage=_usage(raw.get("usage")),
-        detail=f"finish_reason {given!r}" + (f": {refusal}" if refusal else ""),
+        detail=f"finish_reason {given!r}" + (f": {said}" if said else ""),
     )
+
+
+def _text(content: Any) -> str:
+    """Content is a text, or a list of parts as Mistral's reasoning models send it: {"type": "text", "text": ...} and others."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else ""
+    texts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text")
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _usage(usage: Any) -> Usage:
@@ -181,10 +198,16 @@ def _usage(usage: Any) -> Usage:
 
 
 def _said(error: Any) -> str:
+    """What a server says against a request: OpenAI's `error.message`, a text in place of `error` (TGI), `detail` (FastAPI), or
+    whatever text the body is. The client's own words hold only the first."""
     body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        if isinstance(inner, dict) and inner.get("message"):
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(inner, dict):
+        if inner.get("message"):
             code = inner.get("code")
             return f"{inner['message']}" + (f" [{code}]" if code else "")
-    return str(error.message)
+        inner = inner.get("detail") or inner
+    said = inner if isinstance(inner, str) else json.dumps(inner) if inner else ""
+    # Whole words: half a key would not be known for one. A page of a proxy says no more than its status.
+    short = textwrap.shorten(said, _SAID_CHARS, placeholder=" …")
+    return short if short and not short.startswith("<") else str(error.message)

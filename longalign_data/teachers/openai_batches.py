@@ -5,14 +5,13 @@ A line of the input: {"custom_id": "q-9f0c...", "method": "POST", "url": "/v1/ch
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from longalign_data.teachers.base import Raw
-from longalign_data.teachers.batch_calls import BatchCalls
+from longalign_data.teachers.batch_calls import NOTHING_SAID, BatchCalls, object_of
 from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
-from longalign_data.teachers.retry import fault_of_status, fault_within, hidden
+from longalign_data.teachers.retry import fault_of_status, fault_within
 
 ENDPOINT = "/v1/chat/completions"
 LABEL = "longalign_submission"
@@ -35,10 +34,6 @@ class OpenAIBatches(BatchCalls):
     def _api(self) -> Any:
         return self._client.batches.with_raw_response
 
-    def _read(self, raw: Raw) -> BatchStatus:
-        status = _status(raw)
-        return replace(status, detail=hidden(status.detail, self._key))
-
     async def submit(self, label: str, items: Sequence[Item]) -> BatchStatus:
         content = b"".join(self._line(item) for item in items)
         # A file uploaded twice costs nothing; only the batch made of it does.
@@ -46,31 +41,31 @@ class OpenAIBatches(BatchCalls):
         file = await self._call(create_file, file=(f"{label}.jsonl", content), purpose="batch")
         raw = await self._call_once(
             self._api.create,
-            input_file_id=file["id"],
+            input_file_id=file.get("id"),
             endpoint=ENDPOINT,
             completion_window="24h",
             metadata={LABEL: label},
         )
-        return self._read(raw)
+        return self._submitted(_status, raw)
 
     async def listed(self, since: float) -> AsyncIterator[BatchStatus]:
         async for raw in self._pages(self._api.list, after="after"):
-            status = self._read(raw)
+            status = self._batch(_status, raw)
             # The stamps are whole seconds.
             if status.created + 1 < since:
                 return
             yield status
 
     async def status(self, batch_id: str) -> BatchStatus:
-        return self._read(await self._call(self._api.retrieve, batch_id=batch_id))
+        return self._batch(_status, await self._call(self._api.retrieve, batch_id=batch_id))
 
     async def results(self, batch_id: str) -> AsyncIterator[ItemResult]:
         batch = await self._call(self._api.retrieve, batch_id=batch_id)
         for file_id in (batch.get("output_file_id"), batch.get("error_file_id")):
             if file_id:
                 content = partial(self._client.files.with_streaming_response.content, file_id)
-                for line in await self._lines(content):
-                    yield self._said_safely(_result(json.loads(line)))
+                for result in self._results(await self._lines(content), _result):
+                    yield result
 
 
 def _status(raw: Raw) -> BatchStatus:
@@ -90,13 +85,20 @@ def _status(raw: Raw) -> BatchStatus:
 def _result(line: Raw) -> ItemResult:
     custom_id, response = str(line["custom_id"]), line.get("response")
     if not response:
-        error = line.get("error") or {}
-        if error.get("code") in {"batch_expired", "batch_cancelled"}:
+        said, code = _error(line.get("error"))
+        if code in {"batch_expired", "batch_cancelled"}:
             return ItemResult(custom_id=custom_id, fault=EXPIRED)
-        return ItemResult(custom_id=custom_id, fault=fault_of_status(500, str(error.get("message")), {}))
-    if response["status_code"] == 200:
-        fault = fault_within(response["body"], {})
-        return ItemResult(custom_id=custom_id, raw=None if fault else response["body"], fault=fault)
-    error = response["body"].get("error") or {}
-    fault = fault_of_status(response["status_code"], str(error.get("message")), {}, code=error.get("code"))
-    return ItemResult(custom_id=custom_id, fault=fault)
+        return ItemResult(custom_id=custom_id, fault=fault_of_status(500, said, {}))
+    status, body = int(response["status_code"]), response.get("body")
+    if status == 200:
+        fault = fault_within(object_of(body), {})
+        return ItemResult(custom_id=custom_id, raw=None if fault else body, fault=fault)
+    said, code = _error(body.get("error", body) if isinstance(body, dict) else body)
+    return ItemResult(custom_id=custom_id, fault=fault_of_status(status, said, {}, code=code))
+
+
+def _error(error: Any) -> tuple[str, object]:
+    """The message and the code of an error; gateways put a text, or nothing, in its place."""
+    if isinstance(error, dict):
+        return str(error.get("message") or NOTHING_SAID), error.get("code")
+    return str(error or NOTHING_SAID), None

@@ -38,6 +38,8 @@ _CONTEXT = (
     "context size",  # llama.cpp: request (1834 tokens) exceeds the available context size (512 tokens)
     "context limit",  # Anthropic: input length and `max_tokens` exceed context limit
     "maximum model length",  # vLLM: longer than the maximum model length
+    "inputs tokens + max_new_tokens must be",  # TGI: ... <= 4096. Given: 5000 `inputs` tokens and 200 `max_new_tokens`
+    "inputs must have less than",  # TGI: ... 4096 tokens. Given: 5000
     "maximum allowed length",  # SGLang: input length (9000 tokens) exceeds the maximum allowed length
 )
 _UNPAID = (
@@ -179,7 +181,7 @@ def fault_within(raw: Mapping[str, Any], headers: Mapping[str, str]) -> Fault | 
 def _is_too_long(text: str) -> bool:
     """Whether an error text speaks of the prompt. "max_tokens is too large" is a mistake in the recipe instead, and must not
     be taken out on a document."""
-    if any(mark in text for mark in _CONTEXT):
+    if any(mark in text.replace("`", "") for mark in _CONTEXT):
         return True
     of_the_prompt = any(word in text for word in ("prompt", "input", "messages"))
     of_the_limit = any(word in text for word in ("max_tokens", "max_completion_tokens"))

@@ -1,6 +1,5 @@
 """Every teacher there is."""
 
-from longalign_data.errors import RecipeError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Teacher as TeacherRecord
 from longalign_data.teachers import anthropic, extractive, openai
@@ -19,8 +18,6 @@ PROVIDERS: dict[str, Provider] = {
     "openai": Provider(open=openai.OpenAITeacher, read=openai.read, terms=openai.TERMS, notice=openai.notice),
 }
 
-_OURS = ("model", "messages", "max_tokens", "max_completion_tokens", "system", "stream", "n", "tools")
-
 
 def load_teacher(
     choice: TeacherChoice,
@@ -35,22 +32,8 @@ def load_teacher(
 ) -> Teacher:
     """The teacher that a recipe chose; what else is given says how it is reached (`base.Connection`).
 
-    Nothing is connected before its first request, so a build whose replies all stand in the ledger needs no key. Raises
-    RecipeError for a parameter that the stage itself sets, and for a model that is not this provider's.
+    Nothing is connected before its first request, so a build whose replies all stand in the ledger needs no key.
     """
-    if (choice.provider == "extractive") != (choice.model == extractive.MODEL):
-        expected = (
-            f"the extractive teacher of this release is {extractive.MODEL!r}"
-            if choice.provider == "extractive"
-            else f"name the model as {choice.provider} knows it"
-        )
-        raise RecipeError(f"generate.teacher.model: {choice.model!r} with provider {choice.provider!r}; {expected}")
-    for name in choice.parameters:
-        if name in _OURS:
-            raise RecipeError(
-                f"generate.teacher.parameters.{name}: is set by the stage itself; take it out (the limits are "
-                "max_question_tokens and max_answer_tokens)"
-            )
     connection = Connection(
         api_key=api_key,
         base_url=base_url,

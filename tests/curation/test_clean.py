@@ -1,6 +1,8 @@
 """Secrets and personal data: what is found, what is left alone, and that masking is safe to measure by."""
 
 import pydoc_data.topics
+import random
+import string
 import time
 from collections.abc import Mapping
 
@@ -82,6 +84,34 @@ def test_secrets_without_quotes_and_encrypted_keys_are_masked(rule: str, before:
     assert cleaned.text == before + "[SECRET]" + after
 
 
+HEXADECIMAL = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("written", "characters", "length", "share"),
+    [
+        ("postgres://app:{}@db:5432/x", string.ascii_letters + string.digits, 8, 0.72),
+        ("postgres://app:{}@db:5432/x", string.ascii_letters + string.digits, 9, 0.75),
+        ("postgres://app:{}@db:5432/x", string.ascii_letters + string.digits, 12, 0.84),
+        ("postgres://app:{}@db:5432/x", string.ascii_letters + string.digits, 15, 0.88),
+        ("postgres://app:{}@db:5432/x", string.ascii_letters + string.digits, 16, 0.86),
+        ("postgres://app:{}@db:5432/x", HEXADECIMAL, 8, 0.8),
+        ('api_key = "{}"', string.ascii_letters + string.digits, 16, 0.86),
+        ('api_key = "{}"', string.ascii_letters + string.digits, 24, 0.95),
+        ('api_key = "{}"', HEXADECIMAL, 16, 0.95),
+        ('api_key = "{}"', HEXADECIMAL, 20, 0.97),
+        ('api_key = "{}"', HEXADECIMAL, 32, 0.99),
+        ("  api_token: {}", HEXADECIMAL, 32, 0.92),
+    ],
+)
+def test_of_secrets_drawn_at_random_the_stated_share_is_found(
+    written: str, characters: str, length: int, share: float
+) -> None:
+    rng = random.Random(f"{written}{characters}{length}")
+    texts = [written.format("".join(rng.choices(characters, k=length))) for _ in range(2000)]
+    assert sum(bool(find_secrets(text)) for text in texts) >= share * len(texts)
+
+
 @pytest.mark.parametrize(
     "piece", ["-----BEGIN RSA PRIVATE" + " KEY-----\n", "key=" + RANDOM, "key=" + "a=" * 8, "= " * 8]
 )
@@ -119,6 +149,9 @@ def test_the_search_for_secrets_takes_time_in_proportion_to_the_text(piece: str)
         "AKIAIOSFODNN7EXAMPLE",
         "https://example.org:8080/path@x",
         "postgres://user:${PASSWORD}@host/db",
+        "https://user:password@example.org/",
+        "https://user:aaaaaaa1@example.org/",
+        "docker://alpine:3.18.4-r1b2c3@sha256:9f86d081884c7d659a2feaa0c55ad015",
         "task-list-of-the-department-of-agriculture-and-fisheries",
     ],
 )

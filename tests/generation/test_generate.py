@@ -18,6 +18,7 @@ import pytest
 
 from longalign_data.engine import Silent
 from longalign_data.errors import BuildError, RecipeError, TeacherError, UserError
+from longalign_data.generation.account import account, sources_of, tasks_of
 from longalign_data.generation.asking import _Asker, ask_trial
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan
@@ -29,6 +30,7 @@ from longalign_data.shards.folder import BuildFolder
 from longalign_data.shards.parquet import iter_records, to_row
 from longalign_data.tasks.templates import load_templates
 from longalign_data.teachers.base import UNWATCHED, Raw, Teacher, TeacherRequest, Watch
+from longalign_data.teachers.prices import load_prices
 from longalign_data.teachers.retry import reply_without
 from longalign_data.teachers.table import PROVIDERS, load_teacher
 from longalign_data.tokenizers import count_tokens, load_tokenizer
@@ -244,6 +246,21 @@ def test_a_changed_instruction_asks_the_calls_of_its_task_again_and_no_others(tm
     assert all(instruction_of(body).startswith("Ask five.") for body in again)
 
 
+def test_the_account_of_a_build_knows_the_tasks_of_its_own_prompts(tmp_path: Path) -> None:
+    prompts = tmp_path / "mine.yaml"
+    prompts.write_text('task: poems\nversion: 1\ninstructions: {en: "Ask five.\\n1: a\\n2: b"}\n')
+    build = stand(tmp_path / "build", some_documents(3))
+    own = recipe(templates=[str(prompts)], tasks={"poems": 1.0})
+    with FakeServer(scripted(Answer(message(text("Nothing to ask."))))).running() as server:
+        run_generate(build, own, server.url)
+    sources, tasks = sources_of(build), tasks_of(build)
+    with Ledger(build.ledger) as ledger:
+        # Of a build without its recipe only the package's own prompts are known.
+        found = account(ledger, load_prices(), templates=load_templates(), sources=sources, tasks=tasks, num_selected=3)
+    assert {name: line.num_replies for name, line in found.by_task.items()} == {"poems": 5}
+    assert found.failures == {reject.reason: 1 for reject in rejects_of(build)} == {"no-questions": 1}
+
+
 def start(build: BuildFolder, url: str, concurrency: int) -> "subprocess.Popen[bytes]":
     script = REPOSITORY / "tests" / "generation" / "small_builds.py"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
@@ -399,6 +416,50 @@ def test_thinking_first_and_several_text_blocks_make_one_answer(tmp_path: Path) 
     with FakeServer(scripted(None, many, only="doc0 ")).running() as server:
         run_generate(build, recipe(), server.url)
     assert samples_of(build)[0].messages[1].content == "One. Two."
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_thoughts_never_become_questions_or_answers(tmp_path: Path, in_parts: bool) -> None:
+    thoughts = "Five questions, then.\n1. Perhaps the pump?\n2. Or the bridge?"
+
+    def script(body: dict[str, Any], times: int) -> Answer:
+        said = "1: Which pump was inspected?" if wants_questions(body) else "The second one."
+        if not in_parts:
+            return Answer(completion(f"<think>\n{thoughts}\n</think>\n\n{said}"))
+        reply = completion(None)
+        reply["choices"][0]["message"]["content"] = [{"type": "thinking", "thinking": [text(thoughts)]}, text(said)]
+        return Answer(reply)
+
+    build = stand(tmp_path, some_documents(2))
+    with FakeServer(script).running() as server:
+        report = run_generate(build, recipe(provider="openai"), server.url + "/v1")
+    assert (report.num_out, report.num_rejected) == (2, 0)
+    for sample in samples_of(build):
+        assert list(sample.questions) == ["Which pump was inspected?"]
+        assert sample.messages[1].content == "The second one."
+
+
+GUJARATI = "પ્રતિષ્ઠા અને અધિકારોની દૃષ્ટિએ સર્વ માનવો જન્મથી સ્વતંત્ર અને સમાન હોય છે. "
+"""20 of these are 2,280 tokens of `qwen`, the recipe's tokenizer, and 542 of `o200k`."""
+
+
+@pytest.mark.parametrize(("given", "num_samples"), [(542, 1), (240, 0), (0, 1)])
+def test_a_tokenizer_that_knows_a_script_better_than_the_recipes_does_not_make_its_documents_cut(
+    tmp_path: Path, given: int, num_samples: int
+) -> None:
+    written = document(20 * GUJARATI, lang="gu")
+    assert written.num_tokens == 2280
+
+    def script(body: dict[str, Any], times: int) -> Answer:
+        is_answer = body["messages"][0]["content"].endswith("Which pump?")
+        reply = completion("The second one." if is_answer else "1: Which pump?")
+        return Answer(reply | {"usage": {"prompt_tokens": given, "completion_tokens": 5}})
+
+    build = stand(tmp_path, [written])
+    with FakeServer(script).running() as server:
+        run_generate(build, recipe(provider="openai"), server.url + "/v1")
+    assert len(samples_of(build)) == num_samples
+    assert [reject.reason for reject in rejects_of(build)] == ["document-cut"] * (1 - num_samples)
 
 
 def test_halves_of_surrogate_pairs_do_not_break_the_table(tmp_path: Path) -> None:

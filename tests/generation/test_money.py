@@ -17,15 +17,17 @@ import pytest
 import yaml
 
 from longalign_data.errors import BudgetError, BuildError
-from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, unheard
-from longalign_data.generation.estimate import Observation, calibrate
+from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, told_usage, unheard
+from longalign_data.generation.estimate import Observation, calibrate, lengths_known
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
+from longalign_data.teachers import openai
 from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.fake import FakeServer
 from longalign_data.teachers.prices import Rate, Tier, load_prices
 from tests.asked import PRICES, RECIPE, address, longalign
+from tests.teachers import fake_servers
 
 
 @pytest.fixture
@@ -156,6 +158,38 @@ def test_replies_that_were_lost_count_against_the_limit(
     assert re.search(r"perhaps billed, and no reply came: \d+ attempts, at most 0\.\d+ USD", said)
 
 
+@pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": 200}, {"prompt_tokens": "6000"}])
+def test_a_usage_without_the_prompt_tells_no_cost(usage: dict[str, Any] | None) -> None:
+    assert told_usage(openai.read, fake_servers.completion("x") | {"usage": usage}) is None
+
+
+def test_replies_that_name_no_usage_count_against_the_limit(
+    corpus: Callable[..., Any], tmp_path: Path, prices: str
+) -> None:
+    def script(body: dict[str, Any], times: int) -> fake_servers.Answer:
+        said = "1: What?" if fake_servers.wants_questions(body) else "An answer."
+        return fake_servers.Answer(fake_servers.completion(said) | {"usage": None})
+
+    asked, out = corpus("openai", count=8, size=12), tmp_path / "builds"
+    options = ("--prices", prices, "--concurrency", "2", "--max-usd")
+    with fake_servers.FakeServer(script).running() as server:
+        assert "the budget of" in asked.build(server.url + "/v1", out, *options, "0.1", code=2)
+        num_first = len(server.seen)
+        # What the first run left does not suffice for another request.
+        assert "the budget of" in asked.build(server.url + "/v1", out, *options, "0.1", code=2)
+        assert len(server.seen) == num_first
+        said = asked.build(server.url + "/v1", out, *options, "5")
+    assert 0 < num_first < len(server.seen)
+    assert f"{len(server.seen)} attempts whose replies never came or name no usage ({len(server.seen)})" in said
+    with Ledger(out / "asked/1.0.0/ledger.sqlite") as ledger:
+        known = load_prices(Path(prices))
+        silent = unheard(ledger, known)
+        assert silent.num_attempts == silent.num_unnamed == len(server.seen)
+        assert booked(ledger, known) == silent.most_usd > 0.1
+    words = longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
+    assert f"replies that name none: {len(server.seen)}" in words
+
+
 def test_what_was_under_way_when_a_run_was_killed_counts_until_it_is_asked_again_and_after(
     corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
 ) -> None:
@@ -275,6 +309,27 @@ def test_a_pilot_of_one_document_is_used_and_said_to_be_uncertain() -> None:
     assert known.ratios["en"].off == pytest.approx(0.16)
 
 
+def test_two_prompts_that_agree_are_uncertain_too() -> None:
+    recipe = Recipe.model_validate(
+        yaml.safe_load(RECIPE.replace("COUNT", "4").replace("PROVIDER", "anthropic, model: m"))
+    )
+    for count, off in ((2, 0.16), (5, 0.0)):
+        seen = [Observation(lang="en", recipe_tokens=100, teacher_tokens=80)] * count
+        known = calibrate(recipe, ["en"], observations=seen, outputs={}, origin="pilot")
+        assert known.ratios["en"].off == pytest.approx(off)
+
+
+def test_lengths_of_which_few_replies_tell_are_said_to_be_rules_of_thumb() -> None:
+    few, many = [100] * 4, [100] * 5
+    assert lengths_known({"question": many, "answer": many}, "a trial") == "lengths of replies from a trial"
+    assert lengths_known({"question": many, "answer": few}, "a trial") == (
+        "lengths of replies from a trial; lengths of answers by rules of thumb, of fewer than 5 replies"
+    )
+    assert lengths_known({"question": few}, "a trial") == (
+        "lengths of questions and answers by rules of thumb, of fewer than 5 replies"
+    )
+
+
 def test_no_reply_is_estimated_longer_than_the_recipe_allows() -> None:
     recipe = Recipe.model_validate(
         yaml.safe_load(RECIPE.replace("COUNT", "4").replace("PROVIDER", "openai, model: m, max_answer_tokens: 50"))
@@ -293,8 +348,12 @@ def test_a_trial_tells_the_estimate_how_long_replies_are(
     process = asked.start(server.url, tmp_path / "builds", "--prices", prices, "--limit", "6", stage="build")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    common = [str(asked.recipe), "-o", str(tmp_path / "builds"), "--prices", prices, "--teacher-url", server.url]
-    said = longalign("estimate", *common, "--pilot", "6")
+    files = [str(asked.recipe), "-o", str(tmp_path / "builds")]
+    assert "nothing was asked in this folder yet" in longalign("ledger", *files, "--forget", "bad-request", code=2)
+    ledger = tmp_path / "builds/asked/1.0.0/ledger.sqlite"
+    assert not ledger.exists()
+    Ledger(ledger).close()  # as an import of nothing leaves it
+    said = longalign("estimate", *files, "--prices", prices, "--teacher-url", server.url, "--pilot", "6")
     assert "lengths of replies from the usage of 12 replies in the ledger of asked-limit-6" in said
     assert "a reply: 250 tokens" not in said, "which is the rule of thumb"
     assert f"paid already by asked-limit-6 for these documents: 12 replies, {server.state.usd():,.4f} USD" in said

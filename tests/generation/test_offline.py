@@ -1,6 +1,7 @@
 """Requests as a file and replies as a file: the same data set as the one that was asked for live."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,6 +146,12 @@ def test_what_cannot_be_exported_or_imported_is_said(corpus: Callable[..., Any],
     assert "can be asked again are" in longalign("ledger", *files, "--forget", "refusal", code=2)
     assert "need the recipe" in longalign("ledger", build, "--export", str(tmp_path / "x"), code=2)
     text = asked.recipe.read_text(encoding="utf-8")
-    asked.recipe.write_text(text.replace("provider: openai", "provider: extractive"), encoding="utf-8")
+    asked.recipe.write_text(text.replace("provider: openai, model: fake-1", "provider: extractive"), encoding="utf-8")
     assert "answers by itself" in longalign("ledger", *files, "--export", str(tmp_path / "x"), code=2)
+    asked.recipe.write_text(
+        text.replace("model: fake-1", "model: fake-1, parameters: {stream: true}"), encoding="utf-8"
+    )
+    for command in (["ledger", *files, "--export", str(tmp_path / "x")], ["estimate", *files]):
+        said = longalign(*command, code=2)
+        assert re.search(r"recipe\.yaml:\d+: generate\.teacher\.parameters: .*stream is set by the stage itself", said)
     assert not (tmp_path / "x").exists()

@@ -13,6 +13,7 @@ import pytest
 
 from longalign_data.teachers.fake import FakeServer
 from tests.asked import KEY, ROOT, Asked, texts
+from tests.generation.small_builds import recipe, run_generate, some_documents, stand
 
 
 def held(
@@ -94,6 +95,22 @@ def test_a_read_only_folder_is_named_and_nothing_is_begun_in_it(
     assert str(output / place) in done.stderr
     assert "cannot be" in done.stderr
     assert sorted(output.rglob("*")) == before
+
+
+def test_the_ledger_of_a_build_that_may_not_be_written_is_shown(tmp_path: Path) -> None:
+    build = stand(tmp_path / "small/1.0.0", some_documents(3))
+    run_generate(build, recipe(provider="extractive"))
+    before = {path: path.read_bytes() for path in build.root.rglob("*") if path.is_file()}
+    for path in [build.root, *before]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    command = [sys.executable, "-m", "longalign_data", "ledger", str(build.root)]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, preexec_fn=obey_permissions
+    )
+    build.root.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert "of 3 selected documents" in done.stdout
+    assert {path: path.read_bytes() for path in build.root.rglob("*") if path.is_file()} == before
 
 
 def test_a_disk_that_fills_up_in_an_earlier_stage_is_said_without_a_traceback(

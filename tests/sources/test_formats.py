@@ -366,6 +366,20 @@ def test_another_xml_file_is_no_dump(tmp_path: Path) -> None:
         ("{{nowrap|1=a = b}} {{lang|1=fr|2=oui}} {{quote|1=said}}", "a = b oui\nsaid"),
         ("{{val|300|0.5|ul=m/s}}, {{val|5.3|u=km}}, {{€|5}}, {{ship|HMS|Victory|1765}}, {{nobr|{{chem2|H2O}}}}",
          "300±0.5 m/s, 5.3 km, €5, HMS Victory, H2O"),
+        ("{{convert|400|to|670|mm|1|abbr=on}}, {{cvt|20|-|25|cm|in}}, {{convert|60|and(-)|80|kg}}, {{convert|-19|–|22|C|F}}",
+         "400 to 670 mm, 20–25 cm, 60 and 80 kg, -19–22 C"),
+        ("{{convert|6|ft|4|in|cm|0}}, {{convert|2|x|3|×|4|m|ft}}, {{convert|11|st|6|lb}}, {{convert|5|km|0}}, {{convert|3|ft|2|m}}",
+         "6 ft 4 in, 2 by 3 × 4 m, 11 st 6 lb, 5 km, 3 ft"),
+        ("1.5{{e|6}} kg, {{10^|-3}}, {{val|e=6}}, {{gaps|1|234|567}}, {{frac|3}}, ''Titanic''{{'}}s, the [[ship]]{{'s}}",
+         "1.5×10^6 kg, 10^-3, 10^6, 1234567, 1/3, Titanic's, the ship's"),
+        ("{{chem|C|H|4}}, {{chem|SO|4|2-}}, {{chem|C|''n''|H|2''n''+2}}, <chem>H2O</chem>, <ce>CO2</ce>, {{SimpleNuclide2|lithium|7}}",
+         "CH4, SO4^2-, CnH2n+2, H2O, CO2, lithium-7"),
+        ("{{nts| 1000}} {{dts|1777|12|6}} {{dts|format=dmy|6 May 1777}} {{sort|2|two}} {{sort|3}} {{sortname|John|Smith|John S.}}",
+         "1000 1777-12-06 6 May 1777 two 3 John Smith"),
+        ("{{vanchor|here|h}} {{keypress|[[Control key|Ctrl]]|C}} {{ruby|漢|かん}} {{lang|ja|{{linktext|兄|弟}}}} {{RailGauge|1435mm}}",
+         "here Ctrl+C 漢 兄弟 1435mm"),
+        ("A\n{{columns-list|2|\n* [[B]]\n* C}}\n{{columns-list|colwidth=9em|\n* D\n}}", "A\n- B\n- C\n- D"),
+        ("{|\n|-\n| {{yes}} || {{no|Never}} || {{won}}\n|}", "Yes | Never | Won"),
         ("{{val|6.674|e=-11|u=m3}}, {{val|5|u=km|up=s}}, {{val|1.5|0.2|0.3}}, {{val|5|s=%}}, {{frac|3|1|2}}, {{frac|1|2}}",
          "6.674×10^-11 m3, 5 km/s, 1.5+0.2−0.3, 5%, 3 1/2, 1/2"),
     ],
@@ -374,6 +388,17 @@ def test_templates_that_stand_for_words_give_them(wikitext: str, text: str) -> N
     import mwparserfromhell
 
     assert plain_text(wikitext, mwparserfromhell.parse) == text
+
+
+def test_links_that_a_sentence_shows_are_kept_and_links_to_the_other_languages_go() -> None:
+    import mwparserfromhell
+
+    text = plain_text(
+        "In ''[[CSI: Miami]]'', [[UFC:1]], [[It: Chapter Two]] and [[Oz: The Great|Oz]] a [[wikt:foo|foo]] of [[s:Odes|the Odes]].\n"
+        "[[File:x.png|thumb|never]][[Category:Foo|never]][[wikt:never]]\n[[fr:Jamais]] [[zh-min-nan:Bô]]\n[[be-x-old:Ніколі]]",
+        mwparserfromhell.parse,
+    )
+    assert text == "In CSI: Miami, UFC:1, It: Chapter Two and Oz a foo of the Odes."
 
 
 def test_lists_tables_and_templates_keep_a_readable_form() -> None:
@@ -413,6 +438,21 @@ def test_a_page_of_markup_that_nothing_closes_is_a_reject(tmp_path: Path, markup
     found = everything(placed(tmp_path, "wikipedia"))
     assert reasons(found) == ["bad-wikitext"]
     assert [raw.title for raw in docs(found)] == ["B"]
+
+
+@pytest.mark.parametrize("blanks", [" " * 1_000_000, "\n" * 1_000_000, " \t\n" * 300_000])
+def test_white_space_of_a_page_takes_time_by_its_number_alone(blanks: str) -> None:
+    import mwparserfromhell
+
+    assert plain_text(f"a{blanks}b", mwparserfromhell.parse).split() == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["val", "nowrap", "convert|1|m", "ubl", "quote", "chem", "gaps", "frac"])
+def test_templates_in_one_another_take_time_by_their_number_alone(name: str) -> None:
+    import mwparserfromhell
+
+    text = plain_text(f"a {f'{{{{{name}|' * 36}5{'}}' * 36} b", mwparserfromhell.parse)
+    assert (text[0], text[-1]) == ("a", "b")
 
 
 def test_markup_in_comments_and_programs_counts_for_nothing_and_deep_lists_are_read() -> None:

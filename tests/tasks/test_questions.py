@@ -41,6 +41,22 @@ from longalign_data.teachers.extractive.teacher import numbered
         "1: Who?\n2: Why?\n3: Who?",
         "Who?\nWhy?",
         "- Who?\n* Why?",
+        "一、Who?\n二、Why?",
+        "问题一：Who?\n问题二：Why?",
+        "（一）Who?\n（二）Why?",
+        "第一题：Who?\n第二题：Why?",
+        "1️⃣ Who?\n2️⃣ Why?",
+        "1⃣Who?\n2⃣Why?",
+        "1: Who? 2: Why?",
+        "(1) Who? (2) Why?",
+        "1. Who?2. Why?",
+        "①Who?②Why?",
+        "Here they are:\n1: Who? 2: Why? 3:",
+        '["Who?", "Why?"]',
+        '```json\n["Who?", "Why?"]\n```',
+        '{"questions": ["1. Who?", "2. Why?"]}',
+        '[{"question": "Who?"}, {"question": "Why?", "kind": "cause"}, {"kind": "none"}, 3]',
+        '{"1": "Who?", "2": "Why?"}',
     ],
 )
 def test_two_questions_are_found_in_every_way_of_numbering(reply: str) -> None:
@@ -52,6 +68,32 @@ def test_a_question_may_run_over_lines_and_past_a_blank_line_after_a_colon() -> 
         "Which of these\nis true:\na) this\nb) that",
         "Why?",
     ]
+
+
+def test_chinese_numerals_are_parts_of_a_question_that_has_digits() -> None:
+    assert parse_questions("1：哪项正确？\n一、这个\n二、那个\n2：为什么？") == [
+        "哪项正确？\n一、这个\n二、那个",
+        "为什么？",
+    ]
+
+
+def test_a_line_is_split_only_where_the_numbers_run_on_behind_question_marks() -> None:
+    for whole in (
+        "Who of the 2: Anna or Bell?",
+        "Was it in 1? 3: or in 2?",
+        "Is it so? 2.5 million say it is.",
+        "Is [2] right?",
+    ):
+        assert parse_questions(f"1: {whole}") == [whole]
+
+
+def test_a_question_in_json_may_have_several_lines() -> None:
+    assert parse_questions('["1. Which is\\ntrue?\\na) this", "Why?"]') == ["Which is\ntrue?\na) this", "Why?"]
+
+
+def test_json_that_holds_no_list_of_questions_is_no_question() -> None:
+    for reply in ("[]", "{}", '{"questions": 3}', "[[1]]", '{"a": {"b": 1}}', "[" * 100_000, '[{"text": "no"}]'):
+        assert parse_questions(reply) == []
 
 
 def test_numbers_inside_a_text_are_no_questions() -> None:

@@ -3,17 +3,44 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.teachers.batches import BatchTeacher, ItemResult
 from longalign_data.teachers.table import load_teacher
 
 KEY = "sk-planted-in-a-batch-7"
+
+TORN = b'{"custom_id": "q-torn", "resp'
+NO_ID = {"response": {"status_code": 200, "body": {}}, "result": {"type": "succeeded", "message": {}}}
+ODD_OF_OPENAI: list[dict[str, Any]] = [
+    {"response": {"status_code": 500, "body": None}},
+    {"response": {"status_code": 502, "body": "<html>bad gateway</html>"}},
+    {"response": {"status_code": 503, "body": {"error": "no worker is free"}}},
+    {"response": {"status_code": 200, "body": None}},
+    {"response": {"body": {"choices": []}}},
+    {"response": "overloaded"},
+    {"response": None, "error": "overloaded"},
+    {"response": None, "error": None},
+]
+ODD_OF_ANTHROPIC: list[dict[str, Any]] = [
+    {},
+    {"result": None},
+    {"result": {"type": "errored"}},
+    {"result": {"type": "errored", "error": None}},
+    {"result": {"type": "errored", "error": "overloaded"}},
+    {"result": {"type": "errored", "error": {"type": "error", "error": "overloaded"}}},
+    {"result": {"type": "succeeded", "message": None}},
+]
+
+
+def with_ids(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"custom_id": f"q-odd{number}", **line} for number, line in enumerate(lines)]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -23,11 +50,15 @@ class Handler(BaseHTTPRequestHandler):
         echo = {"type": "invalid_request_error", "message": f"bad header {self.headers['authorization']}"}
         if self.path.endswith("/results"):
             errored = {"type": "errored", "error": {"type": "error", "error": echo}}
-            self.send([{"custom_id": "q-1", "result": errored}])
+            good = {"custom_id": "q-2", "result": {"type": "succeeded", "message": {"said": "well"}}}
+            self.send([{"custom_id": "q-1", "result": errored}, TORN, NO_ID, *with_ids(ODD_OF_ANTHROPIC), good])
         elif self.path.endswith("/content"):
             within = {"error": {"message": "overloaded", "code": 502}}
             self.send(
                 [
+                    *with_ids(ODD_OF_OPENAI),
+                    TORN,
+                    NO_ID,
                     {"custom_id": "q-1", "response": {"status_code": 400, "body": {"error": echo}}},
                     {"custom_id": "q-2", "response": {"status_code": 200, "body": within}},
                     {"custom_id": "q-3", "response": {"status_code": 200, "body": {"said": echo["message"]}}},
@@ -43,8 +74,8 @@ class Handler(BaseHTTPRequestHandler):
             failed = {"id": "b", "object": "batch", "status": "failed", "created_at": 1, "errors": errors}
             self.send([failed | {"output_file_id": "f", "error_file_id": None}])
 
-    def send(self, lines: list[dict[str, Any]]) -> None:
-        data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    def send(self, lines: Sequence[dict[str, Any] | bytes]) -> None:
+        data = b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
@@ -99,3 +130,26 @@ def test_an_item_of_status_200_that_holds_an_error_is_asked_again(url: str) -> N
     assert result.raw is None
     assert result.fault is not None
     assert result.fault.retryable
+
+
+@pytest.mark.parametrize(("provider", "odd"), [("anthropic", ODD_OF_ANTHROPIC), ("openai", ODD_OF_OPENAI)])
+def test_a_result_that_cannot_be_read_is_asked_again_and_costs_no_other(
+    url: str, provider: str, odd: list[dict[str, Any]]
+) -> None:
+    results = fetched(url, provider)[1]
+    assert results["q-2" if provider == "anthropic" else "q-3"].raw
+    assert len(results) == len(odd) + (2 if provider == "anthropic" else 3), "lines without an id say nothing of any"
+    for number in range(len(odd)):
+        result = results[f"q-odd{number}"]
+        assert result.raw is None
+        assert result.fault is not None
+        assert result.fault.retryable, result.fault
+
+
+def test_a_batch_in_another_format_is_no_traceback(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send([{"id": "b", "status": "completed", "said": KEY}]))
+    for provider in ("anthropic", "openai"):
+        with pytest.raises(TeacherError, match="a batch that is not in the provider's format") as caught:
+            fetched(url, provider)
+        assert caught.value.retryable
+        assert KEY not in str(caught.value)

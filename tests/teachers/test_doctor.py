@@ -86,6 +86,15 @@ def test_what_does_not_work_is_said_in_plain_words(
     assert advice in words(ask(serve(**scenario).url), "bad")
 
 
+def test_thinking_in_the_text_is_said_and_what_follows_it_is_taken_for_the_answer() -> None:
+    reply = fake_servers.completion("<think>The lamp, then.</think>\n\nIt is 37 metres above the sea.")
+    with fake_servers.FakeServer(lambda body, times: fake_servers.Answer(reply)).running() as server:
+        found = ask(server.url + "/v1", provider="openai")
+    assert words(found, "bad") == ""
+    assert "and right: 'It is 37 metres" in words(found, "ok")
+    assert "thinking stands in the text" in words(found, "look")
+
+
 def test_a_server_that_is_not_there_and_a_key_that_is_not_given_are_told_apart() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -5,8 +5,9 @@ import socket
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from longalign_data.errors import RecipeError, TeacherError
+from longalign_data.errors import TeacherError
 from longalign_data.recipe import TeacherChoice
 from longalign_data.records import Usage
 from longalign_data.teachers import anthropic, openai
@@ -195,6 +196,55 @@ def test_an_error_of_the_client_is_not_asked_again_and_says_why(
 
 
 @pytest.mark.parametrize(
+    ("status", "body", "said", "reason"),
+    [
+        (
+            400,
+            {"error": "This model's maximum context length is 8192 tokens"},
+            "context length is 8192",
+            "context-exceeded",
+        ),
+        (
+            422,
+            {
+                "error": "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000",
+                "error_type": "v",
+            },
+            "Given: 5000",
+            "context-exceeded",
+        ),
+        (
+            422,
+            {
+                "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 and 200"
+            },
+            "must be <= 4096",
+            "context-exceeded",
+        ),
+        (400, {"detail": "prompt is too long"}, "prompt is too long", "context-exceeded"),
+        (422, {"detail": [{"loc": ["body", "top_k"], "msg": "not permitted"}]}, "top_k", "bad-request"),
+        (400, "prompt is too long:\n maximum context length is 8192", "too long: maximum", "context-exceeded"),
+        (403, {"error": "You exceeded your current quota"}, "current quota", "unpaid"),
+        (400, {"object": "error", "message": "top_p: no", "code": 400}, "top_p: no [400]", "bad-request"),
+        (401, {"error": f"the key {KEY} is not known"}, "the key [API key] is", "unauthorized"),
+        (400, "no " * 5_000, "no no …", "bad-request"),
+        (400, "<html>bad gateway</html>", "Error code: 400", "bad-request"),
+        (400, "", "HTTP 400: ", "bad-request"),
+    ],
+)
+def test_what_a_server_says_in_a_form_of_its_own_is_said_and_understood(
+    status: int, body: Any, said: str, reason: str
+) -> None:
+    server = FakeServer(lambda request, times: Answer(body, status=status))
+    with pytest.raises(TeacherError) as caught:
+        ask(server, provider="openai")
+    assert caught.value.reason == reason
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("error", "reason"),
     [
         ({"message": "no such user", "code": 401}, "unauthorized"),
@@ -251,8 +301,13 @@ def test_a_key_that_a_server_repeats_in_its_reply_is_not_handed_on(provider: str
     assert PROVIDERS[provider].read(got).text == "your key is [API key], mind it"
 
 
-@pytest.mark.parametrize("count", [-1, 2**31, 10**400, True])
-def test_a_number_of_tokens_that_cannot_be_makes_the_reply_unreadable(count: int) -> None:
+def test_a_number_of_tokens_may_be_written_as_a_float() -> None:
+    usage = {"prompt_tokens": 6000.0, "completion_tokens": 200.0, "prompt_tokens_details": None}
+    assert openai.read(completion("x") | {"usage": usage}).usage == Usage(input_tokens=6000, output_tokens=200)
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, 10**400, True, 0.5, float("nan"), float("inf"), "6000", [6000]])
+def test_a_number_of_tokens_that_cannot_be_makes_the_reply_unreadable(count: object) -> None:
     for read, raw, name in (
         (openai.read, completion("x"), "prompt_tokens"),
         (openai.read, completion("x"), "completion_tokens"),
@@ -292,16 +347,14 @@ def test_a_missing_key_is_found_at_the_first_request_and_named() -> None:
 
 
 def test_parameters_that_the_stage_sets_are_refused() -> None:
-    choice = TeacherChoice(provider="anthropic", model="teacher-1", parameters={"stream": True})
-    with pytest.raises(RecipeError, match=r"parameters\.stream: is set by the stage itself"):
-        load_teacher(choice)
+    with pytest.raises(ValidationError, match="stream is set by the stage itself"):
+        TeacherChoice(provider="anthropic", model="teacher-1", parameters={"stream": True})
 
 
 @pytest.mark.parametrize(("provider", "model"), [("anthropic", "extractive-1"), ("extractive", "teacher-1")])
 def test_a_model_that_cannot_be_the_providers_is_told(provider: str, model: str) -> None:
-    choice = TeacherChoice.model_validate({"provider": provider, "model": model})
-    with pytest.raises(RecipeError, match=f"model: '{model}' with provider '{provider}'"):
-        load_teacher(choice)
+    with pytest.raises(ValidationError, match=f"model: '{model}' with provider '{provider}'"):
+        TeacherChoice.model_validate({"provider": provider, "model": model})
 
 
 def test_text_blocks_are_joined_and_thinking_is_skipped_wherever_it_stands() -> None:
@@ -350,6 +403,56 @@ def test_every_chat_completion_is_read(raw: Raw, text_: str, stop: str) -> None:
     reply = openai.read(raw)
     assert (reply.text, reply.stop_reason) == (text_, stop)
     assert reply.usage == Usage(input_tokens=111, cache_read_tokens=7, output_tokens=20, thinking_tokens=3)
+
+
+FIVE = "1: Which pump?\n2: Which valve?"
+THOUGHTS = "The user wants questions.\n1. Perhaps the pump?\n2. The bridge?"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"<think>\n{THOUGHTS}\n</think>\n\n{FIVE}",
+        f"\n<think>{THOUGHTS}</think>{FIVE}",
+        f"{THOUGHTS}\n</think>\n\n{FIVE}",
+        f"<think>\n\n</think>\n\n{FIVE}",
+        FIVE,
+    ],
+)
+def test_thinking_that_stands_in_the_text_is_no_part_of_what_is_said(content: str) -> None:
+    for reply in (openai.read(completion(content)), anthropic.read(message(text(content)))):
+        assert (reply.text, reply.stop_reason) == (FIVE, "end_turn")
+
+
+def test_a_text_about_thinking_stays_whole() -> None:
+    for content in (
+        "It ends with `</think>`, as it says.",
+        'The tag is "</think>".',
+        "Between <think> and </think> stands what it thinks.",
+    ):
+        assert openai.read(completion(content)).text == anthropic.read(message(text(content))).text == content
+
+
+def test_a_text_that_ends_within_its_thinking_is_no_answer() -> None:
+    content = f"<think>\n{THOUGHTS}"
+    for reply in (openai.read(completion(content)), anthropic.read(message(text(content)))):
+        assert (reply.text, reply.stop_reason) == ("", "unknown")
+        assert "within its thinking" in reply.detail
+    assert openai.read(completion(content, "length")).stop_reason == "max_tokens"
+    assert anthropic.read(message(text(content), stop="max_tokens")).stop_reason == "max_tokens"
+
+
+def test_the_texts_of_content_in_parts_are_joined_and_its_thinking_is_skipped() -> None:
+    thought: dict[str, Any] = {"type": "thinking", "thinking": [text(THOUGHTS)]}
+    raw = completion(None)
+    for parts, said in (
+        ([thought, text("1: Which "), text("pump?")], "1: Which pump?"),
+        ([thought], ""),
+        ([None, "odd", {"type": "text"}, {"type": "text", "text": None}, text("x")], "x"),
+    ):
+        raw["choices"][0]["message"]["content"] = parts
+        reply = openai.read(raw)
+        assert (reply.text, reply.stop_reason) == (said, "end_turn")
 
 
 def test_a_server_that_counts_nothing_is_read_with_a_usage_of_zero() -> None:

@@ -268,10 +268,24 @@ def test_marking_stops_where_it_does_not_pay_and_never_starts_for_one_call_or_sh
         document = f"{number} {long}"
         for num_read in (0, 2000 if number % 4 == 0 else 0):
             marked = mark.should_mark(document)
-            mark.saw(document, marked=marked, num_read=num_read)
+            mark.saw(document, marked=marked, num_written=2000 - num_read if marked else 0, num_read=num_read)
     assert mark.hit_rate is not None
     assert mark.hit_rate < 0.43
     assert not mark.should_mark("a new " + long)
+
+
+def test_documents_that_the_provider_does_not_cache_do_not_stop_the_marking_of_the_others() -> None:
+    long = "word " * 9000
+    mark = CacheMark(2)
+    for number in range(60):
+        is_cached = number % 5 < 2
+        document = f"{number} {long if is_cached else 'word ' * 2000}"
+        num_written = 9000 if is_cached else 0
+        assert mark.should_mark(document)
+        mark.saw(document, marked=True, num_written=num_written, num_read=0)
+        assert mark.should_mark(document) == is_cached
+        mark.saw(document, marked=is_cached, num_written=0, num_read=num_written)
+    assert (mark.hit_rate, mark.num_tried) == (1.0, 24)
 
 
 def test_the_time_until_a_lost_reply_is_booked_is_not_counted_against_the_deadline() -> None:

@@ -26,10 +26,11 @@ def write_build(
     alpha: float = 1.0,
     spoiled: Mapping[int, float] | None = None,
     first: int = 0,
+    epochs: int = 1,
 ) -> Path:
     """Steps of packs of sequences as a build. Tokens count upwards by 7 from a drawn start, so that there is something
     to learn. With `spoiled` all steps of one shape hold the same tokens, and the weights of pack n are multiplied by
-    `spoiled[n]`, which the plan does not know. The packs are numbered from `first`."""
+    `spoiled[n]`, which the plan does not know. The packs are numbered from `first`. The steps are of so many `epochs`."""
     drawn = np.random.default_rng(0)
     alike = drawn.bit_generator.state
     with StageWriter(BuildFolder(root), "pack", fingerprint="test", run=RunOptions()) as writer:
@@ -68,7 +69,7 @@ def write_build(
                         pack_id=row.pack_id,
                         num_sequences=len(counts),
                         normalizer=float(sum(n ** (1 - alpha) for n in counts)),
-                        epoch=0,
+                        epoch=step * epochs // len(steps),
                         capacity=64,
                     ),
                 )

@@ -174,13 +174,10 @@ def test_a_backend_that_cannot_run_here_is_refused_with_those_that_can() -> None
         attention.install("flash-attn", torch.device("cuda"), torch.float32)
 
 
-def run_probe(model: PreTrainedModel) -> None:
+def run_probe(model: PreTrainedModel, longest: int = 64) -> None:
     objective = Objective(model, chunk_rows=64)
-    probe(
-        objective,
-        TorchEngine(objective, TrainConfig(engine="torch", dtype="fp32"), ALONE),
-        ALONE,
-    )
+    engine = TorchEngine(objective, TrainConfig(engine="torch", dtype="fp32"), ALONE)
+    probe(objective, engine, ALONE, longest=longest)
 
 
 def ours() -> str:
@@ -320,6 +317,45 @@ def test_rotary_sections_are_refused_only_where_they_matter() -> None:
     config._attn_implementation = ours()
     assert mixing(config) == ["rotary positions in three dimensions (mrope_section)"]
     run_probe(Qwen2ForCausalLM(config))
+
+
+def longrope(long_factor: float) -> PreTrainedModel:
+    """Phi-3 with a context of 64 tokens that was extended to 1,024."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [long_factor] * 4}
+    positions = {"max_position_embeddings": 1024, "original_max_position_embeddings": 64, "pad_token_id": 0}
+    config = AutoConfig.for_model("phi3", **SMALL | positions, rope_parameters=rope)
+    found: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=ours())
+    return found
+
+
+def test_frequencies_that_follow_the_longest_sequence_are_refused_where_packs_are_long_enough() -> None:
+    """No sequence of the probe's own is long, but those of the packs may be."""
+    with pytest.raises(
+        UserError,
+        match=r"first in model\.rotary_emb, .* \(longrope\), which are alike only in packs of at most original_max_pos",
+    ):
+        run_probe(longrope(4.0), 65)
+    run_probe(longrope(4.0), 64)
+    run_probe(longrope(1.0), 1024)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model_type", ["bart", "mbart", "pegasus", "blenderbot"])
+def test_decoders_that_count_positions_over_the_whole_pack_are_refused(model_type: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    small = {
+        "d_model": 32,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 64,
+        "is_decoder": True,
+    }
+    config = AutoConfig.for_model(model_type, vocab_size=VOCABULARY, encoder_layers=1, pad_token_id=0, **small)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ours(), dtype=dtype)
+    with pytest.raises(UserError, match=r"at another place of a pack; this model does not follow position_ids"):
+        run_probe(model)
 
 
 MOE = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 2, "num_experts_per_tok": 1}

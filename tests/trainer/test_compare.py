@@ -89,18 +89,26 @@ def test_a_replayed_step_lasts_as_long_as_the_slowest_pack_of_each_micro_batch()
     dealt = deal(np.ravel(step["pack_seconds"]), 2)
     assert dealt.tolist() == [[4.0, 1.0], [2.0, 2.0]]
     assert replay(step, dealt) == 4 + 2 + (10 - 9)
-    row = summary("x", [step, step | {"step": 1}], [[3.0, 1.0, 1.0, 1.0]], held_out_loss=0.5, ranks=2)
+    row = summary("x", [step, step | {"step": 1}], [[3.0, 1.0, 1.0, 1.0]], held_out_loss=0.5, ranks=2, readers=2)
     assert (row.step_seconds, row.seconds, row.tokens_per_second) == (7.0, 14.0, 100 / 7)
     assert (row.idle, row.modelled_idle) == (pytest.approx(1 - 9 / 12), pytest.approx(1 - 6 / 8))
-    as_run = summary("x", [step], [[1.0]], held_out_loss=0.5, ranks=1)
+    as_run = summary("x", [step], [[1.0]], held_out_loss=0.5, ranks=1, readers=1)
     assert (as_run.seconds, as_run.idle) == (10.0, 0.0)
 
 
 def test_in_several_processes_steps_last_as_long_as_they_did_and_those_that_are_timed_give_the_idle() -> None:
     step = {"seconds": 2.0, "num_tokens": 100, "num_packs": 2, "loss": 1.0}
     steps = [step | {"step": 0, "seconds": 3.0}, step | {"step": 1, "pack_seconds": [[3.0, 1.0]], "seconds": 4.0}]
-    row = summary("x", [*steps, step | {"step": 2}], [[1.0, 1.0]], held_out_loss=0.5, ranks=2)
+    row = summary("x", [*steps, step | {"step": 2}], [[1.0, 1.0]], held_out_loss=0.5, ranks=2, readers=2)
     assert (row.step_seconds, row.seconds, row.idle) == (3.0, 9.0, pytest.approx(1 - 4 / 6))
+
+
+def test_ranks_that_share_packs_are_one_to_the_model_of_idle() -> None:
+    """Two ranks share every pack, so nobody waits for a longer one, whatever is measured within a pack."""
+    step = {"step": 0, "seconds": 9.0, "num_tokens": 100, "num_packs": 2, "loss": 1.0}
+    step |= {"pack_seconds": [[4.0, 4.0], [1.0, 1.0]]}
+    row = summary("x", [step], [[4.0, 1.0]], held_out_loss=0.5, ranks=2, readers=1)
+    assert (row.idle, row.modelled_idle) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("order", [[1000, 100, 100], [100, 100, 1000]])
@@ -109,7 +117,7 @@ def test_a_methods_time_does_not_depend_on_the_lengths_that_its_first_step_drew(
     step = {"num_packs": 1, "loss": 1.0}
     of_tokens = [{"num_tokens": n, "seconds": 1 + n / 1000, "pack_seconds": [[n / 1000]]} for n in order]
     steps = [step | times | {"step": number} for number, times in enumerate(of_tokens)]
-    row = summary("sorted", steps, [[1.0]] * 3, held_out_loss=0.5, ranks=1)
+    row = summary("sorted", steps, [[1.0]] * 3, held_out_loss=0.5, ranks=1, readers=1)
     assert row.seconds == pytest.approx(4.2)
     assert row.tokens_per_second == pytest.approx(1200 / 4.2)
 
@@ -219,6 +227,17 @@ def test_ranks_that_cannot_share_packs_are_refused_before_anything_is_written(
     options += ["--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "out"), "--ranks", "3"]
     assert main(options) == 2
     assert "sequence_parallel: 2: does not divide --ranks 3" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--ranks", "--replay-ranks"])
+def test_ranks_that_a_steps_packs_cannot_be_dealt_to_are_refused_before_anything_is_written(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    options = ["--build", str(place / "build"), "--model", str(place / "model"), "--random-init", "--steps", "4"]
+    options += ["--output", str(tmp_path / "out"), option, "8"]
+    assert main([*options, "--methods", "naive", "balanced"]) == 2
+    assert "a step has 4 packs, but 8 ranks x 1 accumulation steps take 8; splits that fit" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

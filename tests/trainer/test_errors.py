@@ -30,6 +30,13 @@ def test_memory_that_ran_out_is_told_from_other_faults() -> None:
     with pytest.raises(RuntimeError) as found:
         torch.empty(1 << 60)
     assert out_of_memory(found.value)
+    for told in (
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.distributed.DistBackendError("NCCL error in: ...\nLast error:\nCuda failure 2 'out of memory'"),
+        RuntimeError("unable to mmap 4096 bytes from file <weights>: Cannot allocate memory (12)"),
+    ):
+        assert out_of_memory(told)
     with pytest.raises(RuntimeError) as found:
         torch.ones(2) @ torch.ones(3)
     assert not out_of_memory(found.value)

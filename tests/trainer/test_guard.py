@@ -158,6 +158,23 @@ def test_out_of_memory_before_the_first_step_is_one_message(
     assert "Traceback" not in message
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory\nMore words"),
+        OSError("weights: Cannot allocate memory (os error 12)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_torch_does_not_allocate_itself_is_told_like_its_own(error: Exception) -> None:
+    """Pinned memory, as `offload_activations` takes it, and files that are mapped."""
+    with (
+        pytest.raises(LongAlignError, match=r"^out of memory on rank 1 .* What helps, the cheapest first"),
+        memory("set-up", 1),
+    ):
+        raise error
+
+
 def test_other_errors_than_those_of_memory_are_left_as_they_are() -> None:
     with pytest.raises(RuntimeError, match=r"^size mismatch$"), memory("pack", 0, 1):
         raise RuntimeError("size mismatch")

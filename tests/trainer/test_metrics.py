@@ -197,8 +197,14 @@ def test_tensorboard_gets_every_number_of_every_step(place: Path) -> None:
         assert [event.value for event in events.Scalars(name)] == pytest.approx(wanted, rel=1e-6)
 
 
-def test_a_tracker_that_is_absent_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.path", [])
+def test_a_tracker_that_is_absent_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of its name, as W&B leaves behind where it has run, is no package."""
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(UserError, match=r"^--log wandb: wandb is not installed; run: pip install wandb$"):
+        logs.check_installed(["wandb"])
     with pytest.raises(UserError, match=r"^--log trackio: trackio is not installed; run: pip install trackio$"):
         logs.check_installed(["trackio"])
 

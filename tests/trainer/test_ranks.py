@@ -1,6 +1,7 @@
 """Whole runs on two ranks: shared packs, ZeRO-3, kills, other numbers of ranks."""
 
 import json
+import os
 import random
 import shutil
 import time
@@ -10,13 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from longalign_data.errors import UserError
 from tests.exactness.ranks import SHARDED
 from tests.trainer import runs
+from tests.trainer.builds import tiny_llama
 from tests.trainer.processes import finish, free_port, start, start_training, train, train_rank
 from tests.trainer.runs import NUM_STEPS, losses, metrics
-from trainer import loop
+from trainer import attention, loop
+from trainer.config import TrainConfig
+from trainer.engine import TorchEngine
+from trainer.objective import Objective
+from trainer.probe import probe
+from trainer.world import join
 
 pytestmark = pytest.mark.torch
 
@@ -190,3 +199,41 @@ def test_a_bad_step_stops_sharded_ranks_with_a_checkpoint_and_is_skipped_from_th
     assert [line["step"] for line in lines if "skipped" in line] == [3]
     assert "because of pack pack-13; packs of the step: pack-12, pack-13, pack-14, pack-15" in lines[3]["skipped"]
     assert [*losses(output)[:3], *losses(output)[4:]] == losses(sound)[:5]
+
+
+def probe_a_model_that_looks_back(rank: int, port: str, told: Path) -> None:
+    """Each token of a sequence sees the one before it outside of attention, which the second rank's first token cannot."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    world = join("torch", rank=rank, ranks=2, local_rank=rank, parts=2)
+    model = tiny_llama(attention.install("auto", world.device, torch.float32, world.group)[1])
+    positions = torch.empty(0)
+
+    def note(module: nn.Module, given: Any, named: dict[str, Any]) -> None:
+        nonlocal positions
+        positions = named["position_ids"]
+
+    def look_back(module: nn.Module, given: Any, output: Tensor) -> Tensor:
+        before = output.roll(1, dims=1)
+        before[:, 0] = 0
+        return output + before * (positions > 0)[..., None]
+
+    model.model.register_forward_pre_hook(note, with_kwargs=True)
+    model.model.layers[0].mlp.register_forward_hook(look_back)
+    objective = Objective(model, chunk_rows=64)
+    engine = TorchEngine(objective, TrainConfig(engine="torch", dtype="fp32"), world)
+    try:
+        probe(objective, engine, world, longest=41)
+    except UserError as error:
+        told.with_suffix(f".{rank}").write_text(str(error))
+
+
+def test_a_model_that_mixes_tokens_outside_of_attention_cannot_share_packs(tmp_path: Path) -> None:
+    port = str(free_port())
+    ranks = start(probe_a_model_that_looks_back, [(rank, port, tmp_path / "told") for rank in range(2)])
+    assert finish(ranks) == [0, 0]
+    for rank in range(2):
+        assert (
+            "LlamaForCausalLM: 2 ranks that share a pack compute something else than one of them alone"
+            in (tmp_path / f"told.{rank}").read_text()
+        )

@@ -89,7 +89,7 @@ def test_sequences_of_a_pack_do_not_see_each_other_in_the_real_model(smollm: Pat
     model = AutoModelForCausalLM.from_pretrained(smollm, attn_implementation=registered)
     objective = Objective(model, chunk_rows=512)
     config, world = load_config(ROOT / "recipes" / "train" / "tiny-cpu.yaml")[0], World(rank=0, ranks=1, device=CPU)
-    probe(objective, TorchEngine(objective, config, world), world)
+    probe(objective, TorchEngine(objective, config, world), world, longest=2048)
 
 
 def test_the_exported_model_gives_the_logits_that_were_trained(smollm: Path, trained: Path) -> None:

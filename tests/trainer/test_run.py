@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from tests.trainer.builds import VOCABULARY, write_build, write_model_config
 from tests.trainer.processes import free_port
 from tests.trainer.runs import NUM_STEPS, STEP, losses, metrics
 from trainer.__main__ import main
+from trainer.options import check_folder
+from trainer.tools import compare
 
 pytestmark = pytest.mark.torch
 
@@ -58,6 +62,16 @@ def test_the_loss_falls_and_every_step_leaves_a_line_with_its_facts(reference: P
     assert (lines[-1]["num_tokens"], lines[-1]["num_sequences"], lines[-1]["normalizer"]) == (142, 6, 6.0)
     assert lines[0]["grad_norm"] > 0
     assert lines[0]["learning_rate"] == 0.005
+
+
+@pytest.mark.parametrize(("asked", "steps"), [({}, 6), ({"epochs": 1}, 3), ({"epochs": 2}, 6), ({"epochs": 5}, 15)])
+def test_epochs_are_passes_over_the_data_whether_the_plan_holds_them_or_is_begun_anew(
+    place: Path, tmp_path: Path, asked: dict[str, int], steps: int
+) -> None:
+    build = write_build(tmp_path / "build", [STEP] * 6, packs_per_step=4, epochs=2)
+    options = runs.options(build, place / "model", tmp_path / "run", "--max-steps", "1", peak_tflops=1, **asked)
+    assert main(options, {}) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["num_steps"] == steps
 
 
 def test_the_trained_model_is_a_folder_that_transformers_loads(place: Path, reference: Path) -> None:
@@ -235,6 +249,24 @@ def test_an_output_that_is_a_file_or_in_one_is_refused(place: Path, capsys: pyte
         told = refused(capsys, [*options, "--config", str(place / "no.yaml"), "--output", str(output)])
         assert told == f"error: --output {output}: {file} is a file; a folder was expected, or a name for one\n"
     assert file.read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here, in which nobody can write")
+@pytest.mark.parametrize("command", [main, compare.main], ids=["train", "compare"])
+def test_an_output_that_nobody_can_write_is_refused_before_anything_is_read(
+    place: Path, capsys: pytest.CaptureFixture[str], command: Callable[[list[str]], int]
+) -> None:
+    options = ["--build", str(place / "build"), "--model", str(place / "model"), "--config", str(place / "no.yaml")]
+    assert command([*options, "--output", "/proc/longalign/run"]) == 2
+    wanted = (
+        "error: --output /proc/longalign/run: nothing can be written there: .*; give another folder, or mend this one\n"
+    )
+    assert re.fullmatch(wanted, capsys.readouterr().err)
+
+
+def test_an_output_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_run_into_the_same_folder_is_refused(

@@ -54,7 +54,9 @@ def reporting(
 def check_installed(trackers: Sequence[str]) -> None:
     """Raises UserError, with the line that installs it, when one of the trackers is absent."""
     for name in trackers:
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        # A folder of that name in the working directory, as W&B itself leaves, is found too but is no file to import.
+        if spec is None or spec.origin is None:
             raise UserError(f"--log {name}: {name} is not installed; run: pip install {name}")
 
 

@@ -32,7 +32,7 @@ from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.again import Loose, pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
 from trainer.config import TrainConfig, load_config
-from trainer.options import Parser, exit_code, positive
+from trainer.options import Parser, check_folder, exit_code, positive
 from trainer.tools.plain import DEFAULT, config_or_default, one_device
 
 
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(asked: argparse.Namespace) -> None:
+    check_folder(asked.output)
     config = config_or_default(asked.config)
     if asked.replay_ranks and asked.ranks > 1:
         raise UserError("--replay-ranks replays the times of one process; leave --ranks away")
@@ -90,9 +91,14 @@ def _compare(asked: argparse.Namespace) -> None:
 
     model.load_config(asked.model, weights=not asked.random_init)
     reader = open_packs(asked.build)
+    ranks = asked.replay_ranks or asked.ranks
+    # Those that share a pack are one to the plan.
+    readers = ranks // config.sequence_parallel
+    if any(METHODS[name].packed for name in asked.methods):
+        # Dealt to ranks that K does not fill, packs would look slower than they are.
+        reader.check_split(readers, max(1, reader.packs_per_step // readers))
     train, held_out = split(reader, asked.steps, held_out=asked.held_out)
     rows = _begin(asked, config, reader)
-    ranks = asked.replay_ranks or asked.ranks
     try:
         with tempfile.TemporaryDirectory(prefix="longalign-compare-") as scratch:
             test = Path(scratch) / "held-out"
@@ -102,7 +108,7 @@ def _compare(asked: argparse.Namespace) -> None:
                 output = asked.output / name
                 if name not in done:
                     build = Path(scratch) / name
-                    replan(METHODS[name], reader, train, build, num_steps=asked.steps, ranks=ranks)
+                    replan(METHODS[name], reader, train, build, num_steps=asked.steps, ranks=readers)
                     sys.stderr.write(f"{name}: {open_packs(build).num_steps} steps\n")
                     if output.exists():  # a run that was cut off
                         shutil.rmtree(output)
@@ -110,7 +116,8 @@ def _compare(asked: argparse.Namespace) -> None:
                     told = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
                     loss = held_out_loss(output / "model", test, config)
                     steps = [json.loads(line) for line in told]
-                    rows.append(summary(name, steps, works(open_packs(build)), held_out_loss=loss, ranks=ranks))
+                    work = works(open_packs(build))
+                    rows.append(summary(name, steps, work, held_out_loss=loss, ranks=ranks, readers=readers))
                     write_json(asked.output / "compare.json", [asdict(row) for row in rows])
                 for part in ("checkpoints", "model"):
                     shutil.rmtree(output / part, ignore_errors=True)
@@ -233,9 +240,16 @@ def works(reader: PackReader) -> list[list[float]]:
 
 
 def summary(
-    name: str, steps: Sequence[dict[str, Any]], works: Sequence[Sequence[float]], *, held_out_loss: float, ranks: int
+    name: str,
+    steps: Sequence[dict[str, Any]],
+    works: Sequence[Sequence[float]],
+    *,
+    held_out_loss: float,
+    ranks: int,
+    readers: int,
 ) -> Row:
-    """The row of a run by as many processes as `ranks`, or by one for all of them."""
+    """The row of a run by as many processes as `ranks`, or by one for all of them. The plan deals packs to `readers`, fewer than
+    `ranks` where these share packs."""
     from trainer.measure.metrics import idle
 
     timed = [step for step in steps if "pack_seconds" in step] or [steps[0] | {"pack_seconds": [[0.0] * ranks]}]
@@ -251,7 +265,7 @@ def summary(
         step_seconds=seconds / len(steps),
         seconds=seconds,
         idle=idle(np.concatenate(list(dealt.values()))),
-        modelled_idle=idle(np.concatenate([deal(np.array(of_step), ranks) for of_step in works])),
+        modelled_idle=idle(np.concatenate([deal(np.array(of_step), readers) for of_step in works])),
         loss=steps[-1]["loss"],
         held_out_loss=held_out_loss,
     )

@@ -59,12 +59,17 @@ _PACKAGE = re.compile(
     r"\\(?:usepackage|RequirePackage|documentclass|documentstyle|LoadClass)\s*+(?:\[[^\]]{0,1000}\]\s*+)?\{([^{}]{0,1000})\}"
 )
 _NAME = re.compile(r"\\([A-Za-z]+)")
-_MATH_NAMES = "equation|align|alignat|gather|multline|eqnarray|displaymath|math|flalign|dmath"
+_MATH_NAMES = "equation|align|alignat|gather|multline|eqnarray|displaymath|math|flalign|dmath|IEEEeqnarray"
 _MATH = re.compile(
     rf"\\\\|\\[$%&]|\$\$|\$|\\\[|\\\]|\\\(|\\\)|\\begin\{{((?:{_MATH_NAMES})\*?)\}}|\\end\{{((?:{_MATH_NAMES})\*?)\}}|\n[ \t]*\n"
 )
 _CLOSING = {"$$": "$$", "$": "$", r"\[": r"\]", r"\(": r"\)"}
-_FLOAT = re.compile(r"\\(begin|end)\{(figure|wrapfigure|thebibliography|tikzpicture|filecontents|comment|CCSXML)\*?\}")
+_FLOAT = re.compile(
+    r"\\(begin|end)\{((?:wrap|sideways|SC|teaser|margin)?figure|thebibliography|tikzpicture|filecontents|comment|CCSXML)\*?\}"
+)
+_CAPTION = re.compile(
+    r"\\(?:(?:sub)?caption\*?|captionof\*?\s*+\{[^{}]{0,60}\}|subcaptionbox\*?)\s*+(?:\[[^\]]{0,500}\])?\s*+(?=\{)"
+)
 _HEADING = re.compile(
     r"\\(part|chapter|section|subsection|subsubsection|paragraph)\*?\s*+(?:\[[^\]]{0,500}\])?\s*+(?=\{)"
 )
@@ -458,7 +463,8 @@ def _without_math(text: str, marked: Sequence[str]) -> tuple[str, list[str]]:
             elif token == _CLOSING.get(opened) or (match[2] is not None and match[2] == opened):
                 formula = re.sub(r"\\label\{[^{}]{0,200}\}", "", text[start : match.end()])
                 pieces += [text[position:start], f"\ue000{len(formulas)}\ue001"]
-                formulas.append(_unmarked(re.sub(r"\s*\n\s*", "\n", formula), formulas))
+                lines = (line.strip() for line in formula.split("\n"))
+                formulas.append(_unmarked("\n".join(line for line in lines if line), formulas))
                 position, opened = match.end(), ""
         elif match[1] is not None:
             opened, start = match[1], match.start()
@@ -469,7 +475,7 @@ def _without_math(text: str, marked: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _without_floats(text: str) -> str:
-    """Figures become their captions; bibliographies, drawings and data vanish."""
+    """Figures become their captions, of panels too, a line each; bibliographies, drawings and data vanish."""
     pieces: list[str] = []
     position, inside, start = 0, "", 0
     for match in _FLOAT.finditer(text):
@@ -477,10 +483,26 @@ def _without_floats(text: str) -> str:
             inside, start = match[2], match.end()
             pieces.append(text[position : match.start()])
         elif match[1] == "end" and match[2] == inside:
-            if inside in ("figure", "wrapfigure"):
-                caption = _argument_of(r"\caption", text[start : match.start()])
-                pieces.append(f"\n\nFigure: {caption}\n\n" if caption else "\n\n")
+            if inside.endswith("figure"):
+                captions = "\n".join(_captions(text[start : match.start()]))
+                pieces.append(f"\n\nFigure: {captions}\n\n" if captions else "\n\n")
             position, inside = match.end(), ""
     if not inside:
         pieces.append(text[position:])
     return "".join(pieces)
+
+
+def _captions(figure: str) -> Iterator[str]:
+    position, unclosed = 0, 0
+    for match in _CAPTION.finditer(figure):
+        if match.start() < position:
+            continue
+        end = closing(figure, match.end())
+        if end is None:
+            unclosed += 1
+            if unclosed > MAX_UNCLOSED:
+                break
+        else:
+            if caption := figure[match.end() + 1 : end - 1].strip():
+                yield caption
+            position = end

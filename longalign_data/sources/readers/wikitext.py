@@ -32,7 +32,6 @@ DROPPED_TAGS = frozenset(
         "section",
         "categorytree",
         "inputbox",
-        "chem",
     )
 )
 BLOCK_TAGS = frozenset(
@@ -44,13 +43,6 @@ FURNITURE = frozenset(
         "image",
         "category",
         "media",
-        "wikt",
-        "wiktionary",
-        "commons",
-        "s",
-        "wikisource",
-        "d",
-        "species",
         "文件",
         "檔案",
         "档案",
@@ -61,6 +53,7 @@ FURNITURE = frozenset(
         "媒体",
     )
 )
+PROJECTS = frozenset(("wikt", "wiktionary", "commons", "s", "wikisource", "d", "species"))
 INTERWIKI = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$|^simple$")
 FIRST_ARGUMENT = frozenset(
     (
@@ -103,13 +96,24 @@ FIRST_ARGUMENT = frozenset(
         "internal link helper/en",
         "date",
         "tooltip",
+        "vanchor",
+        "visible anchor",
+        "nts",
+        "ruby",
+        "sort",
+        "overline",
+        "railgauge",
+        "track gauge",
+        "columns-list",
     )
 )
 QUOTES = frozenset(("quote", "quotation", "cquote", "blockquote", "bq", "quote box", "rquote", "poemquote"))
 LISTS = frozenset(
     ("plainlist", "plain list", "flatlist", "hlist", "unbulleted list", "ubl", "ubil", "bulleted list", "ordered list")
 )
-SECOND_ARGUMENT = frozenset(("lang", "langx", "transl", "transliteration", "color", "colour", "rtl-lang"))
+SECOND_ARGUMENT = frozenset(
+    ("lang", "langx", "transl", "transliteration", "color", "colour", "rtl-lang", "sort", "columns-list")
+)
 SIGNS = {
     "nbsp": " ",
     "spaces": " ",
@@ -118,12 +122,40 @@ SIGNS = {
     "snd": " – ",
     "spnd": " – ",
     "spaced ndash": " – ",
+    "en dash": "–",
+    "em dash": "—",
+    "spaced en dash": " – ",
     "!": "|",
     "=": "=",
+    "'": "'",
+    "'s": "'s",
+    "-'": "'",
+    "'\"": "'\"",
+    "·": " · ",
+    "•": " • ",
+    "pi": "π",
+    "times": "×",
+    "minus": "−",
+    "half": "1/2",
 }
+SAYS = {"yes": "Yes", "no": "No", "won": "Won", "nom": "Nominated", "n/a": "N/A"}
+"""Templates of a table's cells, and what they say where they are given nothing."""
+
+JOINED = {
+    "gaps": "",
+    "linktext": "",
+    "keypress": "+",
+    "key press": "+",
+    "simplenuclide": "-",
+    "simplenuclide2": "-",
+}
+"""Templates that show their arguments one behind the other, and what stands between them."""
+
 BEFORE = {
     "sub": "_",
     "sup": "^",
+    "e": "×10^",
+    "10^": "10^",
     "us$": "US$",
     "usd": "US$",
     "¥": "¥",
@@ -138,12 +170,50 @@ BEFORE = {
 }
 """Templates that put something before their first argument."""
 
+RANGES = {
+    "-": "–",
+    "–": "–",
+    "to": " to ",
+    "to(-)": " to ",
+    "to about": " to about ",
+    "and": " and ",
+    "&": " and ",
+    "and(-)": " and ",
+    "or": " or ",
+    ",": ", ",
+    "by": " by ",
+    "by(x)": " by ",
+    "x": " by ",
+    "xx": " × ",
+    "×": " × ",
+    "(x)": " × ",
+    "*": " × ",
+    "+": " + ",
+    "+/-": " ± ",
+    "±": " ± ",
+}
+"""What `{{convert}}` takes between two numbers of one unit, as it shows them."""
+
+PARTS = {
+    "mi": ("yd", "ch", "ft"),
+    "yd": ("ft",),
+    "ft": ("in",),
+    "foot": ("in",),
+    "st": ("lb",),
+    "lb": ("oz",),
+}
+"""Units of which `{{convert}}` takes a number of a smaller one behind: 6 ft 4 in."""
+
 DISAMBIGUATION = re.compile(
     r"\{\{\s*(?:disambig(?:uation)?|dab|hndis|geodis|disamb|human name disambiguation|place name disambiguation|"
     r"letter-number combination disambiguation|mil-unit-dis|hospital disambiguation|airport disambiguation|"
     r"消歧义|消歧義|消歧义页|消歧義頁|disambig-cleanup|人名消歧义|人名消歧義|地名消歧义|地名消歧義)\s*(?:\||\}\})",
     re.IGNORECASE,
 )
+CHARGE = re.compile(r"\d*[+−–-]")
+NUMBERS = tuple(map(str, range(1, 13)))
+"""Names of the arguments that are written without one, as far as any template here asks for them."""
+
 DISAMBIGUATION_TITLE = re.compile(r"\((?:disambiguation|消歧义|消歧義)\)$")
 VARIANT = re.compile(r"-\{(?!\{)((?:(?!-\{|\}-).)*)\}-", re.DOTALL)
 FALLBACK = {
@@ -218,7 +288,7 @@ def plain_text(wikitext: str, parse: Callable[[str], Any]) -> str:
     pieces: list[str] = []
     _render(parse(wikitext).nodes, pieces, 0)
     text = "".join(pieces)
-    text = re.sub(r"__[A-Z]{4,}__|[ \t]+(?=\n)|\u200b", "", text)
+    text = re.sub(r"__[A-Z]{4,}__|(?<![ \t])[ \t]++(?=\n)|\u200b", "", text)
     text = re.sub(r"^( *)- +", r"\1- ", _without_broken_tables(text), flags=re.MULTILINE)
     # What a dropped template leaves behind: "( ; )", "(, born 1900)".
     text = re.sub(r"[ ]?[(（][\s,;:，；：、]*[)）]", "", text)
@@ -320,6 +390,8 @@ def _tag(node: Any, pieces: list[str], depth: int) -> None:
         pieces.append("\n")
     elif name == "table":
         pieces.append(f"\n{_table(node, depth)}\n")
+    elif name in ("chem", "ce"):
+        pieces.append(str(node.contents).strip())
     elif name == "math":
         pieces.append(f"${str(node.contents).strip()}$")
     elif name in ("nowiki", "code", "tt", "kbd", "samp"):
@@ -363,7 +435,9 @@ def _link(node: Any, depth: int) -> str:
     if title.startswith(":"):
         return _inside(node.text, depth) if node.text is not None else title[1:]
     space = prefix.strip().lower()
-    if colon and (space in FURNITURE or (INTERWIKI.match(space) and node.text is None)):
+    # Written in small letters and with no blank behind the colon, as [[CSI: Miami]] is not.
+    elsewhere = space in PROJECTS or (INTERWIKI.match(prefix.strip()) and not rest.startswith(" "))
+    if colon and (space in FURNITURE or (elsewhere and node.text is None)):
         return ""
     if node.text is not None:
         return _inside(node.text, depth) or rest or title
@@ -386,29 +460,55 @@ def _template(node: Any, depth: int) -> str:
         items = (_inside(param.value, depth).strip() for param in node.params if str(param.name).strip().isdecimal())
         # A list of one argument is written in it, with signs of its own.
         return "".join(f"\n{item}" if item.startswith("- ") else f"\n- {item}" for item in items if item) + "\n"
+    if name == "val":
+        # Before the numbered arguments: each is rendered once, or templates in one another take time without end.
+        return _measured({str(param.name).strip(): _inside(param.value, depth).strip() for param in node.params[:20]})
     # An argument that holds an equals sign is written with its number: {{nowrap|1=a = b}}.
-    numbered = (param for param in node.params[:8] if str(param.name).strip() in ("1", "2", "3", "4"))
+    numbered = (param for param in node.params[:20] if str(param.name).strip() in NUMBERS)
     values = [_inside(param.value, depth).strip() for param in numbered]
     if name in ("convert", "cvt") and len(values) >= 2:
-        return f"{values[0]} {values[1]}"
+        return _converted(values)
     if name in SECOND_ARGUMENT and len(values) >= 2:
         return values[-1] if not name.startswith("lang") else values[1]
     if name in ("tsl", "translink") and len(values) >= 2:
         return values[2] if len(values) > 2 and values[2] else values[1]  # language, name there, name here
-    if name == "val" and values:
-        return _measured({str(param.name).strip(): _inside(param.value, depth).strip() for param in node.params[:20]})
     if name == "ship" and len(values) >= 2:
         return f"{values[0]} {values[1]}"
+    if name in JOINED:
+        return JOINED[name].join(filter(None, values))
+    if name == "chem":
+        return "".join(f"^{value}" if at and CHARGE.fullmatch(value) else value for at, value in enumerate(values))
+    if name == "sortname":
+        return " ".join(values[:2])
+    if name == "dts":
+        return ("-" if all(map(str.isdecimal, values)) else " ").join(f"{value:0>2}" for value in values[:3])
+    if name in SAYS:
+        return values[0] if values and values[0] else SAYS[name]
     if name in BEFORE and values:
         return f"{BEFORE[name]}{values[0]}"
     if (name in FIRST_ARGUMENT or name.startswith(("lang-", "link-"))) and values:
         return values[0]
-    if name in ("frac", "sfrac") and len(values) >= 2:
+    if name in ("frac", "sfrac") and values:
+        if len(values) == 1:
+            return f"1/{values[0]}"
         whole = f"{values[0]} " if len(values) > 2 else ""
         return f"{whole}{'/'.join(values[-2:])}"
     if name in ("circa", "c.") and values:
         return f"c. {values[0]}"
     return ""
+
+
+def _converted(values: Sequence[str]) -> str:
+    """What `{{convert}}` is given, a range or a number of a unit and its parts, without what it is converted to."""
+    text, at = values[0], 1
+    while values[at] in RANGES and at + 2 < len(values):
+        text += f"{RANGES[values[at]]}{values[at + 1]}"
+        at += 2
+    text += f" {values[at]}"
+    while at + 2 < len(values) and values[at + 1][:1].isdigit() and values[at + 2] in PARTS.get(values[at], ()):
+        text += f" {values[at + 1]} {values[at + 2]}"
+        at += 2
+    return text
 
 
 def _measured(given: dict[str, str]) -> str:
@@ -417,7 +517,7 @@ def _measured(given: dict[str, str]) -> str:
     if first:
         number += f"+{first}−{second.removeprefix('-')}" if second else f"±{first}"
     if power := given.get("e"):
-        number = f"({number})×10^{power}" if first else f"{number}×10^{power}"
+        number = f"({number})×10^{power}" if first else f"{number}×10^{power}" if number else f"10^{power}"
     unit, per = given.get("u") or given.get("ul") or "", given.get("up") or given.get("upl")
     unit = f"{unit}/{per}" if per else unit
     return f"{given.get('p', '')}{number}{given.get('s', '')}" + (f" {unit}" if unit else "")

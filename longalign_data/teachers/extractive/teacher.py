@@ -16,9 +16,6 @@ from longalign_data.teachers.base import UNWATCHED, Connection, Raw, TeacherRepl
 from longalign_data.teachers.extractive.kind import Candidate, Saying, View
 from longalign_data.teachers.extractive.kinds import KINDS, ask, recognise
 
-MODEL = "extractive-1"
-"""The version of this teacher: raised when the same request would get another reply, so that ledgers keep apart."""
-
 TERMS = (
     "Questions and answers were made by a program that reads them off the document; no model wrote any of them. Nothing "
     "but the licence of the documents governs their use."
