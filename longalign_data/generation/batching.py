@@ -429,21 +429,24 @@ class _Batcher:
     async def _fetch(self, submission: Submission, batch_id: str, refused: list[ItemResult]) -> None:
         own = self.submissions.requests(submission.submission_id)
         held: list[ItemResult] = []
-        async for result in self.batches.results(batch_id):
-            if _request_id(result.custom_id) not in own:
-                continue
-            if result.fault is None:
-                held.append(result)
-            elif result.fault.reason in ABORTING_REASONS:
-                self.abort = result.fault
-            elif result.fault.retryable:
-                self.last_fault = result.fault.message
-            else:
-                refused.append(result)
-            if len(held) >= _STORED_TOGETHER:
-                self._store(held)
-                await asyncio.sleep(0)
-        self._store(held)
+        try:
+            async for result in self.batches.results(batch_id):
+                if _request_id(result.custom_id) not in own:
+                    continue
+                if result.fault is None:
+                    held.append(result)
+                elif result.fault.reason in ABORTING_REASONS:
+                    self.abort = result.fault
+                elif result.fault.retryable:
+                    self.last_fault = result.fault.message
+                else:
+                    refused.append(result)
+                if len(held) >= _STORED_TOGETHER:
+                    self._store(held)
+                    await asyncio.sleep(0)
+        finally:
+            # Results that never come whole end with an error, and what came was paid for.
+            self._store(held)
 
     def _store(self, results: list[ItemResult]) -> None:
         with self.ledger.together():
