@@ -135,7 +135,8 @@ class BatchCalls:
             yield replace(result, raw=reply_without(result.raw, self._key), fault=fault)
 
     def _not_in_format(self, what: str, raw: Any, error: Exception) -> str:
-        said = json.dumps(raw, ensure_ascii=False)
+        # Before the cut: half a key would not be known for one.
+        said = hidden(json.dumps(raw, ensure_ascii=False), self._key)
         shown = said if len(said) <= _SHOWN_CHARS else said[: _SHOWN_CHARS - 1] + "…"
         return hidden(f"{what} that is not in the provider's format ({error!r}): {shown}", self._key)
 

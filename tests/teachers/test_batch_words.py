@@ -172,6 +172,18 @@ def test_a_batch_in_another_format_is_no_traceback(url: str, monkeypatch: pytest
         assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_key_across_the_end_of_what_is_shown_of_a_batch_is_not_said(
+    url: str, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for length in range(150, 190, 8):
+        odd = {"id": "b", "status": None, "said": "x" * length + f" {KEY}"}
+        monkeypatch.setattr(Handler, "do_GET", lambda self, odd=odd: self.send([odd]))
+        with pytest.raises(TeacherError, match="a batch that is not in the provider's format") as caught:
+            fetched(url, provider)
+        assert KEY[:6] not in str(caught.value)
+
+
 def torn(data: bytes) -> bytes:
     return data[:-5]
 
