@@ -287,7 +287,7 @@ def _paying(loaded: "LoadedRecipe", folder: "BuildFolder") -> "Sequence[BuildFol
 
     if folder.ledger.is_file():
         try:
-            with copied_ledger(folder.ledger) as book:
+            with copied_ledger(folder.ledger, is_own=True) as book:
                 if book.documents_of("answered"):
                     return [folder]
         except BuildError:
@@ -333,7 +333,7 @@ def _calibration(
     origin = ""
     for place in paying:
         try:
-            with copied_ledger(place.ledger) as book:
+            with copied_ledger(place.ledger, is_own=place == folder) as book:
                 observations, found = observed(book, documents, recipe, tokenizer)
         except BuildError as error:
             typer.echo(f"longalign: nothing is known from a ledger: {error}", err=True)
@@ -385,7 +385,7 @@ def _paid_before(
 
     for place in paying:
         try:
-            with copied_ledger(place.ledger) as book:
+            with copied_ledger(place.ledger, is_own=place == folder) as book:
                 found = [
                     entry_cost(entry, prices) or 0.0
                     for entry in book.entries()
@@ -484,7 +484,7 @@ def _print_account(
     sampled = read_report(folder, "sample")
     is_at_work = folder.is_at_work()
     # The copy is read: whoever looks need not be allowed to write here.
-    with copied_ledger(folder.ledger) as book:
+    with copied_ledger(folder.ledger, is_own=True) as book:
         result = account(
             book,
             prices,
@@ -520,9 +520,12 @@ def _print_progress(console: "Console", result: "Account") -> None:
             f"  batch paid for and not fetched: {batch.num_requests:,} requests ({batch.batch_id}) of "
             f"{_day(batch.created)}{paid}; they are asked again",
         )
-    if result.unheard.num_attempts:
+    # Without a price there is no limit that could count them.
+    if result.unheard.most_usd:
         unnamed = result.unheard.num_unnamed
-        what = f"its usage is not known (replies that name none: {unnamed:,})" if unnamed else "no reply came"
+        parts = ["no reply came"] if result.unheard.num_attempts > unnamed else []
+        parts += [f"its usage is not known (replies that name none: {unnamed:,})"] if unnamed else []
+        what = " or ".join(parts)
         _say(
             console,
             f"  perhaps billed, and {what}: {result.unheard.num_attempts:,} attempts, at most "

@@ -41,18 +41,21 @@ def trial_builds(recipe: Recipe, build: BuildFolder) -> Sequence[BuildFolder]:
 
 
 @contextlib.contextmanager
-def copied_ledger(path: Path) -> Iterator[Ledger]:
-    """The ledger of another build as it stands, while a build may be at work there; nothing is written beside it. Raises
-    BuildError when it is damaged, no ledger, or of a newer version, and UserError when it cannot be copied: what passes must not
-    let anything be bought again."""
+def copied_ledger(path: Path, *, is_own: bool = False) -> Iterator[Ledger]:
+    """The ledger of another build, or of the one that is asked about (`is_own`), as it stands, while a build may be at work there;
+    nothing is written beside it. Raises BuildError when it is damaged, no ledger, or of a newer version, and UserError when it
+    cannot be copied: what passes must not let anything be bought again."""
     with contextlib.ExitStack() as stack:
         try:
             copy = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
             _copy(path, copy)
         except OSError as error:
+            said = f"{path}: cannot be copied to be read ({error})"
+            where = "TMPDIR says where the copy goes"
+            if is_own:
+                raise UserError(f"{said}; {where}") from error
             raise UserError(
-                f"{path}: cannot be copied to be read ({error}), and what it paid for would be bought again; mend that (TMPDIR "
-                "says where the copy goes), or remove its folder"
+                f"{said}, and what it paid for would be bought again; mend that ({where}), or remove its folder"
             ) from error
         ledger = stack.enter_context(Ledger(copy, durable=False, of=path))
         ledger.require_whole()

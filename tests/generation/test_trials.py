@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from typer.testing import CliRunner
 
 from longalign_data.build.pipeline import build
+from longalign_data.cli.main import app
 from longalign_data.engine import RunOptions, Silent
 from longalign_data.errors import BudgetError, UserError
 from longalign_data.generation.budget import Spending
@@ -345,6 +347,16 @@ def test_where_a_trial_cannot_be_copied_nothing_is_bought_again(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(UserError, match=r"ledger\.sqlite: cannot be copied to be read .*TMPDIR"):
         build_beside(trial)
+
+
+def test_where_the_ledger_that_is_asked_about_cannot_be_copied_its_folder_is_not_to_be_removed(
+    trial: BuildFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    done = CliRunner().invoke(app, ["ledger", str(trial.root)])
+    assert "cannot be copied to be read" in str(done.exception)
+    assert "TMPDIR" in str(done.exception)
+    assert "remove" not in str(done.exception)
 
 
 def test_an_empty_ledger_has_nothing_to_take_over(trial: BuildFolder) -> None:
