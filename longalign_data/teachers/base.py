@@ -9,6 +9,7 @@ document is the same prefix, byte for byte, when questions are asked for and whe
 prompt caches key on.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,15 +142,16 @@ MOST_TOKENS = 2**31 - 1
 
 
 def count_of(usage: Any, name: str) -> int:
-    """A number of tokens as a usage names it, 6000.0 too; 0 where it names none. Raises ValueError for one that cannot be."""
+    """A number of tokens as a usage names it, "6000" and 2.5 (rounded up) too; 0 where it names none, or something else, which does
+    not decide about the text. Raises ValueError for one that cannot be."""
     value = usage.get(name) if isinstance(usage, dict) else None
-    if value is None:
-        return 0
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, str) and value.isdecimal():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
-        raise ValueError(f"the usage gives {name} as no number of tokens; expected 0 to {MOST_TOKENS:,}")
-    return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    if 0 <= value <= MOST_TOKENS:
+        return math.ceil(value)
+    raise ValueError(f"the usage gives {name} as no number of tokens; expected 0 to {MOST_TOKENS:,}")
 
 
 _END_OF_THINKING = re.compile(r"""(?<![`'"])</think>""")

@@ -4,7 +4,7 @@ In: the recipe's teacher and how it is reached. Out: findings, each good, to be 
 
     ok   reached api.anthropic.com: claude-haiku-5-5 answered in 0.9 s
     ok   the answer is right: 'The lamp is 37 metres above the sea.'
-    !    the reply names no usage, so no cost can be told
+    !    the reply does not name the tokens of its prompt: replies count with the most that they can have cost
 """
 
 import json
@@ -142,8 +142,9 @@ def _of_answer(choice: TeacherChoice, raw: Raw, reply: TeacherReply) -> Iterator
 
 def _of_bill(choice: TeacherChoice, raw: Raw, reply: TeacherReply, prices: Prices) -> Iterator[Finding]:
     usage = reply.usage
-    if not usage.output_tokens:
-        yield Finding(state="look", words="the reply names no usage, so no cost can be told and no budget kept")
+    if not (usage.input_tokens or usage.cache_write_tokens or usage.cache_read_tokens):
+        words = "the reply does not name the tokens of its prompt: replies count with the most that they can have cost"
+        yield Finding(state="look", words=words)
     else:
         words = f"usage: {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
         if usage.thinking_tokens:

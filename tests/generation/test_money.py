@@ -171,7 +171,7 @@ def test_replies_that_were_lost_count_against_the_limit(
     assert re.search(r"perhaps billed, and no reply came: \d+ attempts, at most 0\.\d+ USD", said)
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": 200}, {"prompt_tokens": "6000"}])
+@pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": 200}, {"prompt_tokens": "many"}])
 def test_a_usage_without_the_prompt_tells_no_cost(usage: dict[str, Any] | None) -> None:
     assert told_usage(openai.read, fake_servers.completion("x") | {"usage": usage}) is None
 
@@ -200,7 +200,8 @@ def test_replies_that_name_no_usage_count_against_the_limit(
         assert silent.num_attempts == silent.num_unnamed == len(server.seen)
         assert booked(ledger, known) == silent.most_usd > 0.1
     words = longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
-    assert f"replies that name none: {len(server.seen)}" in words
+    assert f"perhaps billed, and its usage is not known (replies that name none: {len(server.seen)})" in words
+    assert "--max-usd counts" not in longalign("ledger", str(out / "asked/1.0.0")), "without a price there is no limit"
 
 
 @pytest.mark.parametrize("usage", [{}, {"completion_tokens": 3}])

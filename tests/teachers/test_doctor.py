@@ -95,6 +95,16 @@ def test_thinking_in_the_text_is_said_and_what_follows_it_is_taken_for_the_answe
     assert "thinking stands in the text" in words(found, "look")
 
 
+@pytest.mark.parametrize("usage", [None, {"completion_tokens": 9}])
+def test_a_usage_without_the_prompt_is_remarked(usage: dict[str, int] | None) -> None:
+    server = fake_servers.FakeServer(
+        lambda body, times: fake_servers.Answer(fake_servers.completion("37 metres.") | {"usage": usage})
+    )
+    with server.running():
+        found = ask(f"{server.url}/v1", provider="openai")
+    assert "does not name the tokens of its prompt: replies count with the most" in words(found, "look")
+
+
 def test_a_server_that_is_not_there_and_a_key_that_is_not_given_are_told_apart() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
