@@ -12,6 +12,7 @@ told apart from a question is dropped, and nothing raises.
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 
 MAX_QUESTIONS = 5
@@ -22,7 +23,7 @@ _NUMBER_LINE = r"""
     (?P<bold>\*\*|__)?\s*
     (?:Q|Question|问题|問題|第)?\s*
     [（(\[【]?\s*
-    NUMBER
+    (?P<number>NUMBER)
     \s*
     (?:(?<=[①-⑳\u20E3])|[题題]?\s*[)）\]】]\s*[:：.．、]?|(?:[题題]|个问题|個問題)?\s*[:：.．、](?!\d))
     \s*(?(bold)(?P<unbold>\*\*|__)?)\s*
@@ -32,6 +33,8 @@ _NUMBERED, _NUMBERED_IN_CHINESE = (
     re.compile(_NUMBER_LINE.replace("NUMBER", number), re.VERBOSE | re.IGNORECASE)
     for number in (r"(?:\d\uFE0F?\u20E3|\d{1,2}|[①-⑳])", "[一二三四五六七八九十]{1,2}")
 )
+_KEY = re.compile(r"question|(?:q|question|问题|問題)?[ _-]?\d{1,2}", re.IGNORECASE)
+"""Names of questions in a JSON object, which may hold answers, thoughts and a language too."""
 _FENCE = re.compile(r"^\s*(?:```|~~~)[\w-]*\s*$")
 _BULLET = re.compile(r"^\s*(?:[-*+•]\s+)?(?P<text>.*[?？])\s*$")
 
@@ -41,7 +44,7 @@ def parse_questions(reply: str) -> list[str]:
 
     A question may run over several lines; a blank line ends it, unless it has no text yet or ends in a colon. Lines
     before the first number are dropped. Where nothing is numbered, every line that ends in a question mark is one. JSON is read
-    as a list of questions, alone or under the key `questions`.
+    as a list of questions, alone or under the key `questions`, or as questions under numbered keys.
     """
     lines = [line for line in reply.replace("\r\n", "\n").replace("\r", "\n").split("\n") if not _FENCE.match(line)]
     questions = _of_json("\n".join(lines)) or _of_lines(lines)
@@ -57,17 +60,27 @@ def _of_json(text: str) -> list[str]:
     except (ValueError, RecursionError):
         return []
     if isinstance(data, dict):
-        data = data.get("questions", list(data.values()))
+        data = data.get("questions", data)
+    if isinstance(data, dict):
+        data = [value for key, value in data.items() if _KEY.fullmatch(key)]
     if not isinstance(data, list):
         return []
     texts = (item.get("question") if isinstance(item, dict) else item for item in data)
-    return [_without_number(text) for text in texts if isinstance(text, str)]
+    return _without_numbers([text for text in texts if isinstance(text, str)])
 
 
-def _without_number(text: str) -> str:
-    first, line_break, rest = text.partition("\n")
-    match = _NUMBERED.match(first)
-    return match["text"] + line_break + rest if match else text
+def _without_numbers(texts: list[str]) -> list[str]:
+    """The texts without numbers that count them; other numbers belong to the questions."""
+    split = [text.partition("\n") for text in texts]
+    matches = [match for first, _, _ in split if (match := _NUMBERED.match(first))]
+    if [_value(match["number"]) for match in matches] != list(range(1, len(texts) + 1)):
+        return texts
+    return [match["text"] + line_break + rest for match, (_, line_break, rest) in zip(matches, split, strict=True)]
+
+
+def _value(number: str) -> int:
+    """Of digits, circled or as a keycap too."""
+    return int(unicodedata.normalize("NFKC", number).rstrip("\ufe0f\u20e3"))
 
 
 def _of_lines(lines: Sequence[str]) -> list[str]:

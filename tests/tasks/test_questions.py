@@ -1,5 +1,7 @@
 """Reading questions out of replies, however they are numbered."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +59,11 @@ from longalign_data.teachers.extractive.teacher import numbered
         '{"questions": ["1. Who?", "2. Why?"]}',
         '[{"question": "Who?"}, {"question": "Why?", "kind": "cause"}, {"kind": "none"}, 3]',
         '{"1": "Who?", "2": "Why?"}',
+        '{"Question 1": "Who?", "answer 1": "Bob", "Question 2": "Why?"}',
+        '{"reasoning": "The text is about a pump.", "question1": "Who?", "question2": "Why?"}',
+        '{"topic": "pumps", "questions": {"1": "Who?", "2": "Why?"}}',
+        '["① Who?", "② Why?"]',
+        '["1️⃣ Who?", "2️⃣ Why?"]',
     ],
 )
 def test_two_questions_are_found_in_every_way_of_numbering(reply: str) -> None:
@@ -88,7 +95,27 @@ def test_a_line_is_split_only_where_the_numbers_run_on_behind_question_marks() -
 
 
 def test_a_question_in_json_may_have_several_lines() -> None:
-    assert parse_questions('["1. Which is\\ntrue?\\na) this", "Why?"]') == ["Which is\ntrue?\na) this", "Why?"]
+    assert parse_questions('["1. Which is\\ntrue?\\na) this", "2. Why?"]') == ["Which is\ntrue?\na) this", "Why?"]
+
+
+def test_a_number_at_the_head_of_a_question_in_json_stays_unless_it_counts_the_questions() -> None:
+    for reply in (
+        ["3. Quartal: wie hoch?"],
+        ["1. Quartal: wie hoch?", "Why?"],
+        ["2: 0 was the score of which match?", "Why?"],
+    ):
+        assert parse_questions(json.dumps(reply)) == reply
+
+
+def test_of_an_object_in_json_only_what_is_named_a_question_is_one() -> None:
+    assert parse_questions('{"question": "Who?", "answer": "Bob"}') == ["Who?"]
+    for reply in (
+        '{"language": "en", "items": ["pumps", "bridges"]}',
+        '{"task": "qa", "list": ["Who?"]}',
+        '{"reasoning": "The text is about a pump.", "questions_list": ["Who?"]}',
+        '{"title": "Pumps", "text": "They pump."}',
+    ):
+        assert parse_questions(reply) == []
 
 
 def test_json_that_holds_no_list_of_questions_is_no_question() -> None:
