@@ -85,6 +85,7 @@ def _value(number: str) -> int:
 
 def _of_lines(lines: Sequence[str]) -> list[str]:
     found: list[list[str]] = []
+    labels: list[tuple[str, str]] = []
     is_open = False
     # Within questions that are numbered in digits, Chinese numerals are parts of a question.
     pattern = _NUMBERED if any(map(_NUMBERED.match, lines)) else _NUMBERED_IN_CHINESE
@@ -93,6 +94,7 @@ def _of_lines(lines: Sequence[str]) -> list[str]:
         if match:
             text = match["text"].strip()
             found.append([_without_mark(text, match["bold"]) if match["bold"] and not match["unbold"] else text])
+            labels.append((line[: match.start("text")].strip(), match["number"]))
             is_open = True
         elif is_open and line.strip():
             found[-1].append(line.strip())
@@ -101,23 +103,26 @@ def _of_lines(lines: Sequence[str]) -> list[str]:
             is_open = not so_far or so_far.endswith((":", "："))
     questions = ["\n".join(part for part in parts if part) for parts in found]
     if len(questions) == 1:
-        return _of_one_line(questions[0])
+        return _of_one_line(questions[0], *labels[0])
     return questions or [match["text"].strip() for match in map(_BULLET.match, lines) if match]
 
 
-def _of_one_line(text: str) -> list[str]:
-    """`Who? 2: What? 3: Where?`, as it stands behind the first number, where the numbers run on behind question marks."""
+def _of_one_line(text: str, label: str, number: str) -> list[str]:
+    """`Who? 2: What? 3: Where?`, as it stands behind the label `1:`, where labels of the same form run on behind question marks."""
+    if unicodedata.normalize("NFKC", number[0]) != "1" or number[1:].isdecimal():
+        return [text]
     questions = [text]
-    while len(questions) < MAX_QUESTIONS:
-        number = len(questions) + 1
-        digit = rf"[（(\[【]?{number}\s*[:：.．、)）\]】]+(?!\d)"
-        parts = re.split(
-            rf"(?<=[?？])\s*(?:{digit}|{chr(ord('①') + number - 1)}[:：.．、]?)\s*", questions[-1], maxsplit=1
-        )
+    for more in range(1, 9):
+        label_here = re.escape(label.replace(number, chr(ord(number[0]) + more) + number[1:]))
+        parts = re.split(rf"(?<=\S[?？])\s*{label_here}(?!\d)\s*", questions[-1], maxsplit=1)
         if len(parts) < 2:
             break
         questions[-1:] = parts
-    return questions
+    # A number in code or in the middle of a sentence is a part of the question.
+    are_whole = all(
+        question.endswith(("?", "？")) and question.count("`") % 2 == 0 for question in filter(None, questions)
+    )
+    return questions if are_whole else [text]
 
 
 def _without_mark(text: str, mark: str) -> str:

@@ -54,6 +54,10 @@ from longalign_data.teachers.extractive.teacher import numbered
         "1. Who?2. Why?",
         "①Who?②Why?",
         "Here they are:\n1: Who? 2: Why? 3:",
+        "Q1: Who? Q2: Why?",
+        "**1.** Who? **2.** Why?",
+        "1️⃣ Who? 2️⃣ Why?",
+        "１：Who?２：Why?",
         '["Who?", "Why?"]',
         '```json\n["Who?", "Why?"]\n```',
         '{"questions": ["1. Who?", "2. Why?"]}',
@@ -85,11 +89,19 @@ def test_chinese_numerals_are_parts_of_a_question_that_has_digits() -> None:
 
 
 def test_a_line_is_split_only_where_the_numbers_run_on_behind_question_marks() -> None:
+    assert parse_questions("1: a? 2: b? 3: c? 4: d? 5: e? 6: f?") == ["a?", "b?", "c?", "d?", "e?"]
     for whole in (
         "Who of the 2: Anna or Bell?",
         "Was it in 1? 3: or in 2?",
         "Is it so? 2.5 million say it is.",
         "Is [2] right?",
+        "What does `x ? 2 : 3` return?",
+        "What does `x ? 2: 3` return?",
+        "What does x ? 2: 3 return?",
+        "What is `?? 2:` or `a? 2: b`?",
+        "Which? (2) is meant?",
+        "Which? 2) is meant?",
+        "Which? 2: The second.",
     ):
         assert parse_questions(f"1: {whole}") == [whole]
 
