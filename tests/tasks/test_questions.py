@@ -23,6 +23,7 @@ from longalign_data.teachers.extractive.teacher import numbered
         "[1] Who?\n[2] Why?",
         "1、Who?\n2、Why?",
         "①Who?\n②Why?",
+        "① : Who?\n②：Why?",
         "Q1: Who?\nQ2: Why?",
         "Question 1: Who?\n\nQuestion 2: Why?",
         "问题1：Who?\n问题2：Why?",
@@ -140,6 +141,12 @@ def test_numbers_inside_a_text_are_no_questions() -> None:
         "How many of the\n1.5 million came at\n12:30?",
         "Why?",
     ]
+
+
+def test_a_reply_of_blanks_is_read_at_once() -> None:
+    """Where blanks are given back, each of these takes longer than anyone waits."""
+    for begins in ("", "1", "1 题", "- ", "**", "（", "①", "1: Who?", "Who?"):
+        assert len(parse_questions(begins + 100_000 * " " + "x")) <= 1
 
 
 def test_more_than_five_questions_are_cut_to_five() -> None:
