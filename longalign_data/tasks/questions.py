@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 MAX_QUESTIONS = 5
 
-# Possessive: with blanks that are given back, the time of a line of n blanks grew as n^4 (200: 6 s).
+# Possessive: with blanks that are given back, the time of a line of n blanks grew as n^4 (200: 7 s).
 _NUMBER_LINE = r"""
     ^\s*+
     (?:[-*+•>]\s++|\#{1,6}\s++)?                  # a bullet, a quote mark or a heading before the number
@@ -88,9 +88,10 @@ def _of_lines(lines: Sequence[str]) -> list[str]:
     labels: list[tuple[str, str]] = []
     is_open = False
     # Within questions that are numbered in digits, Chinese numerals are parts of a question.
-    pattern = _NUMBERED if any(map(_NUMBERED.match, lines)) else _NUMBERED_IN_CHINESE
-    for line in lines:
-        match = pattern.match(line)
+    matches = [_NUMBERED.match(line) for line in lines]
+    if not any(matches):
+        matches = _numbered_in_chinese(lines)
+    for line, match in zip(lines, matches, strict=True):
         if match:
             text = match["text"].strip()
             found.append([_without_mark(text, match["bold"]) if match["bold"] and not match["unbold"] else text])
@@ -105,6 +106,16 @@ def _of_lines(lines: Sequence[str]) -> list[str]:
     if len(questions) == 1:
         return _of_one_line(questions[0], *labels[0])
     return questions or [match["text"].strip() for match in map(_BULLET.match, lines) if match]
+
+
+def _numbered_in_chinese(lines: Sequence[str]) -> list[re.Match[str] | None]:
+    """A match for each line that is numbered, where these are the lines that ask, counted from one; else they are headings."""
+    matches = [_NUMBERED_IN_CHINESE.match(line) for line in lines]
+    counted = "".join(match["number"] for match in matches if match)
+    asks = all(
+        bool(match) == bool(_BULLET.match(line.rstrip("*_ "))) for line, match in zip(lines, matches, strict=True)
+    )
+    return matches if asks and "一二三四五六七八九十".startswith(counted) else [None] * len(lines)
 
 
 def _of_one_line(text: str, label: str, number: str) -> list[str]:

@@ -48,6 +48,7 @@ from longalign_data.teachers.extractive.teacher import numbered
         "问题一：Who?\n问题二：Why?",
         "（一）Who?\n（二）Why?",
         "第一题：Who?\n第二题：Why?",
+        "好的：\n\n**一、Who?**\n\n**二、** Why?",
         "1️⃣ Who?\n2️⃣ Why?",
         "1⃣Who?\n2⃣Why?",
         "1: Who? 2: Why?",
@@ -87,6 +88,15 @@ def test_chinese_numerals_are_parts_of_a_question_that_has_digits() -> None:
         "哪项正确？\n一、这个\n二、那个",
         "为什么？",
     ]
+
+
+def test_headings_in_chinese_are_no_numbers_of_questions() -> None:
+    for reply, questions in (
+        ("一、关于水泵\n谁检查了？\n为什么？\n二、关于桥\n什么时候？", ["谁检查了？", "为什么？", "什么时候？"]),
+        ("一、水泵怎样？\n谁检查了？", ["一、水泵怎样？", "谁检查了？"]),
+        ("第二、谁？", ["第二、谁？"]),
+    ):
+        assert parse_questions(reply) == questions
 
 
 def test_a_line_is_split_only_where_the_numbers_run_on_behind_question_marks() -> None:
