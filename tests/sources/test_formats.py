@@ -1334,20 +1334,52 @@ def test_the_content_encodings_of_a_page_are_undone_or_said_to_be_none_that_can_
     assert reasons(found) == ["bad-record", "truncated-archive", "unpacks-too-large", "damaged-file"]
 
 
-def with_docx_body(body: bytes) -> bytes:
+WORDPROCESSING = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+FOOTNOTES = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"
+
+
+def with_docx_body(body: bytes, notes: bytes | None = None, at: str = "footnotes.xml", relations: int = 1) -> bytes:
+    """A DOCX of this body, with footnotes in a part of that name, to which so many relationships lead."""
     whole, made = io.BytesIO(corpora.docx_bytes("T", "x")), io.BytesIO()
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.footnotes+xml"
+    override = f'<Override PartName="/word/{at}" ContentType="{kind}"/></Types>'
+    relation = "".join(f'<Relationship Id="n{n}" Type="{FOOTNOTES}" Target="{at}"/>' for n in range(relations))
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             data = old.read(name)
             if name == "word/document.xml":
                 data = data.partition(b"<w:body>")[0] + b"<w:body>" + body + b"</w:body></w:document>"
+            if notes is not None and name == "[Content_Types].xml":
+                data = data.replace(b"</Types>", override.encode())
+            if notes is not None and name == "word/_rels/document.xml.rels":
+                data = data.replace(b"</Relationships>", f"{relation}</Relationships>".encode())
             new.writestr(name, data)
+        if notes is not None:
+            new.writestr(f"word/{at}", notes)
     return made.getvalue()
+
+
+def footnotes(inner: str) -> bytes:
+    return f'<w:footnotes xmlns:w="{WORDPROCESSING}">{inner}</w:footnotes>'.encode()
 
 
 def test_a_docx_whose_tags_would_fill_memory_is_a_reject_before_they_are_parsed(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_bytes(with_docx_body(b'<w:p w:a="" w:b="" w:c=""/>' * 800_000))
     assert reasons(everything(placed(tmp_path, "files"))) == ["unpacks-too-large"]
+
+
+def test_words_in_paragraphs_within_one_another_stand_once(tmp_path: Path) -> None:
+    names = 'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"'
+    drawn = f"<w:r><w:drawing><a:txBody {names}><a:p><a:r><a:t> drawn</a:t></a:r></a:p></a:txBody></w:drawing></w:r>"
+    body = (
+        "<w:p>" * 50
+        + f"<w:r><w:t>within</w:t></w:r>{drawn}"
+        + "</w:p><w:p><w:r><w:t>behind</w:t></w:r></w:p>"
+        + "</w:p>" * 49
+    )
+    (tmp_path / "a.docx").write_bytes(with_docx_body(body.encode()))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "within drawn\n\nbehind"
 
 
 def test_a_cell_that_claims_many_columns_or_rows_stands_once(tmp_path: Path) -> None:

@@ -122,10 +122,11 @@ def _paragraphs(block: Any) -> Iterator[Any]:
 
 
 def _words(paragraph: Any, notes: dict[tuple[str, str], str]) -> str:
-    """The text of a `w:p` as it stands once its tracked changes are accepted, without its text boxes; the notes that it
-    refers to are taken out of `notes`. What the library gives leaves out insertions and content controls."""
+    """The text of a `w:p` as it stands once its tracked changes are accepted, without its text boxes and other `w:p` in
+    it; the notes that it refers to are taken out of `notes`. What the library gives leaves out insertions and content
+    controls."""
     pieces: list[str] = []
-    pending = [paragraph]
+    pending = list(reversed(paragraph))
     while pending:
         node = pending.pop()
         name = node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
@@ -136,7 +137,7 @@ def _words(paragraph: Any, notes: dict[tuple[str, str], str]) -> str:
         elif name.removesuffix("Reference") in _NOTES:
             note = notes.pop((name.removesuffix("Reference"), _number(node)), "")
             pieces.append(f"[{note}]" if note else "")
-        elif name not in _UNREAD and name not in ("pPr", "txbxContent"):
+        elif node.tag != _PARAGRAPH and name not in _UNREAD and name not in ("pPr", "txbxContent"):
             pending += reversed(node)
     return "".join(pieces)
 
