@@ -1120,6 +1120,10 @@ def test_pages_that_are_no_html_or_errors_are_left_out_and_languages_kept(tmp_pa
 SMART = "“Smart” – it’s 5 €, naïve and très cher."
 ZHONG = "朱镕基和喆在这里，测试一下编码是否正确。这里还有更多的文字，用来检测。"
 JA = "①から始まる日本語のテスト。今日はとても良い天気ですね。"
+WEST = "één keer per dag een reünie met coöperatie"
+HANGUL = (
+    "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천부적으로 이성과 양심을 부여받았다."
+)
 FAN = "繁體中文內容，測試一下編碼是否正確。今天天氣很好。"
 
 
@@ -1133,11 +1137,21 @@ FAN = "繁體中文內容，測試一下編碼是否正確。今天天氣很好�
         ("shift_jis", "cp932", JA),
         ("Big5", "big5hkscs", FAN),
         ("ks_c_5601-1987", "cp949", "똠방각하와 한국어 문장입니다."),
+        ("ms949", "cp949", HANGUL),
+        ("uhc", "cp949", HANGUL),
+        ("cp949", "cp949", HANGUL),
+        ("latin-1", "cp1252", WEST),
+        ("ISO_8859_1", "cp1252", WEST),
+        ("windows_1252", "cp1252", WEST),
+        ("cp850", "cp850", WEST),
+        ("punycode", "utf-8", ZHONG),
         ("iso-8859-9", "cp1254", "“Türkçe ığüşöç”"),
         ("utf-8", "utf-8", ZHONG),
         ("x-unheard-of", "utf-8", ZHONG),
         ("utf-8", "gbk", ZHONG),
         ("", "gbk", ZHONG),
+        ("", "cp949", HANGUL),
+        ("utf-8", "cp949", HANGUL * 30),
         ("", "cp1252", SMART),
         ("", "cp932", JA),
         ("", "cp1251", "Это русский текст для проверки кодировки."),
@@ -1165,6 +1179,31 @@ def test_a_page_is_read_in_the_encoding_that_the_web_means_by_its_label_or_that_
     found = everything(placed(tmp_path, "warc", main_content=False)) + everything(placed(tmp_path, "files"))
     assert [raw.text for raw in docs(found)] == [words] * 4
     assert reasons(found) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "codec"), [("iso-2022-kr", "iso2022_kr"), ("hz-gb-2312", "hz"), ("iso-2022-jp", "iso2022_jp")]
+)
+def test_a_header_may_name_an_encoding_of_seven_bits(label: str, codec: str, tmp_path: Path) -> None:
+    words = {"iso2022_kr": HANGUL, "hz": "人人生而自由", "iso2022_jp": "日本語のテスト"}[codec]
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset={label}\r\n\r\n".encode()
+    record = corpora.warc_record("response", "u", head + f"<p>{words}</p>".encode(codec))
+    corpora.write_warc(tmp_path / "a.warc", [record])
+    (found,) = docs(everything(placed(tmp_path, "warc", main_content=False)))
+    assert found.text == words
+
+
+@pytest.mark.parametrize("label", ["", "iso-8859-1", "gbk", "windows-1251", "utf-16le", "utf-8"])
+def test_a_byte_order_mark_says_more_than_any_label_and_is_no_text(label: str, tmp_path: Path) -> None:
+    page = '<?xml version="1.0"?><html><head><title/></head><body><p>' + f"naïve {ZHONG}</p></body></html>"
+    data = page.encode("utf-8-sig")
+    (tmp_path / "a.html").write_bytes(data)
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset={label}\r\n\r\n".encode()
+    damaged = data.replace(b"na\xc3\xaf", b"na\xef")
+    records = [corpora.warc_record("response", "u", head + body) for body in (data, damaged)]
+    corpora.write_warc(tmp_path / "a.warc", records)
+    found = everything(placed(tmp_path, "warc", main_content=False)) + everything(placed(tmp_path, "files"))
+    assert [raw.text for raw in docs(found)] == [f"naïve {ZHONG}", f"na\ufffdve {ZHONG}", f"naïve {ZHONG}"]
 
 
 def test_one_damaged_byte_does_not_send_a_page_in_utf8_into_another_encoding(tmp_path: Path) -> None:
