@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import textwrap
 from typing import Any
 
 import pytest
@@ -242,6 +243,32 @@ def test_what_a_server_says_in_a_form_of_its_own_is_said_and_understood(
     assert said in str(caught.value)
     assert len(str(caught.value)) < 600
     assert KEY not in str(caught.value)
+
+
+def test_a_key_across_the_end_of_what_is_shown_is_not_said() -> None:
+    key = "sk-proj-AAAA-bbbb1234-cccc5678"
+    for before in range(464, 496, 4):
+        said = "x " * (before // 2) + f"{key} is wrong" + " tail" * 50
+        server = FakeServer(lambda body, times, said=said: Answer(said, status=400))
+        with pytest.raises(TeacherError) as caught:
+            ask(server, provider="openai", api_key=key)
+        assert "sk-" not in str(caught.value)
+
+
+def test_of_a_body_that_repeats_a_long_request_the_head_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    shorten = textwrap.shorten
+
+    def watched(text: str, *rest: Any, **more: Any) -> str:
+        given.append(len(text))
+        return shorten(text, *rest, **more)
+
+    monkeypatch.setattr(textwrap, "shorten", watched)
+    server = FakeServer(lambda body, times: Answer({"detail": [{"msg": "no", "input": "word " * 60_000}]}, status=422))
+    with pytest.raises(TeacherError, match=r"no.* word word .*…"):
+        ask(server, provider="openai")
+    assert given
+    assert max(given) < 10_000
 
 
 @pytest.mark.parametrize(
