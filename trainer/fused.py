@@ -86,7 +86,6 @@ def cut_cross_entropy(device: torch.device) -> Callable[..., Any]:
     """Its function. Raises UserError where it is not installed, cannot sum in fp32, or cannot run on `device`."""
     try:
         from cut_cross_entropy import linear_cross_entropy
-        from triton import knobs
     except ImportError as error:
         raise UserError(
             f"loss: cut-cross-entropy needs {error.name or 'cut_cross_entropy'}, which is not installed; run: {CUT_CROSS_ENTROPY}"
@@ -97,7 +96,7 @@ def cut_cross_entropy(device: torch.device) -> Callable[..., Any]:
             f"loss: cut-cross-entropy: release {version} sums the head's gradient in bf16, which loses small parts; "
             f"run: {CUT_CROSS_ENTROPY}"
         )
-    if device.type == "cpu" and not knobs.runtime.interpret:
+    if device.type == "cpu":
         raise UserError("loss: cut-cross-entropy runs on a GPU, and here is none; write loss: chunked")
     apply: Callable[..., Any] = linear_cross_entropy
     return apply

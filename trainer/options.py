@@ -61,7 +61,7 @@ def check_folder(output: Path) -> None:
     """Raises UserError where no folder `output` can be, because a file stands there or on the way, or nothing can be written
     there. Leaves nothing behind."""
     try:
-        place = next(place for place in (output, *output.absolute().parents) if place.exists())
+        place = next(place for place in (output, *output.absolute().parents) if place.exists() or place.is_symlink())
         if place.is_dir():
             with tempfile.TemporaryDirectory(prefix=".longalign-", dir=place):
                 return
@@ -69,7 +69,8 @@ def check_folder(output: Path) -> None:
         raise UserError(
             f"--output {output}: nothing can be written there: {error.strerror or error}; give another folder, or mend this one"
         ) from error
-    raise UserError(f"--output {output}: {place} is a file; a folder was expected, or a name for one")
+    what = "a file" if place.exists() else "a link to nothing"
+    raise UserError(f"--output {output}: {place} is {what}; a folder was expected, or a name for one")
 
 
 def check_new_file(output: Path) -> None:

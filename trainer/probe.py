@@ -69,7 +69,7 @@ def probe(objective: Objective, engine: Engine, world: World, *, longest: int) -
             elsewhere = _pack([last, first, changed], dataclasses.replace(world, parts=1))
             alone = objective(elsewhere)
             hidden_alone = objective.model.get_decoder()(**model_inputs(elsewhere)).last_hidden_state[0]
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
         # The last is what kernels raise at what they cannot do, such as wide heads; but also a rank that is gone.
         if isinstance(error, UserError | dist.DistError) or out_of_memory(error):
             raise

@@ -449,6 +449,12 @@ THOUGHTS = "The user wants questions.\n1. Perhaps the pump?\n2. The bridge?"
         f"\n<think>{THOUGHTS}</think>{FIVE}",
         f"{THOUGHTS}\n</think>\n\n{FIVE}",
         f"<think>\n\n</think>\n\n{FIVE}",
+        f'<think>{THOUGHTS} It says "which"</think>{FIVE}',
+        f"<think>It splits at `</think>`. {THOUGHTS}\n</think>\n\n{FIVE}",
+        f"<think>\n```\n</think>\n```\n{THOUGHTS}\n</think>\n\n{FIVE}",
+        f"<think>\n{THOUGHTS} In ``` is code.\n</think>\n\n{FIVE}",
+        f"They ask about `<think>` tags.\n{THOUGHTS}\n</think>\n\n{FIVE}",
+        f"{THOUGHTS}</think>\n\n{FIVE}",
         FIVE,
     ],
 )
@@ -462,6 +468,18 @@ def test_a_text_about_thinking_stays_whole() -> None:
         "It ends with `</think>`, as it says.",
         'The tag is "</think>".',
         "Between <think> and </think> stands what it thinks.",
+        "The tag </think> closes the block that <think> opened.",
+        "The closing tag is </think>, and the parser looks for it.",
+        "</think> is the closing tag.",
+        "It is closed by “</think>”, the page says.",
+        "它以「</think>」结束。",
+        "The mark (</think>) ends it.",
+        "Stop strings are: </think>, </s>.",
+        "In the template: <b></think></b>",
+        "It ends with:\n```\n</think>\n```\nThen the text begins.",
+        "The form is\n<think>\nthoughts\n</think>\nanswer",
+        "<think> is the opening tag of the block.",
+        "<think> and </think> delimit the reasoning.",
     ):
         assert openai.read(completion(content)).text == anthropic.read(message(text(content))).text == content
 

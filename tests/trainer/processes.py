@@ -50,14 +50,15 @@ def train(ranks: int, options: list[str], errors: Path) -> None:
     assert codes == [0] * ranks, errors.with_suffix(".0").read_text()[-4000:]
 
 
-_PORTS = itertools.count(os.getpid() % 8_000)
+_PORTS = itertools.count(os.getpid())
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 
 
 def free_port() -> int:
-    """A port that nobody takes before the ranks do, seconds later: below those that the system gives out by itself, and no two
-    of a process alike."""
+    """A port that nobody takes before the ranks do, seconds later: below those that the system gives out by itself, of a range
+    that is this worker's own, and no two in succession alike."""
     for number in _PORTS:
-        port = 20_000 + number % 8_000
+        port = 20_000 + _WORKER % 8 * 1_000 + number % 1_000
         with socket.socket() as found, contextlib.suppress(OSError):
             found.bind(("127.0.0.1", port))
             return port

@@ -358,6 +358,14 @@ def test_decoders_that_count_positions_over_the_whole_pack_are_refused(model_typ
         run_probe(model)
 
 
+def test_a_model_without_the_positions_of_its_packs_is_refused() -> None:
+    config = AutoConfig.for_model("gpt2", vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=1, n_head=4)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ours())
+    run_probe(model, 64)
+    with pytest.raises(UserError, match="cannot take a pack"):
+        run_probe(model, 65)
+
+
 MOE = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 2, "num_experts_per_tok": 1}
 MOE |= {"num_local_experts": 2, "max_position_embeddings": 512}
 SLIDING = {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}

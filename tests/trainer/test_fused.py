@@ -144,15 +144,11 @@ FROM_ITS_REPOSITORY = r"run: pip install 'cut-cross-entropy @ git\+https://"
 
 
 def cut_cross_entropy_with(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any] | None) -> None:
-    """As if it were installed with this function beside Triton, or not at all; nothing is kept for later tests."""
+    """As if it were installed with this function, or not at all; nothing is kept for later tests."""
     module = ModuleType("cut_cross_entropy")
     if function is not None:
         module.linear_cross_entropy = function  # type: ignore[attr-defined]
-    triton = ModuleType("triton")
-    triton.knobs = ModuleType("knobs")  # type: ignore[attr-defined]
-    triton.knobs.runtime = type("runtime", (), {"interpret": False})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cut_cross_entropy", None if function is None else module)
-    monkeypatch.setitem(sys.modules, "triton", triton)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "25.1.1")
 
 

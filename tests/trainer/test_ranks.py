@@ -79,7 +79,7 @@ def _until_it_is_killed(at: int, *arguments: Any) -> None:
 
     def train_step(*given: Any, step: int, **named: Any) -> dict[str, Any]:
         if step > at:
-            time.sleep(1000)
+            time.sleep(300)
         return take(*given, step=step, **named)
 
     loop.train_step = train_step
@@ -94,12 +94,14 @@ def test_a_run_of_two_ranks_that_was_killed_goes_on_to_the_same_losses_to_the_bi
     ranks = start(
         _until_it_is_killed, [(at, rank, 2, port, options, output.with_suffix(f".{rank}")) for rank in range(2)]
     )
-    until = time.monotonic() + 100
-    while not (output / "metrics.jsonl").exists() or (output / "metrics.jsonl").read_bytes().count(b"\n") < at:
-        assert time.monotonic() < until
-        time.sleep(0.002)
-    for process in ranks:
-        process.kill()
+    until = time.monotonic() + 200
+    try:
+        while not (output / "metrics.jsonl").exists() or (output / "metrics.jsonl").read_bytes().count(b"\n") < at:
+            assert time.monotonic() < until
+            time.sleep(0.002)
+    finally:
+        for process in ranks:
+            process.kill()
     assert finish(ranks) == [-9, -9]
     assert not (output / "model").exists()
     checkpoints = sorted((output / "checkpoints").glob("*/trainer.json"))

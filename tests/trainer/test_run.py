@@ -249,6 +249,13 @@ def test_an_output_that_is_a_file_or_in_one_is_refused(place: Path, capsys: pyte
         told = refused(capsys, [*options, "--config", str(place / "no.yaml"), "--output", str(output)])
         assert told == f"error: --output {output}: {file} is a file; a folder was expected, or a name for one\n"
     assert file.read_text() == "mine"
+    link = place / "link"
+    link.symlink_to(place / "unmounted")
+    told = refused(capsys, [*options, "--config", str(place / "no.yaml"), "--output", str(link / "run")])
+    assert (
+        told
+        == f"error: --output {link / 'run'}: {link} is a link to nothing; a folder was expected, or a name for one\n"
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here, in which nobody can write")

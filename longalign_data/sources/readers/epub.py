@@ -3,6 +3,7 @@
 META-INF/container.xml -> the package (.opf) -> manifest and spine -> pages. Format: https://www.w3.org/TR/epub-33/
 """
 
+import codecs
 import posixpath
 import re
 from contextlib import suppress
@@ -53,9 +54,12 @@ def epub_text(file: IO[bytes], html: Any) -> tuple[str, str]:
 def decoded(data: bytes, label: str = "") -> str:
     """A page's characters: in the encoding of its byte order mark, or that `label` (of the HTTP header) names, else UTF-8,
     else what its declaration says, else what its bytes look like; where that cannot be told, bytes outside UTF-8 become
-    U+FFFD. A label means what the web means by it: `iso-8859-1` is Windows-1252. NULs go: HTML gives them no meaning."""
+    U+FFFD. A label means what the web means by it: `iso-8859-1` is Windows-1252. The mark goes, and NULs do: HTML gives them
+    no meaning."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace").replace("\0", "")
+    if data.startswith(codecs.BOM_UTF8):
+        return data.replace(b"\0", b"").decode("utf-8-sig", "replace")
     encoding = _encoding(label)
     if encoding.startswith("utf-16"):
         return data.decode(encoding, "replace").replace("\0", "")
@@ -74,12 +78,24 @@ def decoded(data: bytes, label: str = "") -> str:
 _WEB_CODECS = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs", "iso8859-11": "cp874"}
 """Where the web's encoding (https://encoding.spec.whatwg.org/) holds more characters than Python's codec of its name."""
 
+_PAGE_CODECS = re.compile("cp|iso|mac|hz$|euc|johab|koi")
+"""Python's codecs that pages may be in. Others are no encodings of pages, and `punycode` takes time that grows with the
+square of the length."""
+
 
 def _encoding(label: str) -> str:
-    """Python's name of the encoding that the web means by a label; of none, or of no encoding, `utf-8`."""
+    """Python's name of the encoding that the web means by a label, or that Python means by one the web's table lacks; of
+    none, or of no encoding, `utf-8`."""
     from resiliparse.parse.encoding import map_encoding_to_html5
 
-    codec = map_encoding_to_html5(label) or "utf-8"
+    codec = map_encoding_to_html5(label, False)
+    if codec is None:
+        try:
+            name = codecs.lookup(label).name
+        except (LookupError, ValueError):
+            name = ""
+        name = name if _PAGE_CODECS.match(name) else "utf-8"
+        codec = map_encoding_to_html5(name, False) or name
     return _WEB_CODECS.get(codec, codec)
 
 
@@ -89,7 +105,9 @@ def _looked_like(data: bytes) -> str:
     text = data.decode("utf-8", "replace")
     if len(text) - len(text.encode("ascii", "ignore")) > 2 * text.count("\ufffd"):
         return "utf-8"  # with damage in it, which would send the detector elsewhere
-    codec = detect_encoding(data) or "utf-8"
+    # Of Korean in Windows' encoding the detector knows, but not what the web calls it.
+    korean = detect_encoding(data, html5_compatible=False) == "cp949"
+    codec = "cp949" if korean else detect_encoding(data) or "utf-8"
     return _WEB_CODECS.get(codec, codec)
 
 

@@ -22,7 +22,9 @@ NODE_BYTES = 240
 """What libxml2 takes for an element with the white space behind it, or for an attribute with its value, at most; measured
 90 to 220."""
 
-XML = (".xml", ".rels")
+_XML = re.compile(rb"[\s\0\xef\xbb\xbf\xfe\xff]*<")
+"""How XML begins, in UTF-8, UTF-16 or UTF-32: what a part is called does not say whether it is parsed."""
+
 _HEADING = re.compile(r"Heading ([1-9])")
 _AROUND = frozenset(("sdt", "sdtContent", "customXml", "ins", "moveTo"))
 _UNREAD = frozenset(("del", "moveFrom", "Fallback"))
@@ -42,15 +44,18 @@ def check_office_file(data: bytes) -> None:
     size = 0
     with checked_zip(io.BytesIO(data)) as archive:
         for member in archive.infolist():
-            if member.filename.lower().endswith(XML):
-                size += tree_bytes(member_bytes(archive, member.filename, FREE_BYTES))
-                if size > MAX_TREE_BYTES:
-                    detail = f"its XML takes more than {MAX_TREE_BYTES} bytes of memory; expected a file of the size of a book"
-                    raise UnpackError("unpacks-too-large", detail)
+            part = member_bytes(archive, member.filename, FREE_BYTES)
+            size += tree_bytes(part) if _XML.match(part) else 0
+            if size > MAX_TREE_BYTES:
+                detail = (
+                    f"its XML takes more than {MAX_TREE_BYTES} bytes of memory; expected a file of the size of a book"
+                )
+                raise UnpackError("unpacks-too-large", detail)
 
 
 def docx_text(data: bytes, docx: Any) -> tuple[str, str]:
-    """(title, text) of a DOCX that has been checked; the title may be empty. Raises what python-docx raises."""
+    """(title, text) of a DOCX that has been checked; the title may be empty. Raises what python-docx raises, and UnpackError
+    where its notes cannot be read: the text without them would be short of them without a word."""
     document = docx.Document(io.BytesIO(data))
     # Asked for its style, a paragraph without one looks through all styles of the file: seconds for a thousand.
     names = {style.style_id: style.name or "" for style in document.styles}
@@ -96,13 +101,22 @@ def _within(parent: Any, wanted: Collection[str]) -> Iterator[Any]:
 
 
 def _notes(part: Any, docx: Any) -> dict[tuple[str, str], str]:
-    """The text of each footnote and endnote, by its kind and number."""
+    """The text of each footnote and endnote, by its kind and number. Raises UnpackError."""
     found: dict[tuple[str, str], str] = {}
     for kind in _NOTES:
-        for relation in part.rels.values():
-            if relation.is_external or not relation.reltype.endswith(f"/{kind}s"):
-                continue
-            for note in docx.oxml.parse_xml(relation.target_part.blob).iterchildren(f"{{*}}{kind}"):
+        # A file may have any number of relationships to one part.
+        related = (relation for relation in part.rels.values() if relation.reltype.endswith(f"/{kind}s"))
+        parts = {
+            relation.target_part.partname: relation.target_part for relation in related if not relation.is_external
+        }
+        for name, notes in parts.items():
+            try:
+                root = docx.oxml.parse_xml(notes.blob)
+            except SyntaxError as error:  # as the library's parser calls what it cannot read
+                raise UnpackError(
+                    "unreadable-file", f"the notes in {str(name)!r}: {error}; save the file anew"
+                ) from None
+            for note in root.iterchildren(f"{{*}}{kind}"):
                 text = _one_line(" ".join(_words(paragraph, {}) for paragraph in _paragraphs(note)))
                 found.setdefault((kind, _number(note)), text)
     return found
@@ -122,10 +136,11 @@ def _paragraphs(block: Any) -> Iterator[Any]:
 
 
 def _words(paragraph: Any, notes: dict[tuple[str, str], str]) -> str:
-    """The text of a `w:p` as it stands once its tracked changes are accepted, without its text boxes; the notes that it
-    refers to are taken out of `notes`. What the library gives leaves out insertions and content controls."""
+    """The text of a `w:p` as it stands once its tracked changes are accepted, without its text boxes and other `w:p` in
+    it; the notes that it refers to are taken out of `notes`. What the library gives leaves out insertions and content
+    controls."""
     pieces: list[str] = []
-    pending = [paragraph]
+    pending = list(reversed(paragraph))
     while pending:
         node = pending.pop()
         name = node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
@@ -136,7 +151,7 @@ def _words(paragraph: Any, notes: dict[tuple[str, str], str]) -> str:
         elif name.removesuffix("Reference") in _NOTES:
             note = notes.pop((name.removesuffix("Reference"), _number(node)), "")
             pieces.append(f"[{note}]" if note else "")
-        elif name not in _UNREAD and name not in ("pPr", "txbxContent"):
+        elif node.tag != _PARAGRAPH and name not in _UNREAD and name not in ("pPr", "txbxContent"):
             pending += reversed(node)
     return "".join(pieces)
 
