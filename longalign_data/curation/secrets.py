@@ -56,6 +56,10 @@ class _Rule:
 _JUDGED, _ASSIGNED, _BARE = "random", "random-and-named", "random-and-named-and-no-identifier"
 _NAME = re.compile(r"(?i)(?:key|secret|token|passwd|password|passphrase|pwd|credentials?)[\"'\])]{0,3}\s{0,8}[=:]?$")
 
+# Public ones, as in the references of .NET's assemblies, and such as only find a row. A primary key may be a cloud's secret.
+_NO_SECRETS_NAME = re.compile(
+    r"(?i)(?:public[_-]?key(?:[_-]?token)?|(?:foreign|cache)[_-]?key)[\"'\])]{0,3}\s{0,8}[=:]?$"
+)
 
 _END = r"(?![A-Za-z0-9_-])"
 # What begins with one of the signs ahead is a variable, an alias or a pointer, and no password.
@@ -148,8 +152,10 @@ def _matches(rule: _Rule, text: str) -> Iterator[Found]:
         value = match[group]
         if len(value) < MIN_CHARS or "EXAMPLE" in value:
             continue
-        if rule.counts in (_ASSIGNED, _BARE) and not _NAME.search(text[max(0, match.start() - 40) : match.start()]):
-            continue
+        if rule.counts in (_ASSIGNED, _BARE):
+            before = text[max(0, match.start() - 40) : match.start()]
+            if not _NAME.search(before) or _NO_SECRETS_NAME.search(before):
+                continue
         if rule.counts == _BARE and _is_identifier(value):
             continue
         if rule.counts == "always" or looks_random(value):

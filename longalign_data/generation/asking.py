@@ -60,11 +60,15 @@ async def ask_missing(
 
 
 def keep(ledger: Ledger, request: Named, raw: Raw, plan: Plan) -> None:
-    """Stores a reply before anything reads it, then what it used: one whose call is known and that does not tell counts with the
-    most that it can have cost. One that cannot be read is made a reject by `follow`."""
-    ledger.answered(request, raw)
-    if isinstance(request, Call) and not PROVIDERS[request.provider].is_free and told_usage(plan.read, raw) is None:
-        ledger.unnamed(request, num_tokens=most_given(request.request))
+    """Stores a reply before anything reads it, then what it used: one that does not tell counts with the most that it can have
+    cost. One that cannot be read is made a reject by `follow`."""
+    call = request if isinstance(request, Call) else None
+    is_free = call is not None and PROVIDERS[call.provider].is_free
+    with ledger.together():
+        # A batch that is fetched again has the same reply.
+        if not is_free and told_usage(plan.read, raw) is None and ledger.reply(request.request_id) is None:
+            ledger.unnamed(request, num_tokens=None if call is None else most_given(call.request))
+        ledger.answered(request, raw)
     try:
         usage = plan.read(raw).usage
     except ValueError:

@@ -17,7 +17,7 @@ from functools import partial
 from longalign_data.engine import Progress
 from longalign_data.errors import TeacherError, UserError
 from longalign_data.generation.asking import GO_ON, ask_trial, keep
-from longalign_data.generation.budget import BatchBudget
+from longalign_data.generation.budget import BatchBudget, most_given
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.exchange import waiting as waiting_calls
@@ -222,22 +222,23 @@ class _Batcher:
         created = time.time()
         submission_id = digest([created, [call.request_id for call in shard.calls]])
         first = shard.calls[0]
-        self.submissions.begin(
-            Submission(
-                submission_id=submission_id,
-                provider=first.provider,
-                model=first.request.model,
-                state="sending",
-                batch_id=None,
-                num_requests=len(shard.calls),
-                num_bytes=shard.num_bytes,
-                num_tokens=shard.num_tokens,
-                created=created,
-                kept_until=None,
-                newer_than=newer_than,
-            ),
-            shard.calls,
+        submission = Submission(
+            submission_id=submission_id,
+            provider=first.provider,
+            model=first.request.model,
+            state="sending",
+            batch_id=None,
+            num_requests=len(shard.calls),
+            num_bytes=shard.num_bytes,
+            num_tokens=shard.num_tokens,
+            created=created,
+            kept_until=None,
+            newer_than=newer_than,
         )
+        with self.ledger.together():
+            self.submissions.begin(submission, shard.calls)
+            for call in shard.calls:
+                self.ledger.in_batch(call, num_tokens=most_given(call.request))
         if self.budget is not None:
             self.budget.sent(submission_id, self.most_usd)
         self.rounds.update(call.request_id for call in shard.calls)
@@ -429,21 +430,24 @@ class _Batcher:
     async def _fetch(self, submission: Submission, batch_id: str, refused: list[ItemResult]) -> None:
         own = self.submissions.requests(submission.submission_id)
         held: list[ItemResult] = []
-        async for result in self.batches.results(batch_id):
-            if _request_id(result.custom_id) not in own:
-                continue
-            if result.fault is None:
-                held.append(result)
-            elif result.fault.reason in ABORTING_REASONS:
-                self.abort = result.fault
-            elif result.fault.retryable:
-                self.last_fault = result.fault.message
-            else:
-                refused.append(result)
-            if len(held) >= _STORED_TOGETHER:
-                self._store(held)
-                await asyncio.sleep(0)
-        self._store(held)
+        try:
+            async for result in self.batches.results(batch_id):
+                if _request_id(result.custom_id) not in own:
+                    continue
+                if result.fault is None:
+                    held.append(result)
+                elif result.fault.reason in ABORTING_REASONS:
+                    self.abort = result.fault
+                elif result.fault.retryable:
+                    self.last_fault = result.fault.message
+                else:
+                    refused.append(result)
+                if len(held) >= _STORED_TOGETHER:
+                    self._store(held)
+                    await asyncio.sleep(0)
+        finally:
+            # Results that never come whole end with an error, and what came was paid for.
+            self._store(held)
 
     def _store(self, results: list[ItemResult]) -> None:
         with self.ledger.together():

@@ -267,6 +267,7 @@ def unheard(ledger: Ledger, prices: Prices, *, is_at_work: bool = False) -> Unhe
     """What a ledger knows of such attempts. Of a request that was answered later the tokens of the prompt are known, of the
     others the most that they can be."""
     num_attempts, num_unnamed, most_usd = 0, 0, 0.0
+    batched = ledger.in_batches()
     for attempts in ledger.unheard():
         # What a process has under way is lost only once the process is.
         count = attempts.num_attempts - (attempts.num_under_way if is_at_work else 0)
@@ -276,7 +277,9 @@ def unheard(ledger: Ledger, prices: Prices, *, is_at_work: bool = False) -> Unhe
         rate = FREE if known is not None and known.is_free else prices.rate(attempts.provider, attempts.model)
         if rate is not None:
             given = attempts.prompt_tokens or attempts.most_tokens
-            most_usd += count * _most_cost(given, attempts.max_tokens, rate)
+            costs = [_most_cost(given, attempts.max_tokens, rate, batch=batch) for batch in (False, True)]
+            num_batched = min(count, int(attempts.is_unnamed and attempts.request_id in batched))
+            most_usd += (count - num_batched) * costs[False] + num_batched * costs[True]
     return Unheard(num_attempts=num_attempts, num_unnamed=num_unnamed, most_usd=most_usd)
 
 
@@ -306,19 +309,16 @@ def entry_cost(entry: Entry, prices: Prices) -> float | None:
 
 
 def reply_cost(provider: str, model: str, raw: Raw | None, prices: Prices, *, was_in_batch: bool) -> float | None:
-    """What one raw reply cost; None where no price is known, 0 for no reply and for one without usage, of which `unheard`
-    knows the most."""
+    """What one raw reply cost; None where no price is known, 0 for no reply and for one whose usage does not name its prompt, of
+    which `unheard` knows the most."""
     known = PROVIDERS.get(provider)
     rate = FREE if known is not None and known.is_free else prices.rate(provider, model)
     if rate is None:
         return None
     if raw is None or known is None:
         return 0.0
-    try:
-        usage = known.read(raw).usage
-    except ValueError:
-        return 0.0
-    return rate.cost(usage, batch=is_batch(raw, was_in_batch=was_in_batch))
+    usage = told_usage(known.read, raw)
+    return 0.0 if usage is None else rate.cost(usage, batch=is_batch(raw, was_in_batch=was_in_batch))
 
 
 def budgeted(teacher: Teacher, choice: TeacherChoice, spending: Spending, ledger: Ledger) -> Teacher:

@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS unheard (
 ) STRICT, WITHOUT ROWID;
 """
 """Live requests that may be billed and whose replies are not here: under way, or lost so many times; a reply that does not
-name its tokens counts as lost."""
+name its tokens counts as lost. What is out in a batch stands here with no attempt, for the tokens of its prompt."""
 
 _REHEARSED = """
 CREATE TABLE IF NOT EXISTS rehearsed (
@@ -140,6 +140,7 @@ class Attempts:
     last or none. Its prompt has at most `most_tokens` tokens, and `prompt_tokens` where a later reply tells; `is_unnamed` when the
     last of them was answered, and the reply does not name its tokens."""
 
+    request_id: str
     provider: str
     model: str
     num_attempts: int
@@ -305,9 +306,20 @@ class Ledger:
         with self._transaction():
             self._db.execute("UPDATE unheard SET num_lost = num_lost + 1 WHERE request_id = ?", (call.request_id,))
 
-    def unnamed(self, call: Call, *, num_tokens: int) -> None:
-        """The reply of a request does not name its tokens, of which the prompt has at most so many: it counts as a lost attempt."""
+    def in_batch(self, call: Call, *, num_tokens: int) -> None:
+        """Notes that the prompt of a request that goes out in a batch has at most so many tokens, should its reply not tell."""
         with self._transaction():
+            self._db.execute(
+                "INSERT INTO unheard VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING", (call.request_id, num_tokens)
+            )
+
+    def unnamed(self, call: Named, *, num_tokens: int | None) -> None:
+        """The reply that comes now for a request does not name its tokens, of which the prompt has at most so many (None: as
+        `in_batch` noted): it counts as a lost attempt."""
+        with self._transaction():
+            if num_tokens is None:
+                self.lost(call)
+                return
             self._db.execute(
                 "INSERT INTO unheard VALUES (?, ?, 1, 0) ON CONFLICT (request_id) DO UPDATE SET num_lost = num_lost + 1",
                 (call.request_id, num_tokens),
@@ -323,10 +335,11 @@ class Ledger:
         """The requests with attempts that may have been billed without a reply."""
         with self._guard():
             rows = self._db.execute(
-                "SELECT provider, model, num_lost + under_way, under_way, most_tokens, "
+                "SELECT request_id, provider, model, num_lost + under_way, under_way, most_tokens, "
                 "input_tokens + cache_write_tokens + cache_read_tokens, max_tokens, "
                 "state = 'answered' AND coalesce(input_tokens + cache_write_tokens + cache_read_tokens, 0) = 0 "
-                "FROM unheard JOIN requests USING (request_id) LEFT JOIN replies USING (request_id) ORDER BY request_id"
+                "FROM unheard JOIN requests USING (request_id) LEFT JOIN replies USING (request_id) "
+                "WHERE num_lost + under_way > 0 ORDER BY request_id"
             ).fetchall()
         names = Attempts.__dataclass_fields__
         return [Attempts(**dict(zip(names, row, strict=True))) for row in rows]

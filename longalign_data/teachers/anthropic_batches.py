@@ -44,8 +44,10 @@ class AnthropicBatches(BatchCalls):
         return self._batch(_status, await self._call(self._api.retrieve, message_batch_id=batch_id))
 
     async def results(self, batch_id: str) -> AsyncIterator[ItemResult]:
+        # Of every request of an ended batch there is a line.
+        status = await self.status(batch_id)
         streamed = self._client.messages.batches.with_streaming_response
-        for result in self._results(await self._lines(lambda: streamed.results(batch_id)), _result):
+        async for result in self._results(lambda: streamed.results(batch_id), _result, least=status.num_requests):
             yield result
 
 

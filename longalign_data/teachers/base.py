@@ -152,17 +152,29 @@ def count_of(usage: Any, name: str) -> int:
     return value
 
 
-_END_OF_THINKING = re.compile(r"""(?<![`'"])</think>""")
+_OPENING = re.compile(r"\s*<think>(?:(?P<line>[ \t]*(?:\r?\n|\Z))|(?P<blank>[ \t]+))?")
+_END_OF_LINE = re.compile(
+    r"```(?s:.*?)(?:```|\Z)|(?P<end>^</think>[ \t\r]*$|(?<=[^\s<>/\\(])</think>[ \t\r]*\n)", re.MULTILINE
+)
+_BEFORE, _BEHIND = r"""[`'"„“‚‘「『«‹(\[]""", r"""[`'"“”‘’」』»›)\]]"""
+_UNQUOTED_OPENING, _UNQUOTED_END = (
+    re.compile(rf"(?<!{_BEFORE}){tag}|{tag}(?!{_BEHIND})") for tag in ("<think>", "</think>")
+)
 
 
 def without_thinking(text: str) -> tuple[str, bool]:
-    """A text without the thinking that servers without a reasoning parser leave at its head, and whether that came to its end:
-    all up to `</think>`, whose opening tag some chat templates put into the prompt. In quotes it is what the text is about."""
-    if text.lstrip().startswith("<think>"):
-        _, end, rest = text.partition("</think>")
-        return (rest.lstrip(), True) if end else ("", False)
-    found = _END_OF_THINKING.search(text)
-    return (text[found.end() :].lstrip(), True) if found and "<think>" not in text[: found.start()] else (text, True)
+    """A text without the thinking that servers without a reasoning parser leave at its head, and whether that came to its end.
+
+    Thinking ends at the first `</think>` that ends a line and is in no code block. Some chat templates put its opening tag into
+    the prompt; with one at the head, any `</think>` that is not in quotes will do, unless the tag reads as a word of a sentence.
+    All else is a text about thinking."""
+    opening = _OPENING.match(text)
+    end = next((found for found in _END_OF_LINE.finditer(text) if found["end"]), None)
+    if opening and not end and not opening["blank"]:
+        end = _UNQUOTED_END.search(text)
+    if end and (opening or not _UNQUOTED_OPENING.search(text, 0, end.start())):
+        return text[end.end() :].lstrip(), True
+    return ("", False) if opening and opening["line"] is not None else (text, True)
 
 
 def prompt(request: TeacherRequest) -> str:

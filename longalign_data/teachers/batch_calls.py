@@ -86,7 +86,36 @@ class BatchCalls:
         except TeacherError as error:
             raise UnsureError(str(error)) from error
 
-    def _results(self, lines: Sequence[bytes], read: Callable[[Raw], ItemResult]) -> Iterator[ItemResult]:
+    async def _results(
+        self, stream: Callable[[], Any], read: Callable[[Raw], ItemResult], *, least: int
+    ) -> AsyncIterator[ItemResult]:
+        """What the lines of a streamed file of results say, of which there are `least` or more. One that ends early is fetched
+        again; where it never comes whole, raises TeacherError behind what came."""
+        most: list[bytes] = []
+
+        async def attempt() -> list[bytes] | Fault:
+            nonlocal most
+            try:
+                lines, is_whole = await self._lines(stream)
+            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
+                return self._fault_of(error).without(self._key)
+            if is_whole and len(lines) >= least:
+                return lines
+            most = max(most, lines, key=len)
+            said = f"results that end early: {len(lines):,} whole lines" + (f" of {least:,}" if least else "")
+            return Fault(reason="unavailable", message=said, retryable=True)
+
+        failure: TeacherError | None = None
+        try:
+            lines = await repeat(attempt, retry_s=self._retry_s, trouble=self._trouble)
+        except TeacherError as error:
+            lines, failure = most, error
+        for result in self._read(lines, read):
+            yield result
+        if failure is not None:
+            raise failure
+
+    def _read(self, lines: Sequence[bytes], read: Callable[[Raw], ItemResult]) -> Iterator[ItemResult]:
         """What the lines of the results say. One that cannot be read is a fault of its item, to be asked again as the item of a
         line without an id is: what else is in the file was paid for, and will never read otherwise."""
         for text in lines:
@@ -106,21 +135,27 @@ class BatchCalls:
             yield replace(result, raw=reply_without(result.raw, self._key), fault=fault)
 
     def _not_in_format(self, what: str, raw: Any, error: Exception) -> str:
-        said = json.dumps(raw, ensure_ascii=False)
+        # Before the cut: half a key would not be known for one.
+        said = hidden(json.dumps(raw, ensure_ascii=False), self._key)
         shown = said if len(said) <= _SHOWN_CHARS else said[: _SHOWN_CHARS - 1] + "…"
         return hidden(f"{what} that is not in the provider's format ({error!r}): {shown}", self._key)
 
-    async def _lines(self, stream: Callable[[], Any]) -> list[bytes]:
-        """The lines of a streamed response."""
+    async def _lines(self, stream: Callable[[], Any]) -> tuple[list[bytes], bool]:
+        """The whole lines of a streamed response, and whether it ends with one: where its length is not known, a broken
+        connection looks like its end."""
+        end = b"\n"
 
-        async def attempt() -> list[bytes] | Fault:
-            try:
-                async with stream() as response:
-                    return [line async for line in split_lines(response.iter_bytes())]
-            except Exception as error:  # noqa: BLE001 - fault_of raises again what is not the client's
-                return self._fault_of(error).without(self._key)
+        async def chunks(response: Any) -> AsyncIterator[bytes]:
+            nonlocal end
+            async for chunk in response.iter_bytes():
+                end = chunk[-1:] or end
+                yield chunk
 
-        return await repeat(attempt, retry_s=self._retry_s, trouble=self._trouble)
+        async with stream() as response:
+            lines = [line async for line in split_lines(chunks(response))]
+        if end == b"\n" or not lines or _is_json(lines[-1]):
+            return lines, True
+        return lines[:-1], False
 
     async def _pages(self, method: Callable[..., Awaitable[Any]], *, after: str) -> AsyncIterator[Raw]:
         """The objects of a list, newest first; `after` is what the API calls its cursor."""
@@ -139,6 +174,14 @@ class BatchCalls:
             if not page.get("has_more") or not page["data"]:
                 return
             query[after] = page["data"][-1]["id"]
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def object_of(value: Any) -> Raw:

@@ -30,7 +30,7 @@ from longalign_data.teachers.cachemark import Begun
 from longalign_data.teachers.client import Client
 from longalign_data.teachers.line import Line
 from longalign_data.teachers.openai_batches import OpenAIBatches
-from longalign_data.teachers.retry import Fault, fault_of_status, transport_fault
+from longalign_data.teachers.retry import Fault, fault_of_status, hidden, transport_fault
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -46,6 +46,8 @@ NOTICE = (
 )
 
 _SAID_CHARS = 500
+_READ_CHARS = 8 * _SAID_CHARS
+"""Some servers repeat the whole request."""
 
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "end_turn",
@@ -88,7 +90,7 @@ class OpenAITeacher:
             return json.loads(response.text), response.headers
 
         raw = await self._line.ask(
-            request, send, fault_of=fault_of, is_begun=lambda: request.document in self._begun, watch=watch
+            request, send, fault_of=self._fault_of, is_begun=lambda: request.document in self._begun, watch=watch
         )
         self._begun.add(request.document)
         return raw
@@ -98,7 +100,7 @@ class OpenAITeacher:
         return OpenAIBatches(
             self._client.get(),
             params=self._params,
-            fault_of=fault_of,
+            fault_of=self._fault_of,
             retry_s=self._connection.retry_s,
             trouble=self._line.trouble,
             key=self._connection.api_key,
@@ -113,6 +115,9 @@ class OpenAITeacher:
             limit: request.max_tokens,
             **request.parameters,
         }
+
+    def _fault_of(self, error: Exception) -> Fault:
+        return fault_of(error, key=self._connection.api_key)
 
     def status(self) -> str:
         return self._line.status()
@@ -140,12 +145,13 @@ class OpenAITeacher:
         return client
 
 
-def fault_of(error: Exception) -> Fault:
-    """The meaning of an exception of the client; one that is not the client's is raised again."""
+def fault_of(error: Exception, *, key: str | None) -> Fault:
+    """The meaning of an exception of the client; one that is not the client's is raised again. `key` is left out of what is cut
+    from a server's words."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return fault_of_status(error.status_code, _said(error), error.response.headers, code=error.code)
+        return fault_of_status(error.status_code, _said(error, key), error.response.headers, code=error.code)
     return transport_fault(error, openai.APIConnectionError)
 
 
@@ -197,7 +203,7 @@ def _usage(usage: Any) -> Usage:
     )
 
 
-def _said(error: Any) -> str:
+def _said(error: Any, key: str | None) -> str:
     """What a server says against a request: OpenAI's `error.message`, a text in place of `error` (TGI), `detail` (FastAPI), or
     whatever text the body is. The client's own words hold only the first."""
     body = error.body
@@ -208,6 +214,7 @@ def _said(error: Any) -> str:
             return f"{inner['message']}" + (f" [{code}]" if code else "")
         inner = inner.get("detail") or inner
     said = inner if isinstance(inner, str) else json.dumps(inner) if inner else ""
-    # Whole words: half a key would not be known for one. A page of a proxy says no more than its status.
-    short = textwrap.shorten(said, _SAID_CHARS, placeholder=" …")
+    # The key goes before any cut: half of it would not be known for one. A page of a proxy says no more than its status.
+    said = hidden(said, key)[:_READ_CHARS]
+    short = textwrap.shorten(said, _SAID_CHARS, placeholder=" …", break_on_hyphens=False)
     return short if short and not short.startswith("<") else str(error.message)

@@ -61,25 +61,32 @@ class OpenAIBatches(BatchCalls):
 
     async def results(self, batch_id: str) -> AsyncIterator[ItemResult]:
         batch = await self._call(self._api.retrieve, batch_id=batch_id)
-        for file_id in (batch.get("output_file_id"), batch.get("error_file_id")):
+        # What was completed is paid for, and has a line in the first file.
+        files = ((batch.get("output_file_id"), _counts(batch)["completed"]), (batch.get("error_file_id"), 0))
+        for file_id, least in files:
             if file_id:
                 content = partial(self._client.files.with_streaming_response.content, file_id)
-                for result in self._results(await self._lines(content), _result):
+                async for result in self._results(content, _result, least=least):
                     yield result
 
 
 def _status(raw: Raw) -> BatchStatus:
     state = _STATES.get(str(raw["status"]), "running")
     errors = (raw.get("errors") or {}).get("data") or []
-    counts = raw.get("request_counts") or {}
     return BatchStatus(
         batch_id=raw["id"],
         created=float(raw["created_at"]),
-        num_requests=int(counts.get("total") or 0),
+        num_requests=_counts(raw)["total"],
         state="failed" if state == "failed" else "ended" if state == "ended" else "running",
         label=(raw.get("metadata") or {}).get(LABEL),
         detail="; ".join(f"{error.get('message')} [{error.get('code')}]" for error in errors),
     )
+
+
+def _counts(raw: Raw) -> dict[str, int]:
+    """The requests of a batch, and how many of them are answered; 0 where the server does not count."""
+    counts = raw.get("request_counts") or {}
+    return {name: int(counts.get(name) or 0) for name in ("total", "completed")}
 
 
 def _result(line: Raw) -> ItemResult:

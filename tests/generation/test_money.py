@@ -17,16 +17,29 @@ import pytest
 import yaml
 
 from longalign_data.errors import BudgetError, BuildError
-from longalign_data.generation.budget import BatchBudget, Budget, booked, most_cost, spent, told_usage, unheard
+from longalign_data.generation.asking import keep
+from longalign_data.generation.budget import (
+    BatchBudget,
+    Budget,
+    booked,
+    most_cost,
+    most_given,
+    spent,
+    told_usage,
+    unheard,
+)
 from longalign_data.generation.estimate import Observation, calibrate, lengths_known
+from longalign_data.generation.exchange import Plan
 from longalign_data.generation.ledger import Call, Ledger
 from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
+from longalign_data.tasks.templates import load_templates
 from longalign_data.teachers import openai
 from longalign_data.teachers.base import TeacherRequest
-from longalign_data.teachers.fake import FakeServer
+from longalign_data.teachers.fake import FakeServer, openai_wire
 from longalign_data.teachers.prices import Rate, Tier, load_prices
 from tests.asked import PRICES, RECIPE, address, longalign
+from tests.generation.small_builds import recipe, run_generate, some_documents, stand
 from tests.teachers import fake_servers
 
 
@@ -188,6 +201,54 @@ def test_replies_that_name_no_usage_count_against_the_limit(
         assert booked(ledger, known) == silent.most_usd > 0.1
     words = longalign("ledger", str(out / "asked/1.0.0"), "--prices", prices)
     assert f"replies that name none: {len(server.seen)}" in words
+
+
+@pytest.mark.parametrize("usage", [{}, {"completion_tokens": 3}])
+def test_replies_out_of_batches_that_name_no_usage_count_as_well(
+    tmp_path: Path,
+    serve: Callable[..., FakeServer],
+    prices: str,
+    usage: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = openai_wire.result_line
+
+    def unnamed(*given: Any) -> dict[str, Any]:
+        found = line(*given)
+        found["response"]["body"]["usage"] = usage
+        return found
+
+    monkeypatch.setattr(openai_wire, "result_line", unnamed)
+    stands, server = stand(tmp_path / "small/1.0.0", some_documents(6)), serve(batches={"seconds": 0.1})
+    known, choice = load_prices(Path(prices)), {"provider": "openai", "model": "fake-1", "max_answer_tokens": 3_000}
+    for fingerprint in ("one", "two"):
+        run_generate(stands, recipe(**choice), server.url + "/v1", schedule="batch", fingerprint=fingerprint)
+    num_bought = server.state.meter["batch_replies"]
+    with Ledger(stands.ledger) as ledger:
+        silent = unheard(ledger, known)
+        assert silent.num_attempts == silent.num_unnamed == num_bought > 6
+        rate = known.require("openai", "fake-1")
+        texts = {each.doc_id: each.text for each in some_documents(6)}
+        most = 0.0
+        for request_id, doc_id in ledger.documents_of("answered").items():
+            call = ledger.call(request_id)
+            if call.kind != "trial":
+                most += most_cost(dataclasses.replace(call.request, document=texts[doc_id]), rate, batch=True)
+        assert silent.most_usd == pytest.approx(most)
+        trial = booked(ledger, known) - silent.most_usd
+        assert 0 < trial < 0.001, "the tiny question is the only one that tells"
+
+
+def test_a_reply_that_names_only_its_output_counts_once(tmp_path: Path, prices: str) -> None:
+    request = TeacherRequest(model="fake-1", document="d" * 4_000, instruction="What?", max_tokens=2_000)
+    call = Call(request_id="r", document_id="d", kind="answer", provider="openai", request=request)
+    known = load_prices(Path(prices))
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.sending(call, num_tokens=most_given(request))
+        raw = fake_servers.completion("x") | {"usage": {"completion_tokens": 2_000}}
+        for _ in range(2):
+            keep(ledger, call, raw, Plan(recipe=recipe().recipe, templates=load_templates(), read=openai.read))
+        assert booked(ledger, known) == pytest.approx(most_cost(request, known.require("openai", "fake-1")))
 
 
 def test_what_was_under_way_when_a_run_was_killed_counts_until_it_is_asked_again_and_after(

@@ -20,12 +20,34 @@ from longalign_data.generation import batching
 from longalign_data.generation.ledger import Ledger
 from longalign_data.recipe import load_recipe
 from longalign_data.teachers.fake import FakeServer
+from longalign_data.teachers.fake import server as fake_server
 from longalign_data.teachers.fake.scenario import BATCH_ONLY, LIVE_ONLY, FaultKind
 from longalign_data.teachers.fake.state import Refused
 from longalign_data.teachers.table import load_teacher
 from tests.asked import KEY, PRICES, Asked, address, log_of, longalign, rows, texts, wait_for_a_batch
+from tests.generation.small_builds import recipe, run_generate, some_documents, stand
 
 QUICK = {"seconds": 0.2}
+
+
+def test_results_that_end_early_are_bought_once(
+    tmp_path: Path, serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stands, server = stand(tmp_path / "small" / "1.0.0", some_documents(8)), serve(batches=QUICK)
+    send = fake_server._Handler._send_bytes
+
+    def torn(self: Any, body: bytes, content_type: str, *more: Any) -> Any:
+        return send(self, body[: len(body) * 4 // 10] if "jsonl" in content_type else body, content_type, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_server._Handler, "_send_bytes", torn)
+        with pytest.raises(TeacherError, match=r"results that end early: \d whole lines of 8"):
+            run_generate(stands, recipe(), server.url, retry_s=0.0, schedule="batch")
+    with Ledger(stands.ledger) as ledger:
+        assert 0 < len(ledger.documents_of("answered")) - 1 < 8, "what came is kept"
+    run_generate(stands, recipe(), server.url, schedule="batch", fingerprint="again")
+    bought = [item.custom_id for batch in server.state.batches.values() for item in batch.items]
+    assert len(bought) == len(set(bought)) > 8
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])

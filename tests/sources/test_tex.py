@@ -107,6 +107,11 @@ def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str
          "Figure: Panel a.\nPanel b.\nThe whole.\n\nAfter."),
         (r"\begin{figure*}\captionof{figure}{One.}\caption*{Two.}\subcaptionbox{Three.}{x}\end{figure*}\begin{figure}x\end{figure}y",
          "Figure: One.\nTwo.\nThree.\n\ny"),
+        (r"\begin{figure}\subfloat[Panel $x_{[0]}$ {[a]}.\label{a}]{\includegraphics[width=3cm]{a}}"
+         r"\subfigure[Short][Panel \emph{b}.]{x}\subfloat{c}\subfigure[]{d}\subfloat[open \caption{All.}\end{figure} After.",
+         "Figure: Panel $x_{[0]}$ [a].\nPanel b.\nAll.\n\nAfter."),
+        (r"Before. \captionof{figure}{Free \emph{one}.} \begin{center}\captionof*{table}[Short]{A table.}\end{center} After.",
+         "Before.\n\nFigure: Free one.\n\nA table.\n After."),
         (r"\begin{sidewaysfigure}x\caption{Turned.}\end{sidewaysfigure}\begin{SCfigure}[1.0][h]x\caption{Beside.}\end{SCfigure}",
          "Figure: Turned.\n\nFigure: Beside."),
         (r"\begin{subfigure}{0.5\textwidth}alone\end{subfigure}", "alone"),

@@ -1,5 +1,7 @@
 """Reading questions out of replies, however they are numbered."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from longalign_data.teachers.extractive.teacher import numbered
         "[1] Who?\n[2] Why?",
         "1、Who?\n2、Why?",
         "①Who?\n②Why?",
+        "① : Who?\n②：Why?",
         "Q1: Who?\nQ2: Why?",
         "Question 1: Who?\n\nQuestion 2: Why?",
         "问题1：Who?\n问题2：Why?",
@@ -45,6 +48,7 @@ from longalign_data.teachers.extractive.teacher import numbered
         "问题一：Who?\n问题二：Why?",
         "（一）Who?\n（二）Why?",
         "第一题：Who?\n第二题：Why?",
+        "好的：\n\n**一、Who?**\n\n**二、** Why?",
         "1️⃣ Who?\n2️⃣ Why?",
         "1⃣Who?\n2⃣Why?",
         "1: Who? 2: Why?",
@@ -52,11 +56,20 @@ from longalign_data.teachers.extractive.teacher import numbered
         "1. Who?2. Why?",
         "①Who?②Why?",
         "Here they are:\n1: Who? 2: Why? 3:",
+        "Q1: Who? Q2: Why?",
+        "**1.** Who? **2.** Why?",
+        "1️⃣ Who? 2️⃣ Why?",
+        "１：Who?２：Why?",
         '["Who?", "Why?"]',
         '```json\n["Who?", "Why?"]\n```',
         '{"questions": ["1. Who?", "2. Why?"]}',
         '[{"question": "Who?"}, {"question": "Why?", "kind": "cause"}, {"kind": "none"}, 3]',
         '{"1": "Who?", "2": "Why?"}',
+        '{"Question 1": "Who?", "answer 1": "Bob", "Question 2": "Why?"}',
+        '{"reasoning": "The text is about a pump.", "question1": "Who?", "question2": "Why?"}',
+        '{"topic": "pumps", "questions": {"1": "Who?", "2": "Why?"}}',
+        '["① Who?", "② Why?"]',
+        '["1️⃣ Who?", "2️⃣ Why?"]',
     ],
 )
 def test_two_questions_are_found_in_every_way_of_numbering(reply: str) -> None:
@@ -77,18 +90,55 @@ def test_chinese_numerals_are_parts_of_a_question_that_has_digits() -> None:
     ]
 
 
+def test_headings_in_chinese_are_no_numbers_of_questions() -> None:
+    for reply, questions in (
+        ("一、关于水泵\n谁检查了？\n为什么？\n二、关于桥\n什么时候？", ["谁检查了？", "为什么？", "什么时候？"]),
+        ("一、水泵怎样？\n谁检查了？", ["一、水泵怎样？", "谁检查了？"]),
+        ("第二、谁？", ["第二、谁？"]),
+    ):
+        assert parse_questions(reply) == questions
+
+
 def test_a_line_is_split_only_where_the_numbers_run_on_behind_question_marks() -> None:
+    assert parse_questions("1: a? 2: b? 3: c? 4: d? 5: e? 6: f?") == ["a?", "b?", "c?", "d?", "e?"]
     for whole in (
         "Who of the 2: Anna or Bell?",
         "Was it in 1? 3: or in 2?",
         "Is it so? 2.5 million say it is.",
         "Is [2] right?",
+        "What does `x ? 2 : 3` return?",
+        "What does `x ? 2: 3` return?",
+        "What does x ? 2: 3 return?",
+        "What is `?? 2:` or `a? 2: b`?",
+        "Which? (2) is meant?",
+        "Which? 2) is meant?",
+        "Which? 2: The second.",
     ):
         assert parse_questions(f"1: {whole}") == [whole]
 
 
 def test_a_question_in_json_may_have_several_lines() -> None:
-    assert parse_questions('["1. Which is\\ntrue?\\na) this", "Why?"]') == ["Which is\ntrue?\na) this", "Why?"]
+    assert parse_questions('["1. Which is\\ntrue?\\na) this", "2. Why?"]') == ["Which is\ntrue?\na) this", "Why?"]
+
+
+def test_a_number_at_the_head_of_a_question_in_json_stays_unless_it_counts_the_questions() -> None:
+    for reply in (
+        ["3. Quartal: wie hoch?"],
+        ["1. Quartal: wie hoch?", "Why?"],
+        ["2: 0 was the score of which match?", "Why?"],
+    ):
+        assert parse_questions(json.dumps(reply)) == reply
+
+
+def test_of_an_object_in_json_only_what_is_named_a_question_is_one() -> None:
+    assert parse_questions('{"question": "Who?", "answer": "Bob"}') == ["Who?"]
+    for reply in (
+        '{"language": "en", "items": ["pumps", "bridges"]}',
+        '{"task": "qa", "list": ["Who?"]}',
+        '{"reasoning": "The text is about a pump.", "questions_list": ["Who?"]}',
+        '{"title": "Pumps", "text": "They pump."}',
+    ):
+        assert parse_questions(reply) == []
 
 
 def test_json_that_holds_no_list_of_questions_is_no_question() -> None:
@@ -101,6 +151,12 @@ def test_numbers_inside_a_text_are_no_questions() -> None:
         "How many of the\n1.5 million came at\n12:30?",
         "Why?",
     ]
+
+
+def test_a_reply_of_blanks_is_read_at_once() -> None:
+    """Where blanks are given back, each of these takes longer than anyone waits."""
+    for begins in ("", "1", "1 题", "- ", "**", "（", "①", "1: Who?", "Who?"):
+        assert len(parse_questions(begins + 100_000 * " " + "x")) <= 1
 
 
 def test_more_than_five_questions_are_cut_to_five() -> None:

@@ -1,9 +1,10 @@
 """What a batch API says against requests: without the key, and an error of status 200 for what it is."""
 
 import asyncio
+import contextlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -86,9 +87,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+@contextlib.contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -97,21 +98,37 @@ def url() -> Iterator[str]:
     thread.join()
 
 
-def fetched(url: str, provider: str) -> tuple[str, dict[str, ItemResult]]:
-    """The detail of the batch's status, and its results."""
+@pytest.fixture
+def url() -> Iterator[str]:
+    with serving(Handler) as address:
+        yield address
 
-    async def run() -> tuple[str, dict[str, ItemResult]]:
+
+def fetched(
+    url: str,
+    provider: str,
+    *,
+    retry_s: float = 0.0,
+    results: dict[str, ItemResult] | None = None,
+) -> tuple[str, dict[str, ItemResult]]:
+    """The detail of the batch's status, and its results, which go into `results` as they come."""
+    found: dict[str, ItemResult] = {} if results is None else results
+
+    async def run() -> str:
         choice = TeacherChoice.model_validate({"provider": provider, "model": "fake-1"})
-        teacher = load_teacher(choice, api_key=KEY, base_url=url + ("/v1" if provider == "openai" else ""), retry_s=0)
+        base_url = url + ("/v1" if provider == "openai" else "")
+        teacher = load_teacher(choice, api_key=KEY, base_url=base_url, retry_s=retry_s)
         assert isinstance(teacher, BatchTeacher)
         try:
             batches = teacher.batches()
             status = await batches.status("b")
-            return status.detail, {result.custom_id: result async for result in batches.results("b")}
+            async for result in batches.results("b"):
+                found[result.custom_id] = result
+            return status.detail
         finally:
             await teacher.close()
 
-    return asyncio.run(run())
+    return asyncio.run(run()), found
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
@@ -153,3 +170,76 @@ def test_a_batch_in_another_format_is_no_traceback(url: str, monkeypatch: pytest
             fetched(url, provider)
         assert caught.value.retryable
         assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_key_across_the_end_of_what_is_shown_of_a_batch_is_not_said(
+    url: str, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for length in range(150, 190, 8):
+        odd = {"id": "b", "status": None, "said": "x" * length + f" {KEY}"}
+        monkeypatch.setattr(Handler, "do_GET", lambda self, odd=odd: self.send([odd]))
+        with pytest.raises(TeacherError, match="a batch that is not in the provider's format") as caught:
+            fetched(url, provider)
+        assert KEY[:6] not in str(caught.value)
+
+
+def torn(data: bytes) -> bytes:
+    return data[:-5]
+
+
+def between_lines(data: bytes) -> bytes:
+    return data[: data[:-1].rindex(b"\n") + 1]
+
+
+def ending_early(cut: Callable[[bytes], bytes], *, times: int | None = None) -> type[BaseHTTPRequestHandler]:
+    """A batch of three answered requests, whose file of results ends early so many times, or always. Its length is not said, so a
+    broken connection looks like the end."""
+
+    class Cut(Handler):
+        num_cut = 0
+
+        def do_GET(self) -> None:
+            if self.path.endswith(("/results", "/content")):
+                self.send_results()
+            elif "messages" in self.path:
+                url = f"http://{self.headers['host']}/v1/messages/batches/b/results"
+                ended = {"id": "b", "processing_status": "ended", "results_url": url}
+                self.send([ended | {"created_at": "2026-11-22T00:00:00Z", "request_counts": {"succeeded": 3}}])
+            else:
+                counts = {"total": 3, "completed": 3, "failed": 0}
+                ended = {"id": "b", "status": "completed", "created_at": 1, "output_file_id": "f"}
+                self.send([ended | {"request_counts": counts}])
+
+        def send_results(self) -> None:
+            said = {"said": "well"}
+            result = {"type": "succeeded", "message": said}
+            both = {"result": result, "response": {"status_code": 200, "body": said}}
+            data = b"".join(json.dumps({"custom_id": f"q-{number}"} | both).encode() + b"\n" for number in range(3))
+            is_cut = times is None or Cut.num_cut < times
+            Cut.num_cut += 1
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(cut(data) if is_cut else data)
+
+    return Cut
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+@pytest.mark.parametrize("cut", [torn, between_lines])
+def test_results_that_end_early_are_fetched_again(provider: str, cut: Callable[[bytes], bytes]) -> None:
+    with serving(ending_early(cut, times=1)) as url:
+        assert sorted(fetched(url, provider, retry_s=60.0)[1]) == ["q-0", "q-1", "q-2"]
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+@pytest.mark.parametrize("cut", [torn, between_lines])
+def test_results_that_never_come_whole_are_an_error_behind_what_came(
+    provider: str, cut: Callable[[bytes], bytes]
+) -> None:
+    results: dict[str, ItemResult] = {}
+    early = pytest.raises(TeacherError, match="results that end early: 2 whole lines of 3")
+    with serving(ending_early(cut)) as url, early as caught:
+        fetched(url, provider, results=results)
+    assert caught.value.retryable
+    assert sorted(results) == ["q-0", "q-1"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import textwrap
 from typing import Any
 
 import pytest
@@ -244,6 +245,32 @@ def test_what_a_server_says_in_a_form_of_its_own_is_said_and_understood(
     assert KEY not in str(caught.value)
 
 
+def test_a_key_across_the_end_of_what_is_shown_is_not_said() -> None:
+    key = "sk-proj-AAAA-bbbb1234-cccc5678"
+    for before in range(464, 496, 4):
+        said = "x " * (before // 2) + f"{key} is wrong" + " tail" * 50
+        server = FakeServer(lambda body, times, said=said: Answer(said, status=400))
+        with pytest.raises(TeacherError) as caught:
+            ask(server, provider="openai", api_key=key)
+        assert "sk-" not in str(caught.value)
+
+
+def test_of_a_body_that_repeats_a_long_request_the_head_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    shorten = textwrap.shorten
+
+    def watched(text: str, *rest: Any, **more: Any) -> str:
+        given.append(len(text))
+        return shorten(text, *rest, **more)
+
+    monkeypatch.setattr(textwrap, "shorten", watched)
+    server = FakeServer(lambda body, times: Answer({"detail": [{"msg": "no", "input": "word " * 60_000}]}, status=422))
+    with pytest.raises(TeacherError, match=r"no.* word word .*…"):
+        ask(server, provider="openai")
+    assert given
+    assert max(given) < 10_000
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -416,6 +443,12 @@ THOUGHTS = "The user wants questions.\n1. Perhaps the pump?\n2. The bridge?"
         f"\n<think>{THOUGHTS}</think>{FIVE}",
         f"{THOUGHTS}\n</think>\n\n{FIVE}",
         f"<think>\n\n</think>\n\n{FIVE}",
+        f'<think>{THOUGHTS} It says "which"</think>{FIVE}',
+        f"<think>It splits at `</think>`. {THOUGHTS}\n</think>\n\n{FIVE}",
+        f"<think>\n```\n</think>\n```\n{THOUGHTS}\n</think>\n\n{FIVE}",
+        f"<think>\n{THOUGHTS} In ``` is code.\n</think>\n\n{FIVE}",
+        f"They ask about `<think>` tags.\n{THOUGHTS}\n</think>\n\n{FIVE}",
+        f"{THOUGHTS}</think>\n\n{FIVE}",
         FIVE,
     ],
 )
@@ -429,6 +462,18 @@ def test_a_text_about_thinking_stays_whole() -> None:
         "It ends with `</think>`, as it says.",
         'The tag is "</think>".',
         "Between <think> and </think> stands what it thinks.",
+        "The tag </think> closes the block that <think> opened.",
+        "The closing tag is </think>, and the parser looks for it.",
+        "</think> is the closing tag.",
+        "It is closed by “</think>”, the page says.",
+        "它以「</think>」结束。",
+        "The mark (</think>) ends it.",
+        "Stop strings are: </think>, </s>.",
+        "In the template: <b></think></b>",
+        "It ends with:\n```\n</think>\n```\nThen the text begins.",
+        "The form is\n<think>\nthoughts\n</think>\nanswer",
+        "<think> is the opening tag of the block.",
+        "<think> and </think> delimit the reasoning.",
     ):
         assert openai.read(completion(content)).text == anthropic.read(message(text(content))).text == content
 

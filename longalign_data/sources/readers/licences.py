@@ -119,12 +119,16 @@ def marked_licence(text: str) -> str | None:
 
 def _in_pyproject(text: str) -> object:
     tables = _toml(text)
-    value = _at(tables, "project", "license") or _at(tables, "tool", "poetry", "license")
-    return _at(value, "text") or value
+    ours = _at(tables, "project", "license")
+    if _at(ours, "file") is not None:
+        return None
+    tools = (_at(tables, "tool", "poetry", "license"), _at(tables, "tool", "flit", "metadata", "license"))
+    return _first(ours, _at(ours, "text"), *tools)
 
 
 def _in_cargo(text: str) -> object:
-    return _at(_toml(text), "package", "license")
+    tables = _toml(text)
+    return _first(_at(tables, "package", "license"), _at(tables, "workspace", "package", "license"))
 
 
 def _in_package_json(text: str) -> object:
@@ -137,12 +141,25 @@ def _in_package_json(text: str) -> object:
 
 def _in_setup_cfg(text: str) -> object:
     # Line by line: configparser's time grows with the square of the blanks in a line.
-    section, value = "", None
+    section, at_licence, values = "", False, list[list[str]]()
     for line in text.split("\n"):
-        section = line.strip() if line.startswith("[") else section
-        if section == "[metadata]" and (match := _SETUP.match(line)) is not None:
-            value = value or match[1].strip()
-    return value
+        words = line.strip()
+        if not words or words[0] in "#;":
+            continue
+        if line[0].isspace():
+            # What is indented goes on with the value above it.
+            if at_licence:
+                values[-1].append(words)
+            continue
+        section = words if line.startswith("[") else section
+        match = _SETUP.match(line) if section == "[metadata]" else None
+        at_licence = match is not None
+        if match is not None:
+            values.append([match[1].strip()])
+    said = {" ".join(filter(None, lines)) for lines in values}
+    # Of two that differ neither is known to hold, nor whether `MIT/ISC` offers a choice, as it does in Cargo's.
+    value = said.pop() if len(said) == 1 else None
+    return None if value is None or "/" in value else value
 
 
 def _toml(text: str) -> object:
@@ -159,6 +176,11 @@ def _at(value: object, *names: str) -> object:
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def _first(*values: object) -> object:
+    """The first of these that is text, and not empty."""
+    return next((value for value in values if isinstance(value, str) and value.strip()), None)
 
 
 _DESCRIPTIONS: dict[str, Callable[[str], object]] = {

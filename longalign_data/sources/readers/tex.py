@@ -69,7 +69,10 @@ _FLOAT = re.compile(
 )
 _CAPTION = re.compile(
     r"\\(?:(?:sub)?caption\*?|captionof\*?\s*+\{[^{}]{0,60}\}|subcaptionbox\*?)\s*+(?:\[[^\]]{0,500}\])?\s*+(?=\{)"
+    r"|\\sub(?:float|figure)\*?\s*+(?=\[)"
 )
+_CAPTION_OF = re.compile(r"\\captionof\*?\s*+\{\s*+((?:figure)?)[^{}]{0,60}\}\s*+(?:\[[^\]]{0,500}\])?\s*+(?=\{)")
+_BRACKET = re.compile(r"\\.|[{}\]]", re.DOTALL)
 _HEADING = re.compile(
     r"\\(part|chapter|section|subsection|subsubsection|paragraph)\*?\s*+(?:\[[^\]]{0,500}\])?\s*+(?=\{)"
 )
@@ -489,7 +492,7 @@ def _without_floats(text: str) -> str:
             position, inside = match.end(), ""
     if not inside:
         pieces.append(text[position:])
-    return "".join(pieces)
+    return _CAPTION_OF.sub(lambda match: "\n\nFigure: " if match[1] else "\n\n", "".join(pieces))
 
 
 def _captions(figure: str) -> Iterator[str]:
@@ -497,12 +500,28 @@ def _captions(figure: str) -> Iterator[str]:
     for match in _CAPTION.finditer(figure):
         if match.start() < position:
             continue
-        end = closing(figure, match.end())
+        start = match.end()
+        end = closing(figure, start) if figure[start] == "{" else _closing_bracket(figure, start)
+        if end is not None and figure[start] == "[" and figure[end : end + 1] == "[":
+            # `\subfloat[for the list of figures][under the panel]`
+            start, end = end, _closing_bracket(figure, end)
         if end is None:
             unclosed += 1
             if unclosed > MAX_UNCLOSED:
                 break
         else:
-            if caption := figure[match.end() + 1 : end - 1].strip():
+            if caption := figure[start + 1 : end - 1].strip():
                 yield caption
             position = end
+
+
+def _closing_bracket(text: str, opening: int) -> int | None:
+    """The place behind the bracket that closes the one at `opening`: the next one that stands in no braces of its own."""
+    depth = 0
+    for match in _BRACKET.finditer(text, opening, opening + MAX_ARGUMENT):
+        if match[0] == "]" and depth == 0:
+            return match.end()
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if depth < 0:
+            return None
+    return None

@@ -55,6 +55,16 @@ FURNITURE = frozenset(
 )
 PROJECTS = frozenset(("wikt", "wiktionary", "commons", "s", "wikisource", "d", "species"))
 INTERWIKI = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$|^simple$")
+_CODES = (
+    "aa ab af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es et "
+    "eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk "
+    "kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lv mg mh mi mk ml mn mr ms mt my na nb ne ng nl nn no nr nv ny oc om "
+    "or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn "
+    "to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu"
+)
+LANGUAGES = frozenset(_CODES.split())
+"""Codes of two letters of wikis, which no title begins with in capitals either: [[Fr:Jamais]] is French, [[Re:Zero]] a title."""
+
 FIRST_ARGUMENT = frozenset(
     (
         "nowrap",
@@ -175,11 +185,17 @@ RANGES = {
     "–": "–",
     "to": " to ",
     "to(-)": " to ",
+    "to(–)": " to ",
     "to about": " to about ",
     "and": " and ",
     "&": " and ",
     "and(-)": " and ",
+    "and(–)": " and ",
+    ", and": ", and ",
     "or": " or ",
+    "or(-)": " or ",
+    "or(–)": " or ",
+    ", or": ", or ",
     ",": ", ",
     "by": " by ",
     "by(x)": " by ",
@@ -435,8 +451,9 @@ def _link(node: Any, depth: int) -> str:
     if title.startswith(":"):
         return _inside(node.text, depth) if node.text is not None else title[1:]
     space = prefix.strip().lower()
-    # Written in small letters and with no blank behind the colon, as [[CSI: Miami]] is not.
-    elsewhere = space in PROJECTS or (INTERWIKI.match(prefix.strip()) and not rest.startswith(" "))
+    # With no blank behind the colon, and in small letters or of a wiki, as [[CSI: Miami]] is not.
+    language = space in LANGUAGES or INTERWIKI.match(prefix.strip())
+    elsewhere = space in PROJECTS or (language and not rest.startswith(" "))
     if colon and (space in FURNITURE or (elsewhere and node.text is None)):
         return ""
     if node.text is not None:
@@ -463,6 +480,10 @@ def _template(node: Any, depth: int) -> str:
     if name == "val":
         # Before the numbered arguments: each is rendered once, or templates in one another take time without end.
         return _measured({str(param.name).strip(): _inside(param.value, depth).strip() for param in node.params[:20]})
+    if name in JOINED:
+        given = {str(param.name).strip(): _inside(param.value, depth).strip() for param in node.params}
+        text = JOINED[name].join(value for key, value in given.items() if value and key.isdecimal())
+        return _measured(_of_gaps(text, given)) if name == "gaps" else text
     # An argument that holds an equals sign is written with its number: {{nowrap|1=a = b}}.
     numbered = (param for param in node.params[:20] if str(param.name).strip() in NUMBERS)
     values = [_inside(param.value, depth).strip() for param in numbered]
@@ -474,8 +495,6 @@ def _template(node: Any, depth: int) -> str:
         return values[2] if len(values) > 2 and values[2] else values[1]  # language, name there, name here
     if name == "ship" and len(values) >= 2:
         return f"{values[0]} {values[1]}"
-    if name in JOINED:
-        return JOINED[name].join(filter(None, values))
     if name == "chem":
         return "".join(f"^{value}" if at and CHARGE.fullmatch(value) else value for at, value in enumerate(values))
     if name == "sortname":
@@ -511,13 +530,20 @@ def _converted(values: Sequence[str]) -> str:
     return text
 
 
+def _of_gaps(number: str, given: dict[str, str]) -> dict[str, str]:
+    """The arguments of `{{gaps}}` as those of `{{val}}`."""
+    side = f"{given['lhs']} = " if given.get("lhs") else ""
+    return {"1": number, "p": side} | {key: given[key] for key in ("e", "base", "u") if key in given}
+
+
 def _measured(given: dict[str, str]) -> str:
     """A number as `{{val}}` shows it: prefix, number, uncertainties, power of ten, suffix, unit and what it is per."""
     number, first, second = (given.get(key, "") for key in "123")
     if first:
         number += f"+{first}−{second.removeprefix('-')}" if second else f"±{first}"
-    if power := given.get("e"):
-        number = f"({number})×10^{power}" if first else f"{number}×10^{power}" if number else f"10^{power}"
+    if exponent := given.get("e"):
+        power = f"{given.get('base') or 10}^{exponent}"
+        number = f"({number})×{power}" if first else f"{number}×{power}" if number else power
     unit, per = given.get("u") or given.get("ul") or "", given.get("up") or given.get("upl")
     unit = f"{unit}/{per}" if per else unit
     return f"{given.get('p', '')}{number}{given.get('s', '')}" + (f" {unit}" if unit else "")
