@@ -1465,6 +1465,21 @@ def test_notes_whose_tags_would_fill_memory_are_a_reject_whatever_their_part_is_
     assert reasons(everything(placed(tmp_path, "files"))) == ["unpacks-too-large"]
 
 
+@pytest.mark.parametrize("encoding", ["UTF-7", "utf-8", "US-ASCII", "ISO-8859-1"])
+def test_tags_that_their_encoding_hides_are_reckoned_as_many_as_there_may_be(tmp_path: Path, encoding: str) -> None:
+    def notes(inner: str) -> bytes:
+        data, head = footnotes(inner), f"<?xml version='1.0' encoding='{encoding}'?>".encode()
+        return head + (data.replace(b"<", b"+ADw-").replace(b">", b"+AD4-") if encoding == "UTF-7" else data)
+
+    body = b'<w:p><w:r><w:t>words</w:t><w:footnoteReference w:id="2"/></w:r></w:p>'
+    few = '<w:footnote w:id="2"><w:p><w:r><w:t>small</w:t></w:r></w:p></w:footnote>'
+    (tmp_path / "a.docx").write_bytes(with_docx_body(body, notes(few)))
+    (tmp_path / "b.docx").write_bytes(with_docx_body(body, notes(few + "<a/>" * 2_500_000)))
+    found = everything(placed(tmp_path, "files"))
+    assert [raw.text for raw in docs(found)] == ["words[small]"]
+    assert reasons(found) == ["unpacks-too-large"]
+
+
 @pytest.mark.parametrize("notes", [b"", footnotes("")[:-9], b"\xff\xfe\0"])
 def test_a_docx_whose_notes_cannot_be_read_is_a_reject_that_names_them(tmp_path: Path, notes: bytes) -> None:
     (tmp_path / "a.docx").write_bytes(with_docx_body(b"<w:p><w:r><w:t>words</w:t></w:r></w:p>", notes))

@@ -25,6 +25,12 @@ NODE_BYTES = 240
 _XML = re.compile(rb"[\s\0\xef\xbb\xbf\xfe\xff]*<")
 """How XML begins, in UTF-8, UTF-16 or UTF-32: what a part is called does not say whether it is parsed."""
 
+_HIDING = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*<\?xml[^>]*?encoding\s*=\s*[\"'](?!utf-?8|utf-?16|(?:us-)?ascii|iso-8859-|windows-125)",
+    re.IGNORECASE,
+)
+"""An encoding in which `<` may be other bytes, as UTF-7's is `+ADw-`; libxml2 asks iconv for whatever a part names."""
+
 _HEADING = re.compile(r"Heading ([1-9])")
 _AROUND = frozenset(("sdt", "sdtContent", "customXml", "ins", "moveTo"))
 _UNREAD = frozenset(("del", "moveFrom", "Fallback"))
@@ -35,8 +41,9 @@ _SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 def tree_bytes(xml: bytes) -> int:
     """An upper bound for the memory of an XML document's tree: its characters, and NODE_BYTES for each tag and each
-    attribute."""
-    return len(xml) + NODE_BYTES * (xml.count(b"<") + xml.count(b"="))
+    attribute, or for every four bytes (`<a/>`) where its encoding hides them."""
+    nodes = len(xml) // 4 if _HIDING.match(xml) else xml.count(b"<") + xml.count(b"=")
+    return len(xml) + NODE_BYTES * nodes
 
 
 def check_office_file(data: bytes) -> None:
