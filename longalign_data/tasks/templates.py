@@ -26,7 +26,7 @@ from longalign_data.yamlfile import Strict
 PROMPTS = Path(__file__).parent / "prompts"
 FALLBACK_LANGUAGE = "en"
 
-REPLY_READER = 1
+REPLY_READER = 2
 """Version of `questions.parse_questions`; raised when the same reply would be read differently."""
 
 
