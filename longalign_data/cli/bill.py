@@ -330,11 +330,12 @@ def _calibration(
     seen: list[Observation] = []
     outputs: dict[Kind, list[int]] = {}
     names: list[str] = []
+    counted: set[str] = set()
     origin = ""
     for place in paying:
         try:
             with copied_ledger(place.ledger, is_own=place == folder) as book:
-                observations, found = observed(book, documents, recipe, tokenizer)
+                observations, found = observed(book, documents, recipe, tokenizer, counted)
         except BuildError as error:
             typer.echo(f"longalign: nothing is known from a ledger: {error}", err=True)
             continue
@@ -383,20 +384,25 @@ def _paid_before(
     from longalign_data.generation.budget import entry_cost
     from longalign_data.generation.trials import copied_ledger
 
+    # A trial has the replies that it took over from another one too; they were paid once.
+    counted: set[str] = set()
     for place in paying:
         try:
             with copied_ledger(place.ledger, is_own=place == folder) as book:
-                found = [
-                    entry_cost(entry, prices) or 0.0
+                found = {
+                    entry.request_id: entry_cost(entry, prices) or 0.0
                     for entry in book.entries()
-                    if entry.raw is not None and entry.document_id in documents.measures
-                ]
+                    if entry.raw is not None
+                    and entry.document_id in documents.measures
+                    and entry.request_id not in counted
+                }
         except BuildError:
             continue  # was said when it was read for the lengths of replies
         if found:
+            counted |= found.keys()
             of, what = ("this build", "asks for") if place == folder else (place.root.parent.name, "takes over")
             yield (
-                f"paid already by {of} for these documents: {len(found):,} replies, {sum(found):,.4f} USD; a build {what} "
+                f"paid already by {of} for these documents: {len(found):,} replies, {sum(found.values()):,.4f} USD; a build {what} "
                 + ("none of them again" if place == folder else "what it can use of them")
             )
 

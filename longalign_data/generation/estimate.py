@@ -335,9 +335,10 @@ def _mean(values: Sequence[int], prior: Range) -> Range:
 
 
 def observed(
-    ledger: Ledger, documents: SelectedDocuments, recipe: Recipe, tokenizer: Tokenizer
+    ledger: Ledger, documents: SelectedDocuments, recipe: Recipe, tokenizer: Tokenizer, counted: set[str]
 ) -> tuple[Sequence[Observation], Mapping[Kind, Sequence[int]]]:
-    """What the replies in a ledger tell of this recipe's teacher."""
+    """What the replies in a ledger tell of this recipe's teacher, without those of the requests `counted`, to which its own are
+    added: a trial has the replies that it took over from another one too."""
     choice = recipe.generate.teacher
     read = PROVIDERS[choice.provider].read
     seen: list[Observation] = []
@@ -348,6 +349,7 @@ def observed(
         if (
             document is None
             or entry.raw is None
+            or entry.request_id in counted
             or entry.failure
             or (entry.provider, entry.model) != (choice.provider, choice.model)
         ):
@@ -359,6 +361,7 @@ def observed(
         prompt_tokens = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
         if not prompt_tokens:
             continue
+        counted.add(entry.request_id)
         outputs[entry.kind].append(usage.output_tokens)
         if entry.kind == "closed-book":
             continue  # tells nothing of the document's tokens

@@ -132,6 +132,10 @@ def test_a_trial_takes_over_from_a_smaller_one_and_a_limit_counts_what_was_paid(
         {"build": "asked-limit-3", "replies": 6, "usd": pytest.approx(first, abs=1e-6)}
     ]
     paid = server.state.usd()
+    said = longalign("estimate", str(asked.recipe), "-o", str(output), "--prices", prices, "--teacher-url", server.url)
+    assert "the usage of 12 replies in the ledger of asked-limit-3, the ledger of asked-limit-6" in said
+    assert f"paid already by asked-limit-3 for these documents: 6 replies, {first:,.4f} USD" in said
+    assert f"paid already by asked-limit-6 for these documents: 6 replies, {paid - first:,.4f} USD" in said
     with pytest.raises(BudgetError, match="is used up"):
         made(asked, server.url, output, max_usd=paid * 0.99)
     assert server.state.usd() == paid
