@@ -126,40 +126,50 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, float]:
-    """A corpus, an uninterrupted build of it, and how long that took."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A corpus and an uninterrupted build of it."""
     folder = tmp_path_factory.mktemp("reference")
     recipe = write_corpus(folder)
-    began = time.monotonic()
     finish(recipe, folder / "builds", "--workers", "1")
-    return recipe, folder / "builds", time.monotonic() - began
+    return recipe, folder / "builds"
 
 
-def test_ten_kills_at_random_moments_change_no_row(reference: tuple[Path, Path, float], tmp_path: Path) -> None:
-    """Only kills of an unfinished build count. A build that is complete before its kill is compared and begun anew, and so
-    is every third one, so that all the stages get their turn."""
-    recipe, whole, seconds = reference
+def wait_for(process: "subprocess.Popen[str]", path: Path) -> None:
+    """Until the file is there or the process has ended, and at most two minutes."""
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def test_kills_within_every_stage_change_no_row(reference: tuple[Path, Path], tmp_path: Path) -> None:
+    """Each kill waits for the end of one of the stages that are still to come, or for none, then for a drawn moment. Only
+    kills of an unfinished build count; a build that was complete before its kill is compared and begun anew, and so is
+    every fifth one."""
+    recipe, whole = reference
     root = tmp_path / "small" / "1.0.0"
     draw = random.Random(20)
+    ends = {stage: root / "state" / f"{stage}.json" for stage in STAGES}
     kills = 0
     stood: set[frozenset[str]] = set()
     for _ in range(60):
-        is_new, began = not root.exists(), time.monotonic()
+        ahead = [
+            end
+            for stage, end in ends.items()
+            if stage in ("ingest", "sample", "generate", "encode") and not end.exists()
+        ]
         process = start(recipe, tmp_path, "--workers", "1")
+        wait_for(process, draw.choice([root / ".lock", *ahead]))
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=seconds * draw.uniform(0.2, 1))
+            process.wait(timeout=draw.uniform(0, 0.4))
         finished = process.poll()
-        if finished is not None and is_new:
-            # The machine is less busy than it was when the last whole build was timed.
-            seconds = time.monotonic() - began
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=60)
         assert finished in (None, 0), err
         if not (root / "manifest.json").exists():
             kills += 1
-            stood.add(frozenset(stage for stage in STAGES if (root / "state" / f"{stage}.json").exists()))
-            if kills % 3:
+            stood.add(frozenset(stage for stage, end in ends.items() if end.exists()))
+            if kills % 5:
                 continue
             finish(recipe, tmp_path, "--workers", "2")
         assert rows(tmp_path) == rows(whole)
@@ -170,8 +180,8 @@ def test_ten_kills_at_random_moments_change_no_row(reference: tuple[Path, Path, 
     assert len(stood) >= 3, stood
 
 
-def test_workers_and_the_order_of_files_change_no_row(reference: tuple[Path, Path, float], tmp_path: Path) -> None:
-    recipe, whole, _ = reference
+def test_workers_and_the_order_of_files_change_no_row(reference: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, whole = reference
     moved = tmp_path / "elsewhere"
     for path in sorted(recipe.parent.glob("*/**/*"), reverse=True):
         relative = path.relative_to(recipe.parent)
@@ -187,8 +197,8 @@ def test_workers_and_the_order_of_files_change_no_row(reference: tuple[Path, Pat
     assert [r["fingerprint"] for r in reports[0]] == [r["fingerprint"] for r in reports[1]]
 
 
-def test_a_second_run_touches_nothing(reference: tuple[Path, Path, float]) -> None:
-    recipe, whole, _ = reference
+def test_a_second_run_touches_nothing(reference: tuple[Path, Path]) -> None:
+    recipe, whole = reference
     before = contents(whole)
     out = finish(recipe, whole)
     assert out.count("stood complete") == 5
@@ -199,8 +209,8 @@ def test_a_second_run_touches_nothing(reference: tuple[Path, Path, float]) -> No
     assert before.keys() == after.keys()
 
 
-def test_every_stage_accounts_for_what_it_was_given(reference: tuple[Path, Path, float]) -> None:
-    _, whole, _ = reference
+def test_every_stage_accounts_for_what_it_was_given(reference: tuple[Path, Path]) -> None:
+    _, whole = reference
     manifest = json.loads((whole / "small/1.0.0/manifest.json").read_text(encoding="utf-8"))
     for stage in manifest["stages"]:
         assert stage["num_in"] == stage["num_out"] + stage["num_rejected"] + stage["num_left_out"], stage
@@ -209,9 +219,9 @@ def test_every_stage_accounts_for_what_it_was_given(reference: tuple[Path, Path,
 
 
 def test_a_changed_section_of_the_recipe_runs_only_what_depends_on_it(
-    reference: tuple[Path, Path, float], tmp_path: Path
+    reference: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    recipe, whole, _ = reference
+    recipe, whole = reference
     shutil.copytree(whole, tmp_path / "builds")
     changed = recipe.parent / "changed.yaml"
     changed.write_text(
@@ -224,9 +234,9 @@ def test_a_changed_section_of_the_recipe_runs_only_what_depends_on_it(
 
 
 def test_tables_that_are_not_kept_go_and_come_back_when_they_are_needed(
-    reference: tuple[Path, Path, float], tmp_path: Path
+    reference: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    recipe, whole, _ = reference
+    recipe, whole = reference
     slim = recipe.parent / "slim.yaml"
     text = recipe.read_text(encoding="utf-8")
     slim.write_text(text + "keep: [samples, packs, plan]\n", encoding="utf-8")
@@ -246,9 +256,9 @@ def test_tables_that_are_not_kept_go_and_come_back_when_they_are_needed(
 
 @pytest.mark.parametrize("removed", ["samples", "state/ingest.json"])
 def test_what_the_word_about_a_damaged_shard_says_to_remove_is_made_anew(
-    reference: tuple[Path, Path, float], tmp_path: Path, removed: str
+    reference: tuple[Path, Path], tmp_path: Path, removed: str
 ) -> None:
-    recipe, whole, _ = reference
+    recipe, whole = reference
     shutil.copytree(whole, tmp_path / "builds")
     root = tmp_path / "builds" / "small" / "1.0.0"
     damaged = root / ("samples/00000.parquet" if removed == "samples" else "rejects/ingest-00000.parquet")
@@ -260,8 +270,8 @@ def test_what_the_word_about_a_damaged_shard_says_to_remove_is_made_anew(
 
 
 @pytest.mark.parametrize("table", sorted(set(TABLES) - {"chats"}))  # this recipe has no mix; test_other_flows has one
-def test_every_table_loads_with_datasets(reference: tuple[Path, Path, float], tmp_path: Path, table: str) -> None:
-    _, whole, _ = reference
+def test_every_table_loads_with_datasets(reference: tuple[Path, Path], tmp_path: Path, table: str) -> None:
+    _, whole = reference
     program = (
         "import sys; from datasets import load_dataset; "
         "d = load_dataset(sys.argv[1], sys.argv[2], split='train', cache_dir=sys.argv[3]); print(d.num_rows)"
@@ -277,12 +287,10 @@ def test_every_table_loads_with_datasets(reference: tuple[Path, Path, float], tm
     assert int(done.stdout) == len(rows(whole)[table])
 
 
-def test_a_second_process_on_the_same_folder_says_so_and_leaves(
-    reference: tuple[Path, Path, float], tmp_path: Path
-) -> None:
+def test_a_second_process_on_the_same_folder_says_so_and_leaves(reference: tuple[Path, Path], tmp_path: Path) -> None:
     from longalign_data.shards.folder import BuildFolder
 
-    recipe, _, _ = reference
+    recipe, _ = reference
     with BuildFolder(tmp_path / "small" / "1.0.0").lock():
         said = finish(recipe, tmp_path, code=2)
     assert "another build is at work" in said
@@ -357,8 +365,8 @@ def test_a_build_without_one_sample_ends_with_the_reasons(tmp_path: Path) -> Non
     assert "train " not in said
 
 
-def test_one_stage_alone_makes_its_own_missing_table_again(reference: tuple[Path, Path, float], tmp_path: Path) -> None:
-    recipe, whole, _ = reference
+def test_one_stage_alone_makes_its_own_missing_table_again(reference: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, whole = reference
     shutil.copytree(whole, tmp_path / "builds")
     shutil.rmtree(tmp_path / "builds" / "small" / "1.0.0" / "sequences")
     command = [sys.executable, "-m", "longalign_data", "encode", str(recipe), "--output", str(tmp_path / "builds")]
