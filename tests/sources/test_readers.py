@@ -296,6 +296,23 @@ def test_a_damaged_parquet_page_is_a_reject_and_the_rows_before_it_stand(tmp_pat
     assert [reject.reason for reject in rejects(found)] == ["damaged-file"]
 
 
+def test_whatever_byte_of_a_parquet_footer_is_damaged_the_process_lives_and_says_so(tmp_path: Path) -> None:
+    """Of some bytes (the lengths of the histograms of levels) pyarrow's `metadata.column` ends the process."""
+    data = write_parquet(tmp_path / "whole.parquet", {"text": ["a few words"] * 3}).read_bytes()
+    footer = int.from_bytes(data[-8:-4], "little")
+    told = []
+    for at in range(len(data) - 8 - footer, len(data) - 8):
+        (tmp_path / "a.parquet").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        try:
+            found = everything(placed(tmp_path / "a.parquet", "parquet"))
+        except SourceError as error:
+            told.append(str(error))
+        else:
+            told += [reject.detail for reject in rejects(found) if reject.reason == "damaged-file"]
+    assert len(told) > footer // 4
+    assert all("a.parquet" in words for words in told)
+
+
 def test_a_name_in_a_parquet_footer_that_is_not_utf8_is_an_error_or_reject_that_names_the_file(tmp_path: Path) -> None:
     data = write_parquet(tmp_path / "whole.parquet", {"text": ["words"], "name": ["A"]}).read_bytes()
     told = []

@@ -7,10 +7,15 @@ batch, each row gets a copy.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longalign_data.sources.unpacking import FREE_BYTES, MAX_RATIO
+
+if TYPE_CHECKING:
+    import duckdb
 
 BATCH_ROWS = 64
 BATCH_BYTES = 128 << 20
@@ -21,33 +26,76 @@ GROUP_BYTES = 256 << 20
 decides."""
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What a file's footer says of the wanted columns in a row group: sizes in bytes, unpacked and as stored."""
+
+    index: int
+    num_rows: int
+    size: int
+    packed: int
+    has_dictionary: bool
+
+
 def row_batches(path: Path, file: Any, groups: Sequence[int], columns: Sequence[str]) -> Iterator[Any]:
     """The record batches of row groups of the `pyarrow.parquet.ParquetFile` at `path`, in order. Raises what pyarrow raises,
-    ArrowInvalid too for a row group that unpacks to far more than text does."""
+    ArrowInvalid too for a damaged footer and for a row group that unpacks to far more than text does."""
+    wanted = footer(path, file, groups, columns)
     at = 0
-    while at < len(groups):
-        rows, end = rows_at_once(path, file, groups[at], columns), at + 1
-        while end < len(groups) and rows_at_once(path, file, groups[end], columns) == rows:
+    while at < len(wanted):
+        rows, end = rows_at_once(path, file, wanted[at], columns), at + 1
+        while end < len(wanted) and rows_at_once(path, file, wanted[end], columns) == rows:
             end += 1
         yield from file.iter_batches(batch_size=rows, row_groups=list(groups[at:end]), columns=list(columns))
         at = end
 
 
-def rows_at_once(path: Path, file: Any, group: int, columns: Sequence[str]) -> int:
+def footer(path: Path, file: Any, groups: Sequence[int], columns: Sequence[str]) -> list[Group]:
+    """The row groups asked for. DuckDB reads them: a damaged footer is an error to it, where pyarrow's `metadata.column`
+    ends the process (`parquet::ParquetException`, up to 26.0)."""
+    import duckdb
+    import pyarrow as pa
+
+    names = [file.schema.column(index).path.partition(".")[0] for index in range(file.metadata.num_columns)]
+    leaves = [index for index, name in enumerate(names) if name in columns]
+    asked = """
+        select row_group_id, sum(total_uncompressed_size), sum(total_compressed_size),
+               bool_or(dictionary_page_offset is not null)
+        from parquet_metadata(?)
+        where row_group_id between ? and ? and list_contains(?, column_id)
+        group by row_group_id
+    """
+    try:
+        with _duckdb().cursor() as cursor:
+            rows = cursor.execute(asked, [str(path), min(groups), max(groups), leaves]).fetchall() if groups else []
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0].replace(str(path), path.name)
+        raise pa.ArrowInvalid(f"its footer is damaged: {said}") from error
+    found = {int(row[0]): row[1:] for row in rows}
+    counts = {index: file.metadata.row_group(index).num_rows for index in groups}
+    return [
+        Group(index, counts[index], int(size), int(packed), bool(has_dictionary))
+        for index, (size, packed, has_dictionary) in ((index, found.get(index, (0, 0, False))) for index in groups)
+    ]
+
+
+@cache
+def _duckdb() -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
+    return duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": False})
+
+
+def rows_at_once(path: Path, file: Any, group: Group, columns: Sequence[str]) -> int:
     """How many rows of a row group are read together, 1 to BATCH_ROWS."""
     import pyarrow as pa
 
-    metadata = file.metadata.row_group(group)
-    chunks = [metadata.column(index) for index in range(metadata.num_columns)]
-    chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
-    size, packed = (
-        sum(getattr(chunk, f"total_{kind}_size") for chunk in chunks) for kind in ("uncompressed", "compressed")
-    )
-    if size > FREE_BYTES + MAX_RATIO * packed:
-        raise pa.ArrowInvalid(f"row group {group} unpacks from {packed} to {size} bytes; expected text")
-    largest = size // max(1, metadata.num_rows) if size > GROUP_BYTES else 0
-    if size > BATCH_BYTES // BATCH_ROWS and any(chunk.has_dictionary_page for chunk in chunks):
-        largest = max(largest, _dictionary_bytes(path, file, group, columns))
+    if group.size > FREE_BYTES + MAX_RATIO * group.packed:
+        unpacked = f"row group {group.index} unpacks from {group.packed} to {group.size} bytes"
+        raise pa.ArrowInvalid(f"{unpacked}; expected text")
+    largest = group.size // max(1, group.num_rows) if group.size > GROUP_BYTES else 0
+    if group.size > BATCH_BYTES // BATCH_ROWS and group.has_dictionary:
+        largest = max(largest, _dictionary_bytes(path, file, group.index, columns))
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, largest)))
 
 
