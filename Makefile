@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume bill live
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test browser shots kills exactness real-model liger schema cluster frameworks check fix bench clean
+.PHONY: help quickstart test again browser shots kills exactness real-model liger schema cluster frameworks check fix bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,9 @@ quickstart: $(VENV)/.base ## build a small real data set from what every Python 
 
 test: $(VENV)/.dev ## run all tests (installs the trainer's needs too)
 	$(RUN) pytest -n 2 --dist worksteal
+
+again: $(VENV)/.dev ## run the tests that failed last once more, one at a time, and name them
+	$(RUN) pytest --last-failed --last-failed-no-failures none -rA --show-capture=no
 
 check: $(VENV)/.dev ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
