@@ -755,6 +755,18 @@ def test_entities_of_a_docx_are_not_expanded(tmp_path: Path) -> None:
 
 APACHE = "Apache License\n Version 2.0, January 2004"
 GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
+BSD_2 = "Redistribution and use in source and binary forms, with or without modification, are permitted provided that:"
+BSD_3 = BSD_2 + "\n3. Neither the name of A nor B may be used to endorse or promote products derived from it."
+BUSL = (
+    "Business Source License 1.1\nLicensed Work: A\nAdditional Use Grant: none\nChange Date: four years from release\n"
+    "Change License: Apache License, Version 2.0"
+)
+OPEN_CORE = "Portions of this software are licensed as follows:\n* All under ee/ as ee/LICENSE says.\n* All else:\n"
+EITHER = "This software is made available under the terms of *either* of the licenses\nfound in "
+UNLICENSE = (
+    "This is free and unencumbered software released into the public domain.\nAnyone is free to copy it for any purpose, "
+    "commercial or non-commercial, and by any means."
+)
 
 
 @pytest.mark.parametrize(
@@ -810,6 +822,95 @@ GPL = "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007"
     ],
 )  # fmt: skip
 def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licence: str | None) -> None:
+    assert detect_licence(files) == licence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BUSL,
+        "# Functional Source License, Version 1.1, Apache 2.0 Future License\n... under the Apache License, Version 2.0",
+        "Source code here is variously licensed under the Apache License\nVersion 2.0 or the Other License.",
+        "Outside of x-pack the Apache License\nVersion 2.0, within it the Elastic\nLicense.",
+        "“Commons Clause” License Condition v1.0\nLicense: Apache 2.0\n" + APACHE,
+        corpora.MIT + "\n" * 5000 + "Commons Clause: the right to Sell is not granted.",
+        corpora.MIT + "The Software shall be used for Good, not Evil.",
+        "MIT License (modified): non-commercial use only\n" + corpora.MIT,
+        "Attribution-NonCommercial 4.0 International\n" + corpora.MIT,
+        OPEN_CORE + corpora.MIT,
+        BSD_3 + "\nIt is not licensed for use in the operation of any nuclear facility.",
+        BSD_3.replace("3.", "3. All advertising materials must display the following acknowledgement: made by A.\n4."),
+        "The Apache Software License, Version 1.1\n" + BSD_3,
+        BSD_2 + "\nRedistributions must tell how to obtain complete source code for the software that uses it.",
+        "University of Illinois/NCSA Open Source License\n" + corpora.MIT + "Redistributions of source code must retain ...",
+        "SIL OPEN FONT LICENSE\n" + corpora.MIT.replace("this software", "the Font Software"),
+    ],
+)  # fmt: skip
+def test_a_licence_that_quotes_another_or_asks_for_more_is_not_taken_for_it(text: str) -> None:
+    assert detect_licence({"LICENSE": text}) is None
+    # Neither by what the package says of itself.
+    assert detect_licence({"LICENSE": text, "package.json": '{"license":"ISC"}'}) is None
+    assert detect_licence({"LICENSE": "SPDX-License-Identifier: ISC\n" + text}) == "ISC"
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        (APACHE + "\n" * 4000 + "APPENDIX: How to apply the Apache License to your work.\nNOTICE: made at A", "Apache-2.0"),
+        (BSD_2, "BSD-2-Clause"),
+        ("Copyright (c) 2001 A. All rights reserved.\n" + BSD_3, "BSD-3-Clause"),
+        # The GPL and the Unlicense name non-commercial uses, and a whole GPL stands in licences of what bundles libgcc.
+        (GPL + " ... (This alternative is\nallowed only for noncommercial distribution) ... occasionally and noncommercially",
+         "GPL-3.0-only"),
+        (UNLICENSE, "Unlicense"),
+        (BSD_3 + "\n---- libgcc: " + GPL + "only occasionally and noncommercially", "GPL-3.0-only"),
+        (BSD_3 + "\n" * 4000 + "---- libgcc: " + GPL + "only occasionally and noncommercially", "BSD-3-Clause"),
+        (APACHE + "\n" * 4000 + BSD_2 + "All advertising materials must display the following acknowledgement", "Apache-2.0"),
+        (APACHE + "\nOpenSSL: free for commercial and\nnon-commercial use", "Apache-2.0"),
+        ("Mozilla Public License Version 2.0\n1.1. \"Contributor\" means each individual or legal entity that creates "
+         "it.\nSecondary: the GNU General Public License, Version 2.0, or the GNU Affero General Public License, Version 3.0",
+         "MPL-2.0"),
+        ("Eclipse Public License - v 2.0\nTHE ACCOMPANYING PROGRAM IS PROVIDED UNDER THE TERMS OF THIS ECLIPSE PUBLIC LICENSE"
+         "\nSecondary License: GNU General Public License, Version 2.0", "EPL-2.0"),
+    ],
+)  # fmt: skip
+def test_a_licence_is_told_though_words_of_others_stand_in_it(text: str, licence: str) -> None:
+    assert detect_licence({"LICENSE": text}) == licence
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"LICENSE": "All rights reserved. Proprietary.", "package.json": '{"license":"ISC"}'}, None),
+        ({"LICENSE": "All rights reserved.", "a.py": "# SPDX-License-Identifier: MIT\n"}, None),
+        ({"LICENSE": "All rights reserved.", "LICENSE-THIRD-PARTY": corpora.MIT}, None),
+        ({"LICENSE": "All rights reserved.", "LICENSES/MIT.txt": corpora.MIT}, None),
+        ({"LICENSE": "Attribution-NonCommercial 4.0 International\n", "LICENSE-CODE": corpora.MIT}, None),
+        ({"LICENSE": "Creative Commons\nAttribution 4.0 International\n", "LICENSE-CODE": corpora.MIT},
+         "CC-BY-4.0 AND MIT"),
+        ({"LICENSE": corpora.MIT, "LICENSE.EE": "What is under ee/ needs a subscription."}, None),
+        ({"LICENSE": "AGPL, and some files MIT: see LICENSE-MIT", "LICENSE-MIT": corpora.MIT}, None),
+        ({"LICENSE": BUSL, "package.json": '{"license":"BUSL-1.1"}'}, "BUSL-1.1"),
+        # A text that is not known may well be what the description names, where that is not known either.
+        ({"LICENSE": "Blue Oak Model License\n", "package.json": '{"license":"BlueOak-1.0.0"}'}, "BlueOak-1.0.0"),
+        # What only points to others, what is empty, and what is not about the repository, speaks against nothing.
+        ({"LICENSE": EITHER + "LICENSE.APACHE or LICENSE.BSD.", "LICENSE.APACHE": APACHE, "LICENSE.BSD": BSD_3},
+         "Apache-2.0 OR BSD-3-Clause"),
+        ({"LICENSE": EITHER + "LICENSE.APACHE2 or LICENSE.MIT.", "LICENSE.APACHE2": APACHE, "LICENSE.MIT": corpora.MIT},
+         "Apache-2.0 OR MIT"),
+        ({"COPYING": "This is dual-licensed under the Unlicense and MIT licenses.", "LICENSE-MIT": corpora.MIT,
+          "UNLICENSE": UNLICENSE}, "MIT AND Unlicense"),
+        ({"COPYING": "See LICENSE.\n", "LICENSE": corpora.MIT}, "MIT"),
+        ({"COPYING": "LICENSE", "LICENSE": corpora.MIT}, "MIT"),
+        ({"LICENSE": "MIT\n", "package.json": '{"license":"MIT"}'}, "MIT"),
+        ({"LICENSE": "AGPL\n", "package.json": '{"license":"MIT"}'}, None),
+        ({"LICENSE": "", "package.json": '{"license":"MIT"}'}, "MIT"),
+        ({"LICENSE": corpora.MIT, "license.py": "print(1)\n", "LICENSE-3rdparty.csv": "name,licence\n"}, "MIT"),
+    ],
+)  # fmt: skip
+def test_a_licence_file_that_is_not_known_speaks_against_what_else_is_told(
+    files: dict[str, str], licence: str | None
+) -> None:
     assert detect_licence(files) == licence
 
 
