@@ -796,6 +796,8 @@ UNLICENSE = (
         ({"package.json": '{"license": {"type": "MIT", "url": "https://example.org/"}}'}, "MIT"),
         ({"package.json": '{"license": ["MIT"], "x": ' + "[" * 100_000}, None),
         ({"package.json": '["license"]'}, None),
+        ({"package.json": '{"license":"MIT/GPL-3.0-only"}', "setup.cfg": "[metadata]\nlicense = MIT\n"}, None),
+        ({"pyproject.toml": '[project]\nlicense = {text = "MIT/GPL-3.0-only"}\n'}, None),
         ({"Cargo.toml": "a = " + "[" * 100_000}, None),
         ({"a.c": "/* SPDX-License-Identifier: GPL-2.0-only */\nint x;"}, "GPL-2.0-only"),
         ({"a.c": "// SPDX-License-Identifier: MIT\n", "b.c": "// SPDX-License-Identifier: ISC\n"}, None),

@@ -152,7 +152,8 @@ def _told(files: Mapping[str, str]) -> str | None:
     for path, described in _DESCRIPTIONS.items():
         value = described(files[path]) if path in files else None
         if isinstance(value, str) and _DESCRIBED.fullmatch(value.strip()):
-            return value.strip()
+            # `MIT/ISC` offers a choice in Cargo's; elsewhere nobody says what it means.
+            return None if "/" in value and path != "Cargo.toml" else value.strip()
     named = {marked_licence(text) for text in files.values()} - {None}
     return named.pop() if len(named) == 1 else None
 
@@ -221,9 +222,8 @@ def _in_setup_cfg(text: str) -> object:
         if match is not None:
             values.append([match[1].strip()])
     said = {" ".join(filter(None, lines)) for lines in values}
-    # Of two that differ neither is known to hold, nor whether `MIT/ISC` offers a choice, as it does in Cargo's.
-    value = said.pop() if len(said) == 1 else None
-    return None if value is None or "/" in value else value
+    # Of two that differ neither is known to hold.
+    return said.pop() if len(said) == 1 else None
 
 
 def _toml(text: str) -> object:
