@@ -22,14 +22,14 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> BuildFolder:
     folder = tmp_path_factory.mktemp("quickstart")
     command = [sys.executable, "-m", "longalign_data", "build", "quickstart", "-o", str(folder)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=400, check=True)
+    subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=800, check=True)
     return BuildFolder(folder / "quickstart" / "1.0.0")
 
 
 def test_the_report_of_the_quickstart_opens_with_charts_and_samples(quickstart: BuildFolder, page: "Page") -> None:
     out = quickstart.root.parent / "report.html"
     command = [sys.executable, "-m", "longalign_data", "report", str(quickstart.root), "--out", str(out)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=400, check=True)
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=800, check=True)
     assert out.stat().st_size < 5_000_000
     page.goto(out.as_uri())
     assert page.locator("h1").inner_text().startswith("quickstart")
