@@ -67,7 +67,7 @@ def kill_after(process: "subprocess.Popen[str]", server: FakeServer, seconds: fl
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     return process.returncode == -signal.SIGKILL
 
 

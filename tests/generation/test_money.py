@@ -408,7 +408,7 @@ def test_a_trial_tells_the_estimate_how_long_replies_are(
     server = serve()
     asked = corpus("anthropic", count=12)
     process = asked.start(server.url, tmp_path / "builds", "--prices", prices, "--limit", "6", stage="build")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     files = [str(asked.recipe), "-o", str(tmp_path / "builds")]
     assert "nothing was asked in this folder yet" in longalign("ledger", *files, "--forget", "bad-request", code=2)

@@ -337,7 +337,7 @@ def leave_with_a_batch_out(
     process = asked.start(address(server, provider), output, "--schedule", "batch")
     wait_for_a_batch(process, output / "asked/1.0.0/ledger.sqlite")
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)  # the batch takes ten minutes, leaving does not
+    _, err = process.communicate(timeout=300)  # the batch takes ten minutes, leaving does not
     settings = server.state.scenario.batches.model_copy(update={"seconds": 0.2})
     server.state.scenario = server.state.scenario.model_copy(update={"batches": settings})
     return process.returncode, err

@@ -25,7 +25,7 @@ def held(
         [*command, "--teacher-url", url],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": KEY},
         preexec_fn=hold,
@@ -54,7 +54,7 @@ def test_a_full_disk_is_said_and_nothing_that_was_paid_is_lost(
     asked.build(serve().url, tmp_path / "whole")
     output = tmp_path / "out"
     process = asked.start(server.url, output, key="", stage="ingest")  # puts the prepared stages there
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     done = limited(asked, server.url, output, num_bytes)
     assert done.returncode in {1, 2}, done.stderr
     assert "Traceback" not in done.stderr
@@ -105,7 +105,7 @@ def test_the_ledger_of_a_build_that_may_not_be_written_is_shown(tmp_path: Path) 
         path.chmod(0o555 if path.is_dir() else 0o444)
     command = [sys.executable, "-m", "longalign_data", "ledger", str(build.root)]
     done = subprocess.run(
-        command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, preexec_fn=obey_permissions
+        command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, preexec_fn=obey_permissions
     )
     build.root.chmod(0o755)
     assert done.returncode == 0, done.stderr

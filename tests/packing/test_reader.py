@@ -265,7 +265,7 @@ def opened(places: list[str], environment: dict[str, str]) -> list[str]:
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     return done.stdout.splitlines()
