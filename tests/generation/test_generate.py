@@ -330,11 +330,20 @@ def answered_in(build: BuildFolder) -> tuple[set[tuple[str, str]], int]:
 
 def test_a_run_that_is_interrupted_ends_at_once_and_goes_on(tmp_path: Path) -> None:
     build = stand(tmp_path, some_documents(24))
-    with FakeServer(lambda body, times: Answer(teaches(body, times).body, delay_s=0.3)).running() as server:
+    has_left = threading.Event()
+
+    def script(body: dict[str, Any], times: int) -> Answer:
+        # From the fourth answer on nobody gets one before the run has ended: it is interrupted in its middle.
+        if sum(server.answered().values()) >= 4:
+            assert has_left.wait(600)
+        return teaches(body, times)
+
+    with (server := FakeServer(script)).running():
         process = start(build, server.url, 2)
         wait_for(lambda: sum(server.answered().values()) >= 4)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=300)
+        has_left.set()
         assert process.returncode != 0
         assert b"KeyboardInterrupt" in output
         assert b"never retrieved" not in output
