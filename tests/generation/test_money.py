@@ -184,7 +184,7 @@ def test_replies_that_name_no_usage_count_against_the_limit(
         return fake_servers.Answer(fake_servers.completion(said) | {"usage": None})
 
     asked, out = corpus("openai", count=8, size=12), tmp_path / "builds"
-    options = ("--prices", prices, "--concurrency", "2", "--max-usd")
+    options = ("--prices", prices, "--concurrency", "1", "--max-usd")
     with fake_servers.FakeServer(script).running() as server:
         assert "the budget of" in asked.build(server.url + "/v1", out, *options, "0.1", code=2)
         num_first = len(server.seen)
