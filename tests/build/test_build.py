@@ -135,9 +135,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def wait_for(process: "subprocess.Popen[str]", path: Path) -> None:
-    """Until the file is there or the process has ended, and at most five minutes."""
-    deadline = time.monotonic() + 300
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    """Until the file is there or the process has ended."""
+    end = time.monotonic() + 300
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < end, f"neither {path.name} nor an end"
         time.sleep(0.001)
 
 
