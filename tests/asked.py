@@ -176,7 +176,7 @@ def answer_elsewhere(requests: Path, replies: Path, server: FakeServer, provider
             assert line["method"] == "POST"
         headers = {"content-type": "application/json", "authorization": "Bearer any", "anthropic-version": "2026-10-21"}
         with urllib.request.urlopen(
-            urllib.request.Request(server.url + PATHS[provider], data=body, headers=headers), timeout=120
+            urllib.request.Request(server.url + PATHS[provider], data=body, headers=headers), timeout=300
         ) as response:
             reply = json.loads(response.read())
         if provider == "openai":
