@@ -16,7 +16,7 @@ import time
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -1547,15 +1547,22 @@ def test_words_in_paragraphs_within_one_another_stand_once(tmp_path: Path) -> No
     assert found.text == "within drawn\n\nbehind"
 
 
-def test_notes_to_which_many_relationships_lead_are_read_once(tmp_path: Path) -> None:
+def test_notes_to_which_many_relationships_lead_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import docx
+
     notes = '<w:footnote w:id="2"><w:p><w:r><w:t>small</w:t></w:r></w:p></w:footnote>' * 2000
     body = b'<w:p><w:r><w:t>words</w:t><w:footnoteReference w:id="2"/></w:r></w:p>'
     (tmp_path / "a.docx").write_bytes(with_docx_body(body, footnotes(notes), relations=4000))
-    started = time.thread_time()
+    parse, begun = docx.oxml.parse_xml, []
+
+    def counted(blob: bytes) -> object:
+        begun.append(blob[:12])
+        return parse(blob)
+
+    monkeypatch.setattr(docx.oxml, "parse_xml", counted)
     (found,) = docs(everything(placed(tmp_path, "files")))
     assert found.text == "words[small]"
-    # The processor's time: 1 s, where each relationship had them parsed 270 s.
-    assert time.thread_time() - started < 30
+    assert begun == [b"<w:footnotes"]
 
 
 @pytest.mark.parametrize("at", ["footnotes.xml", "footnotes.bin"])
@@ -1959,12 +1966,21 @@ def test_arrays_that_follow_each_other_are_all_read(tmp_path: Path, monkeypatch:
     assert reasons(found) == ["damaged-file"]
 
 
-def test_many_broken_objects_take_time_by_their_number_alone(tmp_path: Path) -> None:
+def test_many_broken_objects_are_not_parsed_again_behind_each_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To parse what is left anew behind each would take the square of their number."""
     count = 40_000
     (tmp_path / "a.json").write_text("[" + ",".join(["{x}"] * count) + ', {"content": "last"}]')
-    began = time.thread_time()
+    parsed, begun = json_array._parsed, []
+
+    def counted(piece: bytes, at: int, base: int) -> Generator[tuple[int, object], None, int]:
+        begun.append(base + at)
+        return parsed(piece, at, base)
+
+    monkeypatch.setattr(json_array, "_parsed", counted)
     found = everything(placed(tmp_path / "a.json", "json"))
-    assert time.thread_time() - began < 30
+    assert len(begun) == 1
     assert len(found) == count + 1
     assert [raw.text for raw in docs(found)] == ["last"]
 
@@ -2004,7 +2020,7 @@ def test_a_giant_line_and_a_giant_book_stay_below_a_gigabyte(tmp_path: Path) -> 
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=600, check=True
     )
     first, second, peak = done.stdout.splitlines()
     assert (first, second) == ("['too-large']", "['too-large']")
