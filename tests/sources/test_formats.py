@@ -288,6 +288,28 @@ def test_only_articles_are_read(tmp_path: Path) -> None:
     assert [raw.title for raw in docs(everything(placed(path, "wikipedia")))] == ["A", "Z & <Q>"]
 
 
+@pytest.mark.parametrize(
+    ("mark", "is_article"),
+    [
+        ("{{Disambiguation}}", False),
+        ("{{disambig|geo}}", False),
+        ("{{School disambiguation}}", False),
+        ("{{ Letter–number combination disambiguation }}", False),
+        ("{{disambiguation cleanup|date=May 2020}}", False),
+        ("{{mathdab}}", False),
+        ("{{人名消歧义}}", False),
+        ("See [[A]]{{disambiguation needed|date=May 2020}}.", True),
+        ("{{Disambig needed}}", True),
+        ("{{For|the river|A (disambiguation)}}", True),
+        ("{{cite web|title=On disambiguation}}", True),
+    ],
+)
+def test_pages_that_only_tell_names_apart_are_left_out(mark: str, is_article: bool, tmp_path: Path) -> None:
+    page = corpora.mediawiki_page(1, "A", f"A may be a river.\n\n{mark}")
+    path = corpora.write_mediawiki(tmp_path / "wiki.xml", [page])
+    assert [raw.title for raw in docs(everything(placed(path, "wikipedia")))] == ["A"] * is_article
+
+
 @pytest.mark.parametrize("multistream", [0, 3])
 def test_a_dump_cut_into_ranges_gives_each_page_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multistream: int
@@ -1637,6 +1659,56 @@ def test_a_tar_of_books_reads_both_kinds_and_says_when_it_holds_neither(tmp_path
     assert reasons(found) == ["damaged-file", "empty"]
     assert isinstance(found[-1], RawReject)
     assert "no .txt or .epub in it; it holds .html 2" in found[-1].detail
+
+
+@pytest.mark.parametrize("kind", ["books", "files"])
+def test_a_book_whose_pages_are_encrypted_is_a_reject_and_one_with_encrypted_fonts_is_read(
+    kind: str, tmp_path: Path
+) -> None:
+    listed = (
+        '<encryption xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
+        '<e:EncryptedData xmlns:e="http://www.w3.org/2001/04/xmlenc#"><e:CipherData>'
+        '<e:CipherReference URI="%s"/></e:CipherData></e:EncryptedData></encryption>'
+    )
+    for name, member in (("sold", "OEBPS/c1.xhtml"), ("fonts", "OEBPS/fonts/a%20b.otf")):
+        (tmp_path / f"{name}.epub").write_bytes(corpora.epub_bytes(name, ["One.", "Two."]))
+        with zipfile.ZipFile(tmp_path / f"{name}.epub", "a") as archive:
+            archive.writestr("META-INF/encryption.xml", listed % member)
+    found = everything(placed(tmp_path, kind))
+    assert [raw.title for raw in docs(found)] == ["fonts"]
+    (locked,) = (raw for raw in found if isinstance(raw, RawReject))
+    assert locked.reason == "unreadable-file"
+    assert "sold.epub" in locked.detail
+    assert "DRM" in locked.detail
+
+
+@pytest.mark.parametrize("mark", ["THE", "THIS"])
+def test_project_gutenbergs_header_and_licence_are_no_part_of_a_book(mark: str, tmp_path: Path) -> None:
+    own = "CHAPTER I\n\n*** A star, and more. ***\n\nThe end."
+    book = (
+        f"\ufeffThe Project Gutenberg eBook of Emma\r\n\r\n*** START OF {mark} PROJECT GUTENBERG EBOOK EMMA,\r\nBY J. AUSTEN ***\r\n\r\n"
+        + own.replace("\n", "\r\n")
+        + f"\r\n\r\n*** END OF {mark} PROJECT GUTENBERG EBOOK EMMA ***\r\n\r\nSTART: FULL LICENSE\r\n"
+    )
+    (tmp_path / "Emma.txt").write_bytes(book.encode())
+    (tmp_path / "a.tar").write_bytes(corpora.tar_bytes([("b/Emma.txt", book.encode()), ("b/Own.txt", own.encode())]))
+    assert [raw.text for raw in docs(everything(placed(tmp_path, "books")))] == [own, own, own]
+
+
+def test_a_book_that_only_speaks_of_project_gutenbergs_lines_is_whole(tmp_path: Path) -> None:
+    text = "It begins with *** START OF THE PROJECT GUTENBERG EBOOK, they said.\n\n" + "Words.\n" * 9000
+    (tmp_path / "a.txt").write_text(text + "*** END OF THE BOOK ***")
+    (raw,) = docs(everything(placed(tmp_path, "books")))
+    assert raw.text == text + "*** END OF THE BOOK ***"
+
+
+def test_documents_between_blank_lines_are_the_same_whatever_ends_their_lines(tmp_path: Path) -> None:
+    text = "\n第一行。\n第二行。\n\n\n另一篇。\n末行。\n"
+    for name, ends in (("unix", "\n"), ("dos", "\r\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_bytes(text.replace("\n", ends).encode())
+    unix, dos = (docs(everything(placed(tmp_path / name, "blocks", lang="zh"))) for name in ("unix", "dos"))
+    assert [raw.text for raw in unix] == [raw.text for raw in dos] == ["第一行。\n第二行。", "另一篇。\n末行。"]
 
 
 def test_what_a_library_logs_about_a_broken_pdf_stays_out_of_the_terminal(
