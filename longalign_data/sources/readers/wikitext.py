@@ -115,9 +115,25 @@ FIRST_ARGUMENT = frozenset(
         "railgauge",
         "track gauge",
         "columns-list",
+        "center",
     )
 )
-QUOTES = frozenset(("quote", "quotation", "cquote", "blockquote", "bq", "quote box", "rquote", "poemquote"))
+QUOTES = frozenset(
+    (
+        "quote",
+        "quotation",
+        "cquote",
+        "blockquote",
+        "block quote",
+        "block indent",
+        "bq",
+        "quote box",
+        "rquote",
+        "pull quote",
+        "poemquote",
+        "poem quote",
+    )
+)
 LISTS = frozenset(
     ("plainlist", "plain list", "flatlist", "hlist", "unbulleted list", "ubl", "ubil", "bulleted list", "ordered list")
 )
@@ -148,6 +164,12 @@ SIGNS = {
     "minus": "−",
     "half": "1/2",
 }
+ACCIDENTALS = {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮"}
+"""Signs of `{{music}}`."""
+
+DATES = frozenset(
+    ("dts", "birth date", "birth date and age", "death date", "death date and age", "start date", "end date")
+)
 SAYS = {"yes": "Yes", "no": "No", "won": "Won", "nom": "Nominated", "n/a": "N/A"}
 """Templates of a table's cells, and what they say where they are given nothing."""
 
@@ -177,6 +199,7 @@ BEFORE = {
     "hms": "HMS ",
     "rms": "RMS ",
     "ss": "SS ",
+    "sqrt": "√",
 }
 """Templates that put something before their first argument."""
 
@@ -496,11 +519,19 @@ def _template(node: Any, depth: int) -> str:
         return values[2] if len(values) > 2 and values[2] else values[1]  # language, name there, name here
     if name == "ship" and len(values) >= 2:
         return f"{values[0]} {values[1]}"
+    if name in ("sclass", "sclass2") and len(values) >= 2:
+        return f"{values[0]}-class {values[1]}"
+    if name == "numblk" and len(values) >= 2:
+        return f"\n{values[1]}\n"  # indent, formula, its number
+    if name == "tmath" and values:
+        return f"${values[0]}$"
+    if name == "music" and values:
+        return "/".join(values[1:3]) if values[0] == "time" else ACCIDENTALS.get(values[0], "")
     if name == "chem":
         return "".join(f"^{value}" if at and CHARGE.fullmatch(value) else value for at, value in enumerate(values))
     if name == "sortname":
         return " ".join(values[:2])
-    if name == "dts":
+    if name in DATES:
         return ("-" if all(map(str.isdecimal, values)) else " ").join(f"{value:0>2}" for value in values[:3])
     if name in SAYS:
         return values[0] if values and values[0] else SAYS[name]
