@@ -1,5 +1,6 @@
 """Models in and out: adapters, longer contexts, offloaded activations, exported folders."""
 
+import io
 import json
 import re
 import shutil
@@ -174,6 +175,37 @@ def test_weights_that_do_not_fill_the_model_are_refused_by_name(
     found = told(capsys, place, spoiled(pretrained, tmp_path / "spoiled", **changes))
     assert re.match(rf"--model {tmp_path}/spoiled: .*{message}", found), found
     assert not (place / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "chatglm", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}},
+        {"model_type": "clip", "auto_map": {"AutoModelForCausalLM": "own.Own"}},
+    ],
+    ids=["configuration", "model"],
+)
+@pytest.mark.parametrize("random", [True, False], ids=["random", "loaded"])
+def test_code_that_a_model_brings_is_refused_and_never_run(
+    place: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    random: bool,
+) -> None:
+    folder, ran = spoiled(pretrained, tmp_path / "own", **changes), tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\nfrom transformers import CLIPConfig as Own\n")
+    # Whom Transformers asks whether to run it.
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\n"))
+    assert main(runs.options(place / "build", folder, place / "refused", random_init=random), {}) == 2
+    found = capsys.readouterr()
+    assert found.err.rpartition("error: ")[2].startswith(
+        f"--model {folder}: cannot be loaded: it is code of its own (auto_map in its config.json), which the trainer does not run"
+    )
+    assert "[y/N]" not in found.out
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("changes", [{"num_hidden_layers": 3}, {"vocab_size": 99}], ids=["layer", "shape"])
