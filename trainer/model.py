@@ -166,9 +166,15 @@ def _check_whole(spec: str, told: dict[str, Any]) -> None:
 
 
 def check_fits(config: PretrainedConfig, *, capacity: int, parts: int) -> None:
-    """Raises UserError when packs of `capacity` tokens may hold a sequence with more positions than the model has, or when
-    its heads cannot be dealt to the `parts` ranks that share a pack."""
+    """Raises UserError when packs of `capacity` tokens may hold a sequence with more positions than the model has, when its
+    heads cannot be dealt to the `parts` ranks that share a pack, or when it asks for the balancing loss of its experts."""
     config = config.get_text_config()
+    coefficient = getattr(config, "router_aux_loss_coef", None)
+    if getattr(config, "output_router_logits", False) and coefficient != 0:
+        raise UserError(
+            f"output_router_logits: true in the model's config.json asks for a balancing loss of its experts "
+            f"(router_aux_loss_coef: {coefficient}), which the trainer does not compute; write false there to train without it"
+        )
     heads = int(getattr(config, "num_attention_heads", 1))
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     if heads % parts or (key_heads % parts and parts % key_heads):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MixtralConfig
 
 from longalign_data.errors import UserError
 from tests.trainer import runs
@@ -19,7 +19,7 @@ from tests.trainer.runs import losses
 from trainer.__main__ import main
 from trainer.batch import micro_batch
 from trainer.config import Lora, TrainConfig
-from trainer.model import add_lora, export, load_config, tokenizer_files
+from trainer.model import add_lora, check_fits, export, load_config, tokenizer_files
 from trainer.objective import load_objective, load_shape
 from trainer.tools.fit_work_model import random_pack
 from trainer.world import World
@@ -371,6 +371,19 @@ def test_the_inputs_of_all_layers_wait_on_the_cpu_if_asked(
     assert layers <= Counting.kept.count(inputs) <= layers + 3 * bool(layers)
     assert Counting.returned.count(inputs) >= layers
     assert bool(Counting.kept) == asked
+
+
+def test_a_model_that_asks_for_the_balancing_loss_of_its_experts_is_refused(
+    place: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asking = spoiled(pretrained, tmp_path / "experts", model_type="mixtral", output_router_logits=True)
+    assert main(runs.options(place / "build", asking, place / "refused"), {}) == 2
+    assert capsys.readouterr().err == (
+        "error: output_router_logits: true in the model's config.json asks for a balancing loss of its experts "
+        "(router_aux_loss_coef: 0.001), which the trainer does not compute; write false there to train without it\n"
+    )
+    check_fits(MixtralConfig(output_router_logits=True, router_aux_loss_coef=0.0), capacity=64, parts=1)
+    check_fits(MixtralConfig(output_router_logits=False), capacity=64, parts=1)
 
 
 def test_a_longer_context_multiplies_the_rotary_base_and_is_exported(place: Path, pretrained: Path) -> None:
