@@ -38,7 +38,7 @@ from trainer.measure import logs
 from trainer.measure.metrics import Meter
 from trainer.objective import Objective, compute_dtype, load_objective, load_shape
 from trainer.probe import calibrate, probe
-from trainer.settings import check_settings
+from trainer.settings import check_settings, load_adam
 from trainer.world import World, join
 
 
@@ -111,6 +111,7 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     settings = deepspeed_settings(config, asked.deepspeed, accumulation, universal=universal)
     if config.deepspeed is not None:
         check_settings(settings, config.deepspeed)
+        load_adam(settings, config.deepspeed, tell=local_rank == 0)
     world = join(config.engine, rank=rank, ranks=ranks, local_rank=local_rank, parts=parts)
     if not asked.export_only:
         reader.check_files(rank, ranks)

@@ -73,7 +73,7 @@ def load_config(
         raise UserError(f"--model {spec}: no such folder")
     try:
         name, revision = _name_and_revision(spec)
-        config: PretrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
+        config: PretrainedConfig = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except UNLOADABLE as error:
         raise _unloadable(spec, error) from error
     text = config.get_text_config()
@@ -115,7 +115,7 @@ def load_model(
         if random_init:
             torch.manual_seed(seed)
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, attn_implementation=attention
+                config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
             )
         else:
             name, revision = _name_and_revision(spec)
@@ -123,6 +123,8 @@ def load_model(
                 name,
                 revision=revision,
                 config=config,
+                # Left out, Transformers asks on the terminal whether to run it.
+                trust_remote_code=False,
                 dtype=dtype,
                 attn_implementation=attention,
                 output_loading_info=True,
@@ -164,9 +166,15 @@ def _check_whole(spec: str, told: dict[str, Any]) -> None:
 
 
 def check_fits(config: PretrainedConfig, *, capacity: int, parts: int) -> None:
-    """Raises UserError when packs of `capacity` tokens may hold a sequence with more positions than the model has, or when
-    its heads cannot be dealt to the `parts` ranks that share a pack."""
+    """Raises UserError when packs of `capacity` tokens may hold a sequence with more positions than the model has, when its
+    heads cannot be dealt to the `parts` ranks that share a pack, or when it asks for the balancing loss of its experts."""
     config = config.get_text_config()
+    coefficient = getattr(config, "router_aux_loss_coef", None)
+    if getattr(config, "output_router_logits", False) and coefficient != 0:
+        raise UserError(
+            f"output_router_logits: true in the model's config.json asks for a balancing loss of its experts "
+            f"(router_aux_loss_coef: {coefficient}), which the trainer does not compute; write false there to train without it"
+        )
     heads = int(getattr(config, "num_attention_heads", 1))
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     if heads % parts or (key_heads % parts and parts % key_heads):
@@ -324,5 +332,10 @@ def _unloadable(spec: str, error: Exception, config: PretrainedConfig | None = N
         )
     elif config is not None and "Unrecognized configuration class" in told:
         told = f"{type(config).__name__} is no causal language model of Transformers"
+    elif "trust_remote_code" in str(error):
+        told = (
+            "it is code of its own (auto_map in its config.json), which the trainer does not run; take its version or successor in "
+            "stock Transformers, as GLM-4 is ChatGLM's"
+        )
     reasons = "; it has " + ", ".join(mixing(config)) if config is not None and mixing(config) else ""
     return UserError(f"--model {spec}: cannot be loaded: {told}{reasons}")

@@ -1,7 +1,11 @@
 """What a run says of its steps: losses by group, operations, idle, and where the numbers go."""
 
+import contextlib
 import json
+import os
+import re
 import resource
+import sqlite3
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import open_packs
 from longalign_data.records import SEQUENCES
+from tests.trainer import processes, runs
 from tests.trainer.builds import tiny_llama, write_build, write_model_config
 from trainer import attention
 from trainer.__main__ import main
@@ -184,17 +189,79 @@ def test_the_rows_losses_sum_to_the_loss_whatever_the_chunks(place: Path) -> Non
     assert batch.sequences.tolist() == [0] * 8 + [1] * 3
 
 
-def test_tensorboard_gets_every_number_of_every_step(place: Path) -> None:
+def read_tensorboard(output: Path, kept: Path) -> list[dict[str, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    output = run(place, "board", "--log", "tensorboard", config="time_every: 1\n")
     events = EventAccumulator(str(output / "tensorboard")).Reload()
-    for name in ("loss", "mfu", "idle_by_rank/0", "loss_by_source/books", "loss_by_length/0k to 1k"):
-        group, _, part = name.partition("/")
-        wanted = [
-            line[group] if not part else line[group][int(part) if part == "0" else part] for line in lines(output)
-        ]
-        assert [event.value for event in events.Scalars(name)] == pytest.approx(wanted, rel=1e-6)
+    found: list[dict[str, float]] = [{}, {}]
+    for name in events.Tags()["scalars"]:
+        for event in events.Scalars(name):
+            found[event.step][name] = event.value
+    return found
+
+
+def read_wandb(output: Path, kept: Path) -> list[dict[str, float]]:
+    """From the file that `wandb sync` sends: names, each followed by its number in JSON, in the order of the steps."""
+    (file,) = (output / "wandb").glob("offline-run-*/*.wandb")
+    found: list[dict[str, float]] = [{}, {}]
+    for name, number in re.findall(
+        rb"([a-z_]+(?:/[\w ]+)?)\x82\x01[\x00-\xff](-?[\d.]+(?:e-?\d+)?)", file.read_bytes()
+    ):
+        found[name.decode() in found[0]][name.decode()] = float(number)
+    return found
+
+
+def read_trackio(output: Path, kept: Path) -> list[dict[str, float]]:
+    with contextlib.closing(sqlite3.connect(kept / "longalign.db")) as database:
+        rows = database.execute("SELECT step, run_name, metrics FROM metrics ORDER BY step").fetchall()
+    assert [row[:2] for row in rows] == [(step, (output / "run-id").read_text().strip()) for step in range(2)]
+    return [json.loads(row[2]) for row in rows]
+
+
+READERS = {"tensorboard": read_tensorboard, "wandb": read_wandb, "trackio": read_trackio}
+
+
+def train_tracked(kept: Path, mode: str, options: list[str], errors: Path) -> None:
+    """A rank whose trackers find nothing of the person's that runs it, and no network."""
+    os.environ |= {"WANDB_MODE": mode, "TRACKIO_DIR": str(kept), "HOME": str(kept), "NETRC": str(kept / "netrc")}
+    os.environ.pop("WANDB_API_KEY", None)
+    processes.train_rank(0, 1, str(processes.free_port()), options, errors)
+
+
+def track(tracker: str, place: Path, tmp_path: Path, mode: str = "offline") -> tuple[int | None, str]:
+    """Exit code and messages of a run of two steps in `tmp_path`/run with one tracker."""
+    try:
+        logs.check_installed([tracker])
+    except UserError as error:
+        pytest.skip(str(error))
+    kept, errors = tmp_path / "kept", tmp_path / "errors"
+    kept.mkdir()
+    options = runs.options(
+        place / "build", place / "model", tmp_path / "run", "--log", tracker, warmup_steps=0, time_every=1
+    )
+    (code,) = processes.finish(processes.start(train_tracked, [(kept, mode, options, errors)]))
+    return code, errors.read_text()
+
+
+@pytest.mark.parametrize("tracker", logs.TRACKERS)
+def test_a_tracker_gets_every_number_of_every_step(place: Path, tmp_path: Path, tracker: str) -> None:
+    code, told = track(tracker, place, tmp_path)
+    assert code == 0, told
+    assert "Warning" not in told
+    for line, found in zip(lines(tmp_path / "run"), READERS[tracker](tmp_path / "run", tmp_path / "kept"), strict=True):
+        for name in ("loss", "mfu", "idle_by_rank/0", "loss_by_source/books", "loss_by_length/0k to 1k"):
+            group, _, part = name.partition("/")
+            wanted = line[group] if not part else line[group][int(part) if part == "0" else part]
+            assert found[name] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_tracker_that_nobody_has_logged_in_to_is_said_in_one_line(place: Path, tmp_path: Path) -> None:
+    code, told = track("wandb", place, tmp_path, mode="online")
+    assert code == 2, told
+    assert re.search(
+        r"^error: --log wandb: No API key configured\. .*; run `wandb login` once, or set WANDB_MODE=", told, re.M
+    )
+    assert "Traceback" not in told
 
 
 def test_a_tracker_that_is_absent_is_refused_before_anything_is_written(

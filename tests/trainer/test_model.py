@@ -1,5 +1,6 @@
 """Models in and out: adapters, longer contexts, offloaded activations, exported folders."""
 
+import io
 import json
 import re
 import shutil
@@ -8,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MixtralConfig
 
 from longalign_data.errors import UserError
 from tests.trainer import runs
@@ -18,7 +19,7 @@ from tests.trainer.runs import losses
 from trainer.__main__ import main
 from trainer.batch import micro_batch
 from trainer.config import Lora, TrainConfig
-from trainer.model import add_lora, export, load_config, tokenizer_files
+from trainer.model import add_lora, check_fits, export, load_config, tokenizer_files
 from trainer.objective import load_objective, load_shape
 from trainer.tools.fit_work_model import random_pack
 from trainer.world import World
@@ -174,6 +175,37 @@ def test_weights_that_do_not_fill_the_model_are_refused_by_name(
     found = told(capsys, place, spoiled(pretrained, tmp_path / "spoiled", **changes))
     assert re.match(rf"--model {tmp_path}/spoiled: .*{message}", found), found
     assert not (place / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "chatglm", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}},
+        {"model_type": "clip", "auto_map": {"AutoModelForCausalLM": "own.Own"}},
+    ],
+    ids=["configuration", "model"],
+)
+@pytest.mark.parametrize("random", [True, False], ids=["random", "loaded"])
+def test_code_that_a_model_brings_is_refused_and_never_run(
+    place: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    random: bool,
+) -> None:
+    folder, ran = spoiled(pretrained, tmp_path / "own", **changes), tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\nfrom transformers import CLIPConfig as Own\n")
+    # Whom Transformers asks whether to run it.
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\n"))
+    assert main(runs.options(place / "build", folder, place / "refused", random_init=random), {}) == 2
+    found = capsys.readouterr()
+    assert found.err.rpartition("error: ")[2].startswith(
+        f"--model {folder}: cannot be loaded: it is code of its own (auto_map in its config.json), which the trainer does not run"
+    )
+    assert "[y/N]" not in found.out
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("changes", [{"num_hidden_layers": 3}, {"vocab_size": 99}], ids=["layer", "shape"])
@@ -339,6 +371,19 @@ def test_the_inputs_of_all_layers_wait_on_the_cpu_if_asked(
     assert layers <= Counting.kept.count(inputs) <= layers + 3 * bool(layers)
     assert Counting.returned.count(inputs) >= layers
     assert bool(Counting.kept) == asked
+
+
+def test_a_model_that_asks_for_the_balancing_loss_of_its_experts_is_refused(
+    place: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asking = spoiled(pretrained, tmp_path / "experts", model_type="mixtral", output_router_logits=True)
+    assert main(runs.options(place / "build", asking, place / "refused"), {}) == 2
+    assert capsys.readouterr().err == (
+        "error: output_router_logits: true in the model's config.json asks for a balancing loss of its experts "
+        "(router_aux_loss_coef: 0.001), which the trainer does not compute; write false there to train without it\n"
+    )
+    check_fits(MixtralConfig(output_router_logits=True, router_aux_loss_coef=0.0), capacity=64, parts=1)
+    check_fits(MixtralConfig(output_router_logits=False), capacity=64, parts=1)
 
 
 def test_a_longer_context_multiplies_the_rotary_base_and_is_exported(place: Path, pretrained: Path) -> None:

@@ -91,10 +91,19 @@ def _tensorboard(output: Path, described: dict[str, Any]) -> Iterator[Scalars]:
 def _wandb(output: Path, described: dict[str, Any]) -> Iterator[Scalars]:
     import wandb
 
-    # One run id a folder, so that a resumed run goes on in the same chart.
-    with wandb.init(
-        project="longalign", name=output.name, id=_run_id(output), resume="allow", dir=str(output), config=described
-    ) as run:
+    from trainer.errors import first_line
+
+    try:
+        # One run id a folder, so that a resumed run goes on in the same chart.
+        begun = wandb.init(
+            project="longalign", name=output.name, id=_run_id(output), resume="allow", dir=str(output), config=described
+        )
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"--log wandb: {first_line(error).rstrip('.')}; run `wandb login` once, or set WANDB_MODE=offline, which keeps the run "
+            f"in {output / 'wandb'} for `wandb sync`"
+        ) from error
+    with begun as run:
         yield lambda values, step: run.log(values, step=step)
 
 
@@ -104,7 +113,8 @@ def _trackio(output: Path, described: dict[str, Any]) -> Iterator[Scalars]:
 
     trackio.init(project="longalign", name=_run_id(output), resume="allow", config=described)
     try:
-        yield lambda values, step: trackio.log(values, step=step)
+        # It keeps the name `step` for its own.
+        yield lambda values, step: trackio.log({name: values[name] for name in values if name != "step"}, step=step)
     finally:
         trackio.finish()
 
