@@ -95,6 +95,10 @@ def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str
         (r"\url{http://a.b/~c_1?d=5%20} \verb|~/a^b| x\textasciitilde{}y", "<http://a.b/~c_1?d=5%20> ~/a^b x~y"),
         (r"\For{i in n}{do it} \eIf{a}{b}{c}", "for i in n do do it abc"),
         (r"Written on \today{} by us.", "Written on by us."),
+        (r"As \S\ref{sec:method} shows, Fig.~\ref{fig:a_b}, \quad\cref{a,b} and \it\ref{z}.",
+         "As §sec:method shows, Fig. fig:a_b, a,b and z."),
+        (r"A group\index{group!abelian} is abelian\index[n]{abelian|see{group}}\glossary{x}\addcontentsline{toc}{part}{X}.",
+         "A group is abelian."),
         ("\\begin{tabular}{l|p{3cm}>{\\bfseries}c@{\\hspace{1em}}}\\toprule\n"
          "\\multicolumn{2}{c|}{both} & \\multirow{2}*{Model} \\\\\n"
          "\\cmidrule(lr){1-2}\n\\rowcolor{gray!10} 1 & \\textbf{2} & \\cellcolor[gray]{0.9}3\\\\[2pt] \\bottomrule\\end{tabular}",
