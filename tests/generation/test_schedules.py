@@ -337,7 +337,7 @@ def leave_with_a_batch_out(
     process = asked.start(address(server, provider), output, "--schedule", "batch")
     wait_for_a_batch(process, output / "asked/1.0.0/ledger.sqlite")
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)  # the batch takes ten minutes, leaving does not
+    _, err = process.communicate(timeout=300)  # the batch takes ten minutes, leaving does not
     settings = server.state.scenario.batches.model_copy(update={"seconds": 0.2})
     server.state.scenario = server.state.scenario.model_copy(update={"batches": settings})
     return process.returncode, err
@@ -385,10 +385,8 @@ def test_what_is_out_in_a_batch_is_not_bought_again_in_another_way(
 def test_a_request_that_takes_longer_than_it_may_is_sent_again(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
 ) -> None:
-    asked, server = corpus("openai", count=4), serve(faults=[{"kind": "timeout", "attempts": 1, "seconds": 100.0}])
-    began = time.monotonic()
-    asked.build(address(server, "openai"), tmp_path / "out", "--timeout", "1")
-    assert time.monotonic() - began < 100, "nobody has waited for the server"
+    asked, server = corpus("openai", count=4), serve(faults=[{"kind": "timeout", "attempts": 1, "seconds": 3_600.0}])
+    asked.build(address(server, "openai"), tmp_path / "out", "--timeout", "1")  # nobody waits for the server
     assert len(texts(tmp_path / "out")) == 4
 
 
