@@ -1,13 +1,18 @@
 """Papers as they are really written: what a reader of the PDF sees stands in the text, and what TeX alone reads does not."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 
+from longalign_data.catalog import load_card
+from longalign_data.recipe import PlacedSource
 from longalign_data.sources.readers import arxiv
 from longalign_data.sources.readers.tex import TexError, source_text
 from longalign_data.sources.readers.tex_arguments import NO_WORDS
 from longalign_data.sources.readers.tex_words import NAMES, SIGNS, WORDS
+from longalign_data.sources.reading import RawDocument, RawReject
+from tests.fixtures import corpora
 
 INLINE = arxiv._inline()
 
@@ -90,6 +95,10 @@ def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str
         (r"\url{http://a.b/~c_1?d=5%20} \verb|~/a^b| x\textasciitilde{}y", "<http://a.b/~c_1?d=5%20> ~/a^b x~y"),
         (r"\For{i in n}{do it} \eIf{a}{b}{c}", "for i in n do do it abc"),
         (r"Written on \today{} by us.", "Written on by us."),
+        (r"As \S\ref{sec:method} shows, Fig.~\ref{fig:a_b}, \quad\cref{a,b} and \it\ref{z}.",
+         "As §sec:method shows, Fig. fig:a_b, a,b and z."),
+        (r"A group\index{group!abelian} is abelian\index[n]{abelian|see{group}}\glossary{x}\addcontentsline{toc}{part}{X}.",
+         "A group is abelian."),
         ("\\begin{tabular}{l|p{3cm}>{\\bfseries}c@{\\hspace{1em}}}\\toprule\n"
          "\\multicolumn{2}{c|}{both} & \\multirow{2}*{Model} \\\\\n"
          "\\cmidrule(lr){1-2}\n\\rowcolor{gray!10} 1 & \\textbf{2} & \\cellcolor[gray]{0.9}3\\\\[2pt] \\bottomrule\\end{tabular}",
@@ -179,6 +188,64 @@ def test_a_group_behind_an_included_file_is_text() -> None:
     files = {"main.tex": rf"\documentclass{{a}}\begin{{document}}{body}\end{{document}}"}
     _, text, missing = source_text(files | {"intro.tex": "Intro.", "parts/one.tex": "One."}, INLINE)
     assert (text.split(), missing) == (["Intro.", "Note", "these", "words.", "One."], ())
+
+
+def submission_text(tmp_path: Path, files: dict[str, bytes]) -> tuple[str, list[RawReject]]:
+    """The text that the reader makes of a submission in a bulk tar, and what it rejects of it."""
+    members = corpora.tar_bytes(list(files.items()), "w:gz")
+    (tmp_path / "arXiv_src_2301_001.tar").write_bytes(corpora.tar_bytes([("2301/2301.00001.gz", members)]))
+    placed = PlacedSource(card=load_card("arxiv", relative_to=tmp_path)[0], path=str(tmp_path))
+    records = [record for partition in arxiv.partitions(placed) for record in arxiv.read(partition)]
+    (document,) = (record for record in records if isinstance(record, RawDocument))
+    return document.text, [record for record in records if isinstance(record, RawReject)]
+
+
+def whole(body: str, preamble: str = "") -> str:
+    return f"\\documentclass{{article}}\n{preamble}\n\\begin{{document}}\n{body}\n\\end{{document}}\n"
+
+
+@pytest.mark.parametrize(
+    ("declaration", "codec", "words"),
+    [
+        ("", "latin-1", "Poincaré prouve"),
+        (r"\usepackage[T1]{fontenc}\usepackage[latin2]{inputenc}", "latin2", "Paul Erdős"),
+        (r"\usepackage[cp1251]{inputenc} % \usepackage[latin1]{inputenc}", "cp1251", "Теорема о простых числах"),
+        ("\\usepackage[ascii,\n koi8-r]\n{inputenc}", "koi8-r", "Теорема о простых числах"),
+        (r"\usepackage[applemac]{inputenc}", "mac_roman", "Poincaré prouve"),
+        (r"\usepackage[GBK]{ctex}", "gbk", "定理一成立"),
+        (r"\usepackage[martian]{inputenc}", "latin-1", "Poincaré prouve"),
+    ],
+)
+def test_a_paper_is_read_in_the_encoding_that_it_declares(
+    tmp_path: Path, declaration: str, codec: str, words: str
+) -> None:
+    # The part has no declaration of its own.
+    files = {"paper.tex": whole(r"\input{part}", declaration).encode(codec), "part.tex": f"{words}.".encode(codec)}
+    assert submission_text(tmp_path, files) == (f"{words}.", [])
+
+
+def test_a_paper_in_the_environment_of_cjk_is_read_in_its_encoding(tmp_path: Path) -> None:
+    body = r"\begin{CJK*}{GBK}{song}定理一成立。\end{CJK*}"
+    assert submission_text(tmp_path, {"a.tex": whole(body).encode("gbk")}) == ("定理一成立。", [])
+
+
+def test_one_damaged_byte_does_not_send_a_paper_in_utf8_into_another_encoding(tmp_path: Path) -> None:
+    body = "Erdős, Poincaré, 定理. Caf\udce9. % na\udcefve"
+    for declaration in ("", r"\usepackage[latin1]{inputenc}", r"\usepackage[utf8]{inputenc}"):
+        source = whole(body, declaration).encode("utf-8", "surrogateescape")
+        assert submission_text(tmp_path, {"a.tex": source}) == ("Erdős, Poincaré, 定理. Café.", [])
+
+
+def test_parts_in_several_encodings_are_each_read_in_their_own(tmp_path: Path) -> None:
+    main = whole("Erdős. \\input{old}", r"\usepackage[utf8]{inputenc}").encode()
+    assert submission_text(tmp_path, {"a.tex": main, "old.tex": "Café.".encode("latin-1")})[0].split() == [
+        "Erdős.",
+        "Café.",
+    ]
+    named = r"\inputencoding{x}\RequirePackage[cp1251]{inputenc} Теорема.".encode("cp1251")
+    text, _ = submission_text(tmp_path, {"a.tex": main, "old.tex": named})
+    assert "Erdős." in text
+    assert "Теорема." in text
 
 
 def test_what_is_typed_keeps_its_signs() -> None:

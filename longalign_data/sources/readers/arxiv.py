@@ -10,7 +10,8 @@ archive is only ever a label. Format: https://info.arxiv.org/help/bulk_data_s3.h
 import io
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,7 @@ from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers.github import Problem, tar_members
-from longalign_data.sources.readers.tex import PACKAGES, TexError, source_text
+from longalign_data.sources.readers.tex import PACKAGES, TexError, source_text, without_comments
 from longalign_data.sources.readers.tex_words import converter
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
 from longalign_data.sources.unpacking import UnpackError, gunzip, opened
@@ -103,7 +104,7 @@ def _files(data: bytes, name: str) -> dict[str, str]:
         head = data[:4096].lstrip()
         if head.startswith((b"%PDF", b"%!PS", b"\x89PNG")) or b"\\" not in data:
             return {}
-        return {name if name.endswith(TEX) else f"{name}.tex": _decoded(data)}
+        return _decoded({name if name.endswith(TEX) else f"{name}.tex": data})
     # Names that lead out are only keys that nothing asks for; what matters of a submission is its text.
     members = tar_members(io.BytesIO(data), MAX_FILES, MAX_FILE_BYTES, [])
     files, packages = {}, {}
@@ -111,10 +112,10 @@ def _files(data: bytes, name: str) -> dict[str, str]:
         if member.lower().endswith(TEX):
             if len(content) > MAX_FILE_BYTES:
                 raise UnpackError("too-large", f"{member!r} has more than {MAX_FILE_BYTES} bytes")
-            files[member] = _decoded(content)
+            files[member] = content
         elif member.endswith(PACKAGES) and len(content) <= MAX_FILE_BYTES:
-            packages[member] = _decoded(content)
-    return files | packages if files else {}
+            packages[member] = content
+    return _decoded(files | packages) if files else {}
 
 
 def _old_tar(data: bytes) -> bool:
@@ -128,13 +129,54 @@ def _old_tar(data: bytes) -> bool:
     return True
 
 
-def _decoded(data: bytes) -> str:
-    """UTF-8, or Latin-1 as in the sources of earlier years, whose declarations TeX alone understands."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+def _decoded(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The files' characters: UTF-8, also where a byte here and there is not; else the encoding that the file declares, or
+    that all do which declare one; else Latin-1, as in the sources of earlier years. What bytes mean that are damage in
+    UTF-8 is Latin-1 too."""
+    texts: dict[str, str] = {}
+    for name, data in files.items():
+        with suppress(UnicodeDecodeError):
+            texts[name] = data.decode("utf-8")
+    damaged = files.keys() - texts.keys()
+    declared = {name: _declared(data) for name, data in files.items() if damaged and not name.endswith(PACKAGES)}
+    common = set(filter(None, declared.values()))
+    for name in damaged:
+        data = files[name]
+        encoding = declared.get(name) or (next(iter(common)) if len(common) == 1 else "latin-1")
+        whole = data.decode("utf-8", "ignore")
+        num_bad = len(data) - len(whole.encode("utf-8"))
+        if encoding == "utf-8" or len(whole) - len(whole.encode("ascii", "ignore")) > num_bad:
+            texts[name] = data.decode("utf-8", "surrogateescape").translate(_AS_LATIN1)
+        else:
+            texts[name] = data.decode(encoding, "replace")
+    return {name: texts[name].replace("\r\n", "\n").replace("\r", "\n").replace("\0", "") for name in files}
+
+
+_AS_LATIN1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
+"""What `surrogateescape` makes of bytes that are not UTF-8, and what they are in Latin-1."""
+
+_DECLARATION = re.compile(
+    r"\\(?:usepackage|RequirePackage|documentclass)\s*\[([^\]]{0,500})\]\s*\{(?:inputen[cx]|ctex\w*)\}"
+    r"|\\begin\{CJK\*?\}\s*(?:\[[^\]]{0,60}\]\s*)?\{(\w{1,20})\}"
+)
+ENCODINGS = {
+    "utf8": "utf-8", "utf8x": "utf-8", "latin1": "latin-1", "latin2": "latin2", "latin3": "latin3", "latin4": "latin4",
+    "latin5": "latin5", "latin9": "latin9", "latin10": "latin10", "ansinew": "cp1252", "cp437": "cp437", "cp850": "cp850",
+    "cp852": "cp852", "cp866": "cp866", "cp1250": "cp1250", "cp1251": "cp1251", "cp1252": "cp1252", "cp1253": "cp1253",
+    "cp1254": "cp1254", "cp1255": "cp1255", "cp1257": "cp1257", "koi8-r": "koi8-r", "koi8-u": "koi8-u",
+    "iso88595": "iso8859-5", "iso-8859-7": "iso8859-7", "applemac": "mac_roman", "macce": "mac_latin2", "maccyr": "mac_cyrillic",
+    "gbk": "gb18030", "gb": "gb18030", "bg5": "big5hkscs", "sjis": "cp932", "ks": "cp949",
+}  # fmt: skip
+"""Python's codec for each encoding that the packages inputenc, inputenx, ctex and CJK know by name, in small letters."""
+
+
+def _declared(data: bytes) -> str | None:
+    """The encoding that a source names, the last of several; None where it names none that is known."""
+    declared = None
+    for match in _DECLARATION.finditer(without_comments(data.decode("latin-1"))):
+        for name in (match[1] or match[2]).lower().split(","):
+            declared = ENCODINGS.get(name.strip(), declared)
+    return declared
 
 
 def _inline() -> Callable[[str], str]:

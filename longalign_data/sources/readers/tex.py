@@ -375,7 +375,8 @@ def _paragraphs(text: str, inline: Callable[[str], str], listings: Sequence[str]
     text = without_arguments(_TYPED.sub(lambda match: _as_typed(match[0]), text))
     text = _with_headings(text)
     text = _CITE.sub(lambda match: f" [{', '.join(key.strip() for key in match[1].split(','))}]", text)
-    text = _REFERENCE.sub(lambda match: match[1], text)
+    # The group parts the key from a command before it: `\S\ref{sec:a}`.
+    text = _REFERENCE.sub(lambda match: f"{{}}{match[1]}", text)
     text = _DROPPED.sub("", text)
     text = text.replace(r"\begin{abstract}", "\n\n\ue002## Abstract\n\n")
     text = _with_cells(text)
