@@ -179,9 +179,15 @@ class HubTokenizer:
             raise MissingExtraError("transformers", extra="hf", purpose=f"tokenizer {spec!r}") from None
         name, _, revision = name.partition("@")
         try:
-            self.hub_tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, revision=revision or "main")
+            # Left out, Transformers asks on the terminal whether to run code that stands beside a tokenizer.
+            self.hub_tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                name, revision=revision or "main", trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
-            raise TokenizerError(f"tokenizer {spec!r}: cannot be loaded: {error}") from None
+            told: object = error
+            if "trust_remote_code" in str(error):
+                told = "it is code of its own (auto_map in its tokenizer_config.json), which is not run here"
+            raise TokenizerError(f"tokenizer {spec!r}: cannot be loaded: {told}") from None
         self.spec = spec
         self.revision = _commit(name, revision or "main")
         vocabulary: dict[str, int] = self.hub_tokenizer.get_vocab()

@@ -1,6 +1,8 @@
 """Tokenizers: nothing is lost, nothing becomes special, and the bound on length holds."""
 
 import base64
+import io
+import json
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,21 @@ def test_a_sentencepiece_file_is_the_same_tokenizer_as_its_name() -> None:
     named, by_file = load_tokenizer("mistral-v1"), load_tokenizer(f"sentencepiece:{path}")
     assert named.identity == by_file.identity
     assert named.encode(TEXTS[1]) == by_file.encode(TEXTS[1])
+
+
+def test_code_that_stands_beside_a_tokenizer_is_refused_and_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    ran = tmp_path / "ran"
+    (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    for name, key in (("config", "AutoConfig"), ("tokenizer_config", "AutoTokenizer")):
+        place = "own.Own" if key == "AutoConfig" else ["own.Own", None]
+        described = {"model_type": "own", "tokenizer_class": "Own", "auto_map": {key: place}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(described))
+    # Whom Transformers asks whether to run it.
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\n"))
+    with pytest.raises(TokenizerError, match="cannot be loaded: it is code of its own"):
+        load_tokenizer(f"hf:{tmp_path}")
+    assert "[y/N]" not in capsys.readouterr().out
+    assert not ran.exists()
