@@ -1,10 +1,14 @@
-"""How long it takes to look at large builds: the report, the explorer's first page, and lengths out of 10 GB.
+"""How long it takes to look at large builds: the report, the explorer's first page, a document of 64k tokens in a browser, and
+lengths out of 10 GB.
 
-python benchmarks/look.py BUILDS            makes the builds below BUILDS where they are missing, and measures
+python benchmarks/look.py BUILDS              makes the builds below BUILDS where they are missing, and measures
+python benchmarks/look.py BUILDS --documents  the documents in a browser alone
 
 `100k samples`: documents of 2,000 characters with lengths as the recipe of the paper has them, so that everything that
 depends on the number of rows is as in a real build. `10 GB`: a build's `documents` of 10 GB, copies of one shard whose
-texts hardly compress.
+texts hardly compress. `long documents`: the build that the tests look at, with a document of 64k tokens in Chinese, one in
+English and one that is a single line; a page is open once the browser has drawn it (goal: within a second). This needs
+Playwright and Chromium (make browser).
 The report runs in a process of its own, whose largest memory is told.
 """
 
@@ -24,6 +28,7 @@ import time
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -301,16 +306,52 @@ def pages(build: Path) -> dict[str, float]:
             process.terminate()
 
 
+def documents(root: Path) -> list[dict[str, Any]]:
+    """Seconds until the browser has drawn the page of a sample of a long document: the first time and the best of ten."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.explore.conftest import make_id
+    from tests.explore.look.conftest import CHROMIUM, FLAGS, viewing
+    from tests.explore.look.planted import write_planted
+
+    assert CHROMIUM is not None, "no Chromium is installed; make browser installs one"
+    if not (root / "manifest.json").is_file():
+        write_planted(root)
+    rows = []
+    with viewing(BuildFolder(root)) as address, sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(address)
+        for number, name in enumerate(("one line", "Chinese", "English")):
+            taken = []
+            for _ in range(10):
+                began = time.perf_counter()
+                page.goto(f"{address}/sample/{make_id('planted', number)}")
+                page.locator(".document").wait_for()
+                page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+                taken.append(time.perf_counter() - began)
+            row = {"what": f"explorer, a document of 64k tokens in a browser, {name}", "build": "long documents"}
+            rows.append(row | {"seconds": round(min(taken), 3), "first": round(taken[0], 3), "goal": "less than 1 s"})
+        browser.close()
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("builds", type=Path)
+    parser.add_argument("--documents", action="store_true", help="measure the documents in a browser alone")
     arguments = parser.parse_args()
+    packages = ("duckdb", "pyarrow", "starlette", "uvicorn", "vl-convert-python", "playwright")
+    opened = documents(arguments.builds / "planted" / "1.0.0")
+    if arguments.documents:
+        store("look-documents", opened, packages=packages)
+        return
     samples, large = arguments.builds / "samples", arguments.builds / "large"
     if not (samples / "manifest.json").is_file():
         write_samples(samples)
     if not (large / "state").is_dir():
         write_large(large)
-    rows = []
+    rows = opened
     for name, seconds in pages(samples).items():
         rows.append({"what": f"explorer, {name}", "build": "100k samples", "seconds": seconds})
     report = arguments.builds / "report.html"
@@ -349,7 +390,7 @@ def main() -> None:
             "seconds": seconds,
         }
     )
-    store("look", rows, packages=("duckdb", "pyarrow", "starlette", "uvicorn", "vl-convert-python"))
+    store("look", rows, packages=packages)
 
 
 if __name__ == "__main__":

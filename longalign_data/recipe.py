@@ -145,10 +145,11 @@ class SampleDocuments(Strict):
     """Which documents to take, and how many.
 
     `buckets`: `shares` of the count per length bucket between `edges` (flat when no shares are given; a bucket includes
-    its lower edge, the last bucket both). `power`: chance proportional to tokens^`beta`. `none`: every document alike.
-    `languages` and `sources` give shares of the count to some; what is left is open to the others. Where the corpus
-    cannot fill a bucket, `shortfall: fill` takes other documents in its place, the longest first, `leave` takes fewer, and
-    `stop` ends the stage with an error that names what is missing.
+    its lower edge, the last bucket both). `power`: chance proportional to tokens^`beta`. `none`: every document alike; both
+    take lengths outside the edges too. `languages` and `sources` give shares of the count to some; what is left is open to
+    the others. Where the corpus cannot fill a bucket or a share, `shortfall: fill` takes other documents in its place, the
+    longest first with `buckets` and by the strategy's chances otherwise, `leave` takes fewer, and `stop` ends the stage with
+    an error that names what is missing.
     """
 
     count: Positive

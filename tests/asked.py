@@ -70,7 +70,7 @@ class Asked:
 
     def build(self, url: str, output: Path, *options: str, code: int = 0, key: str = KEY) -> str:
         process = self.start(url, output, *options, key=key)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == code, out + err
         assert "Traceback" not in err
         assert KEY not in out + err
@@ -79,7 +79,7 @@ class Asked:
 
 def wait_for_a_batch(process: "subprocess.Popen[str]", ledger: Path) -> None:
     """Returns once the ledger of a build at work names a batch that is out: the provider has it, and the build has heard so."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not _num_out(ledger):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
@@ -100,7 +100,7 @@ def _num_out(ledger: Path) -> int:
 def longalign(*arguments: str, key: str = "any", code: int = 0, columns: int = 160) -> str:
     command = [sys.executable, "-m", "longalign_data", *arguments]
     environment = {"PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key, "OPENAI_API_KEY": key, "COLUMNS": str(columns)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
@@ -176,7 +176,7 @@ def answer_elsewhere(requests: Path, replies: Path, server: FakeServer, provider
             assert line["method"] == "POST"
         headers = {"content-type": "application/json", "authorization": "Bearer any", "anthropic-version": "2026-10-21"}
         with urllib.request.urlopen(
-            urllib.request.Request(server.url + PATHS[provider], data=body, headers=headers), timeout=20
+            urllib.request.Request(server.url + PATHS[provider], data=body, headers=headers), timeout=300
         ) as response:
             reply = json.loads(response.read())
         if provider == "openai":

@@ -59,7 +59,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "engine_jobs"
 
 
-def run(program: str, *, timeout: float = 60) -> str:
+def run(program: str, *, timeout: float = 300) -> str:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -167,7 +167,7 @@ if __name__ == "__main__":
 
 
 def wait_until(condition: object, what: str) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not condition():  # type: ignore[operator] # a function without arguments
         assert time.monotonic() < end, what
         time.sleep(0.05)

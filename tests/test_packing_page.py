@@ -21,7 +21,7 @@ def run(command: str, cwd: Path) -> str:
     program = [sys.executable, "-m", "longalign_data"] if words[0] == "longalign" else [sys.executable]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "140"}
     done = subprocess.run(
-        [*program, *words[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
+        [*program, *words[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=3000, check=False
     )
     assert done.returncode == 0, done.stderr
     return "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines())
@@ -38,7 +38,7 @@ def test_the_figures_of_the_page_are_those_that_are_stored() -> None:
         [sys.executable, ROOT / "benchmarks" / "packing_page.py"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert PAGE.endswith(done.stdout)

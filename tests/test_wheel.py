@@ -16,7 +16,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("hatchling", reason="the build backend comes with the dev extra")
     folder = tmp_path_factory.mktemp("wheel")
     program = "import sys\nfrom hatchling.build import build_wheel\nbuild_wheel(sys.argv[1])\n"
-    subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, check=True, timeout=300)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
@@ -39,7 +39,7 @@ def test_an_installed_command_finds_its_cards_and_recipes(installed: Path, tmp_p
     def run(*arguments: str) -> str:
         command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); "
                    "from longalign_data.cli.main import main; main()", *arguments]  # fmt: skip
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -52,7 +52,7 @@ def test_an_installed_command_finds_its_cards_and_recipes(installed: Path, tmp_p
         "print(*builtin_recipes(), load_recipe(Path('quickstart')).recipe.name)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     *names, loaded = done.stdout.split()

@@ -8,8 +8,11 @@ What is taken is bounded by quotas. A *stratum* is a language group in a length 
 the language x share of the bucket, in whole documents that add up. Three passes, each in a fixed order:
 
 1. every document in key order, while its stratum and its source have room;
-2. what a language still lacks, from any of its buckets, longest bucket first (`shortfall: fill`);
-3. what the count still lacks, from any language and source, longest bucket first (`shortfall: fill`).
+2. what a language still lacks, from any of its buckets (`shortfall: fill`);
+3. what the count still lacks, from any language and source (`shortfall: fill`).
+
+Passes 2 and 3 take the longest bucket first with the strategy `buckets`; with the others, whose chances do not know buckets,
+they go on in key order.
 
 A language or source without a share of its own belongs to the group "other", which has what the named ones leave.
 """
@@ -132,7 +135,8 @@ def draw(candidates: Iterable[Candidate], wish: SampleDocuments, *, seed: int) -
 def finish(partial: PartialDraw) -> Draw:
     """The draw, once every candidate was added to the partial draw or to one merged into it."""
     wish, seed = partial.wish, partial.seed
-    names = bucket_names(wish.edges)
+    by_bucket = wish.strategy == "buckets"
+    names = bucket_names(wish.edges if by_bucket else (0, *wish.edges, max(wish.edges[-1] + 1, partial.longest)))
     kept = partial.kept()
     pool = [
         _Kept(key, doc_id.decode(), bucket, lang, source, num_tokens)
@@ -219,7 +223,8 @@ def _take(
         accept(item) if fits else left.append(item)
     if wish.shortfall != "fill":
         return taken
-    left.sort(key=lambda item: (-item.bucket, item))
+    if wish.strategy == "buckets":
+        left.sort(key=lambda item: (-item.bucket, item))
     for keep_shares in (True, False):
         still: list[_Kept] = []
         for item in left:
@@ -255,7 +260,8 @@ def _cells(
         )
         for lang in languages
         for index, name in enumerate(names)
-        if strata[(lang, index)] or there[(lang, index)]
+        # Below and above the edges there is nothing to show but what is there.
+        if there[(lang, index)] or (strata[(lang, index)] and (bucketed or 0 < index < len(names) - 1))
     ]
 
 

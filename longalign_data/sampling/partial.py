@@ -2,7 +2,8 @@
 
     batches of (id, tokens, language, source) --add--> PartialDraw --merge--> PartialDraw --> draw.finish
 
-For each group (language, source, bucket) the candidates with the smallest keys stay, as many as the whole draw wants. The
+For each group (language, source, bucket) the candidates with the smallest keys stay, as many as the whole draw wants. Where
+lengths outside the edges are taken too (`power`, `none`), those below and above make a bucket each, first and last. The
 result depends on the set of candidates alone, neither on their order nor on how they are cut into batches and parts.
 """
 
@@ -67,11 +68,12 @@ class PartialDraw:
         self.seed = seed
         self.languages = (*sorted(wish.languages), OTHER)
         self.sources = (*sorted(wish.sources), OTHER)
-        self.num_buckets = len(wish.edges) - 1
+        self.num_buckets = len(wish.edges) - 1 if wish.strategy == "buckets" else len(wish.edges) + 1
         num_groups = len(self.languages) * len(self.sources) * self.num_buckets
         self.available = np.zeros(num_groups, dtype=np.int64)
         self.num_seen = 0
         self.num_outside = 0
+        self.longest = 0
         self._limits = np.full(num_groups, np.inf)
         self._parts: list[Kept] = []
         self._waiting = 0
@@ -85,12 +87,13 @@ class PartialDraw:
     def add(self, batch: Batch) -> None:
         """Takes in candidates, each of which comes once in all parts together."""
         self.num_seen += len(batch.ids)
+        self.longest = max(self.longest, int(batch.num_tokens.max(initial=0)))
         last = self.wish.edges[-1]
         buckets = np.searchsorted(np.array(self.wish.edges), batch.num_tokens, side="right") - 1
-        buckets[batch.num_tokens == last] = self.num_buckets - 1
-        inside = (buckets >= 0) & (buckets < self.num_buckets)
+        buckets[batch.num_tokens == last] -= 1
         if self.wish.strategy != "buckets":
-            buckets, inside = np.clip(buckets, 0, self.num_buckets - 1), np.ones(len(buckets), dtype=np.bool_)
+            buckets += 1
+        inside = (buckets >= 0) & (buckets < self.num_buckets)
         self.num_outside += int(np.count_nonzero(~inside))
         lang = _codes(self.languages, batch.lang_names)[batch.langs]
         source = _codes(self.sources, batch.source_names)[batch.sources]
@@ -120,6 +123,7 @@ class PartialDraw:
         self.available += other.available
         self.num_seen += other.num_seen
         self.num_outside += other.num_outside
+        self.longest = max(self.longest, other.longest)
         for part in other._parts:
             self._keep(part)
 

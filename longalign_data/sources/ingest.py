@@ -74,10 +74,15 @@ class _Job:
     row_group_bytes: int
 
 
+Masked = Mapping[str, int]
+"""Of one document: findings masked, by rule, 1 at `documents-with-...` for their kind, and 1 at `relabelled` where it was
+given another language."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
-    """What a partition came to; `docs`, `rejects` and `signatures` are files. `masked` counts by rule what was masked in
-    the documents that came out."""
+    """What a partition came to; `docs`, `rejects` and `signatures` are files. `masked` holds the place in `docs` of
+    each document in which something was masked, and how often by rule."""
 
     docs: Path
     rejects: Path
@@ -86,7 +91,7 @@ class _Done:
     num_rejects: int
     num_short: int
     num_tokens: int
-    masked: dict[str, int]
+    masked: Sequence[tuple[int, Masked]]
 
 
 def ingest(
@@ -186,7 +191,7 @@ def _measure_partition(job: _Job) -> None:
     accepted = ShardFile(docs, DOCUMENTS, row_group_bytes=job.row_group_bytes)
     refused = ShardFile(rejects, REJECTS, row_group_bytes=job.row_group_bytes)
     near: list[Signature] | None = [] if job.curation.wish.near_duplicates.action == "reject" else None
-    masked: Counter[str] = Counter()
+    masked: list[Masked | None] = []
     num_short = 0
     try:
         for found in _measured(job, load_tokenizer(job.tokenizer), masked):
@@ -215,7 +220,7 @@ def _measure_partition(job: _Job) -> None:
         "num_rejects": refused.num_rows,
         "num_short": num_short,
         "num_tokens": accepted.num_tokens,
-        "masked": dict(sorted(masked.items())),
+        "masked": [(place, found) for place, found in enumerate(masked) if found],
     }
     write_json(own, counts)
     for written, wanted in zip(_places(own), _places(job.result), strict=True):
@@ -225,9 +230,9 @@ def _measure_partition(job: _Job) -> None:
     own.replace(job.result)
 
 
-def _measured(job: _Job, tokenizer: Tokenizer, masked: Counter[str]) -> Iterator[Document | RawReject | None]:
+def _measured(job: _Job, tokenizer: Tokenizer, masked: list[Masked | None]) -> Iterator[Document | RawReject | None]:
     """Documents within the window, rejects, and None for each text that is too short. Rejects may overtake documents.
-    `masked` grows by what was masked in the documents."""
+    `masked` grows with each document by what was masked in it."""
     batch: list[_Cleaned] = []
     size = 0
     for raw in read(job.partition):
@@ -257,7 +262,7 @@ def _measured(job: _Job, tokenizer: Tokenizer, masked: Counter[str]) -> Iterator
 @dataclass(frozen=True, slots=True)
 class _Cleaned:
     raw: RawDocument
-    masked: Mapping[str, int]
+    masked: Masked
 
 
 def _clean(raw: RawDocument, curation: Curation) -> _Cleaned | RawReject:
@@ -275,7 +280,7 @@ def _refusal(raw: RawDocument, refused: Refused) -> RawReject:
 
 
 def _count(
-    batch: Sequence[_Cleaned], job: _Job, tokenizer: Tokenizer, masked: Counter[str]
+    batch: Sequence[_Cleaned], job: _Job, tokenizer: Tokenizer, masked: list[Masked | None]
 ) -> Iterator[Document | RawReject | None]:
     counts = count_tokens(tokenizer, [cleaned.raw.text for cleaned in batch])
     for cleaned, num_tokens in zip(batch, counts, strict=True):
@@ -287,8 +292,8 @@ def _count(
         elif isinstance(judged := judge(raw.text, raw.lang, job.curation), Refused):
             yield _refusal(raw, judged)
         else:
-            masked.update(cleaned.masked)
-            masked["relabelled"] += judged.lang != raw.lang
+            relabelled = {"relabelled": 1} if judged.lang != raw.lang else {}
+            masked.append({**cleaned.masked, **relabelled} or None)
             yield Document(
                 doc_id=document_id(raw.text),
                 source=job.partition.card.id,
@@ -431,16 +436,17 @@ def _merge(done: _Done, writer: StageWriter, position: int, seen: _Seen, totals:
     before `writer.cursor` were taken over before a cut: of them only the ids and figures are read."""
     totals.num_in += done.num_docs + done.num_rejects + done.num_short
     totals.num_short += done.num_short
-    totals.masked.update(done.masked)
-    signatures = _signatures(done)
+    masked = dict(done.masked)
+    places, signatures = itertools.count(), _signatures(done)
     if position + done.num_docs <= writer.cursor:
         for batch in iter_batches([done.docs], columns=["doc_id", "num_tokens"]):
             for doc_id, num_tokens in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                _taken(doc_id, num_tokens, next(signatures), seen, totals)
+                _taken(doc_id, num_tokens, next(signatures), masked.get(next(places)), seen, totals)
         position += done.num_docs
     else:
         for document in iter_records([done.docs], Document):
-            refused = _taken(document.doc_id, document.num_tokens, next(signatures), seen, totals)
+            found = masked.get(next(places))
+            refused = _taken(document.doc_id, document.num_tokens, next(signatures), found, seen, totals)
             if position >= writer.cursor:
                 if refused is None:
                     writer.write("documents", document)
@@ -469,10 +475,13 @@ def _signatures(done: _Done) -> Iterator[Signature | None]:
     return iter(stored)
 
 
-def _taken(doc_id: str, num_tokens: int, found: Signature | None, seen: _Seen, totals: _Totals) -> Refused | None:
+def _taken(
+    doc_id: str, num_tokens: int, found: Signature | None, masked: Masked | None, seen: _Seen, totals: _Totals
+) -> Refused | None:
     refused = seen.refusal(doc_id, found)
     if refused is None:
         totals.lengths.append(num_tokens)
+        totals.masked.update(masked or {})
     else:
         totals.rejected[refused.reason] += 1
     return refused

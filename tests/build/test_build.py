@@ -106,7 +106,7 @@ def start(recipe: Path, output: Path, *options: str) -> "subprocess.Popen[str]":
 
 def finish(recipe: Path, output: Path, *options: str, code: int = 0) -> str:
     process = start(recipe, output, *options)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     assert "Traceback" not in err
     return out + err
@@ -135,9 +135,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def wait_for(process: "subprocess.Popen[str]", path: Path) -> None:
-    """Until the file is there or the process has ended, and at most two minutes."""
-    deadline = time.monotonic() + 120
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    """Until the file is there or the process has ended."""
+    end = time.monotonic() + 300
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < end, f"neither {path.name} nor an end"
         time.sleep(0.001)
 
 
@@ -164,7 +165,7 @@ def test_kills_within_every_stage_change_no_row(reference: tuple[Path, Path], tm
         finished = process.poll()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
         assert finished in (None, 0), err
         if not (root / "manifest.json").exists():
             kills += 1
@@ -281,7 +282,7 @@ def test_every_table_loads_with_datasets(reference: tuple[Path, Path], tmp_path:
         [sys.executable, "-c", program, str(root), table, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     assert int(done.stdout) == len(rows(whole)[table])
@@ -347,7 +348,7 @@ def test_one_stage_alone_asks_for_the_ones_before_it(tmp_path: Path) -> None:
     recipe = write_corpus(tmp_path)
     command = [sys.executable, "-m", "longalign_data", "sample", str(recipe), "--output", str(tmp_path / "builds")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 2
     assert "longalign ingest" in done.stderr
 
@@ -371,7 +372,7 @@ def test_one_stage_alone_makes_its_own_missing_table_again(reference: tuple[Path
     shutil.rmtree(tmp_path / "builds" / "small" / "1.0.0" / "sequences")
     command = [sys.executable, "-m", "longalign_data", "encode", str(recipe), "--output", str(tmp_path / "builds")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True)
+    subprocess.run(command, capture_output=True, env=environment, timeout=300, check=True)
     assert rows(tmp_path / "builds") == rows(whole)
 
 
@@ -396,7 +397,7 @@ def test_a_teacher_that_cannot_be_asked_is_told_before_the_corpus_is_read(
         command,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         env=clean | environment | {"PYTHONPATH": str(ROOT)},
     )

@@ -97,7 +97,7 @@ def test_a_mixed_build_is_told_by_stats_card_and_datasets(folder: Path) -> None:
     assert "modules: PSF-2.0; chat: CC0-1.0" in card
     done = subprocess.run(
         [sys.executable, "-m", "longalign_data", "stats", str(built.folder.root)],
-        capture_output=True, text=True, cwd=ROOT, timeout=60, check=True,
+        capture_output=True, text=True, cwd=ROOT, timeout=300, check=True,
     )  # fmt: skip
     assert "chat" in done.stdout
     datasets = pytest.importorskip("datasets")

@@ -43,7 +43,7 @@ COMMANDS = [
 
 def longalign(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "longalign_data", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_help_names_every_command_in_one_line_each() -> None:
@@ -68,7 +68,7 @@ def test_help_imports_nothing_heavy() -> None:
         "heavy = {'pyarrow', 'duckdb', 'datasets', 'polars', 'numpy', 'anthropic', 'openai', 'transformers', 'torch', 'pydantic'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
@@ -108,10 +108,10 @@ def test_the_fake_provider_says_how_to_reach_it_and_what_was_spent(tmp_path: Pat
     assert process.stdout is not None
     first = process.stdout.readline()
     url = first.split()[3]
-    with urllib.request.urlopen(f"{url}/fake/scenario", timeout=60) as response:
+    with urllib.request.urlopen(f"{url}/fake/scenario", timeout=300) as response:
         assert json.load(response)["limits"]["concurrent"] == 4
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert "0 replies, 0.0000 dollars" in out
     assert "Traceback" not in err
 
@@ -133,7 +133,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.readline().startswith("ingest")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert "stopped; the same command goes on where this one was" in said
     assert "Traceback" not in said
@@ -145,7 +145,7 @@ def test_a_reader_that_leaves_early_is_no_error(arguments: list[str]) -> None:
     os.close(reading)
     command = [sys.executable, "-m", "longalign_data", *arguments]
     try:
-        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")

@@ -24,7 +24,7 @@ pack: {capacity: 8192, packs_per_step: 4}
 def longalign(*arguments: str, cwd: Path, columns: int = 160) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "longalign_data", *arguments]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": str(columns)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")

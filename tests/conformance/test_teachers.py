@@ -166,19 +166,18 @@ def test_a_reply_that_is_no_answer_is_a_reply_and_says_so(
 
 @pytest.mark.parametrize("provider", PAID)
 def test_a_request_that_is_given_up_ends_at_once(provider: str, serve: Callable[..., FakeServer]) -> None:
-    server = serve(latency_s=600.0)
+    server = serve(latency_s=3_600.0)
 
-    async def use(teacher: Teacher) -> float:
+    async def use(teacher: Teacher) -> bool:
         task = asyncio.create_task(teacher.ask(request_of(provider, ASK_FOR_QUESTIONS)))
         while not server.state.num_http:
+            assert not task.done(), task
             await asyncio.sleep(0.02)
-        began = time.monotonic()
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        return time.monotonic() - began
+        await asyncio.wait({task}, timeout=300)  # the server answers much later
+        return task.cancelled()
 
-    assert asking(provider, server, use) < 30.0
+    assert asking(provider, server, use)
 
 
 @pytest.mark.parametrize("provider", PAID)

@@ -118,14 +118,17 @@ def test_of_secrets_drawn_at_random_the_stated_share_is_found(
     "piece", ["-----BEGIN RSA PRIVATE" + " KEY-----\n", "key=" + RANDOM, "key=" + "a=" * 8, "= " * 8]
 )
 def test_the_search_for_secrets_takes_time_in_proportion_to_the_text(piece: str) -> None:
-    seconds = []
-    for size in (100_000, 800_000):
-        text = piece * (size // len(piece))
-        start = time.process_time()
-        find_secrets(text)
-        seconds.append(time.process_time() - start)
+    def seconds(size: int) -> float:
+        """The processor's, of three times the least: a collection of what other tests left behind may fall into one."""
+        text, taken = piece * (size // len(piece)), []
+        for _ in range(3):
+            start = time.thread_time()
+            find_secrets(text)
+            taken.append(time.thread_time() - start)
+        return min(taken)
+
     # Eight times the text; in proportion to its square it would be 64 times the time.
-    assert seconds[1] < 24 * seconds[0] + 0.05
+    assert seconds(800_000) < 24 * seconds(100_000) + 0.05
 
 
 @pytest.mark.parametrize(

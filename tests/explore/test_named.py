@@ -129,7 +129,7 @@ def test_what_a_build_says_of_itself_can_be_asked(build: BuildFolder) -> None:
 
 def longalign(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "longalign_data", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_command_line_takes_several_builds_and_every_format(build: BuildFolder, tmp_path: Path) -> None:

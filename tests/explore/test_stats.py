@@ -121,7 +121,7 @@ def test_targets_packs_truncation_and_spending(build: BuildFolder) -> None:
 def test_the_command_prints_all_figures_as_json(build: BuildFolder) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "longalign_data", "stats", str(build.root), "--json"],
-        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == figures.collect(build).to_json()

@@ -272,7 +272,7 @@ def start(build: BuildFolder, url: str, concurrency: int) -> "subprocess.Popen[b
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def wait_for(condition: Any, seconds: float = 120) -> None:
+def wait_for(condition: Any, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -290,7 +290,7 @@ def test_a_run_that_is_killed_goes_on_and_buys_no_received_reply_twice(tmp_path:
     def script(body: dict[str, Any], times: int) -> Answer:
         # From the target on nobody is answered before the kill: it comes in the middle however late it comes.
         if len(server.seen) >= target:
-            assert killed.wait(60)
+            assert killed.wait(300)
         return Answer(teaches(body, times).body, delay_s=0.05)
 
     with (server := FakeServer(script)).running():
@@ -309,7 +309,7 @@ def test_a_run_that_is_killed_goes_on_and_buys_no_received_reply_twice(tmp_path:
             wait_for(lambda: server.idle)
         assert seen < 32
         process = start(build, server.url, 3)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output.decode()
         asked_after = {(document_id(document_of(each.body)), instruction_of(each.body)) for each in server.seen[seen:]}
         run_generate(build, recipe(), server.url, fingerprint="again")
@@ -334,11 +334,20 @@ def answered_in(build: BuildFolder) -> tuple[set[tuple[str, str]], int]:
 
 def test_a_run_that_is_interrupted_ends_at_once_and_goes_on(tmp_path: Path) -> None:
     build = stand(tmp_path, some_documents(24))
-    with FakeServer(lambda body, times: Answer(teaches(body, times).body, delay_s=0.3)).running() as server:
+    has_left = threading.Event()
+
+    def script(body: dict[str, Any], times: int) -> Answer:
+        # From the fourth answer on nobody gets one before the run has ended: it is interrupted in its middle.
+        if sum(server.answered().values()) >= 4:
+            assert has_left.wait(600)
+        return teaches(body, times)
+
+    with (server := FakeServer(script)).running():
         process = start(build, server.url, 2)
         wait_for(lambda: sum(server.answered().values()) >= 4)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
+        has_left.set()
         assert process.returncode != 0
         assert b"KeyboardInterrupt" in output
         assert b"never retrieved" not in output

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 def longalign(*arguments: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "longalign_data", *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env={"PYTHONPATH": str(ROOT)}
+        command, capture_output=True, text=True, timeout=300, check=False, env={"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

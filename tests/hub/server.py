@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ class Fault:
 
     `status` is answered at once, with `headers`; without one the connection is closed. `after_bytes` reads so much of the
     body first. `late` does the work before that: the client never learns of it. `hang` keeps the connection open and
-    silent, until the client is gone.
+    silent, until the client is gone. `met` is set before the client learns of anything.
     """
 
     method: str
@@ -111,6 +112,14 @@ class Hub:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
+        self.connections: set[socket.socket] = set()
+
+    def wait_until_quiet(self) -> None:
+        """Returns once no client is connected any more, and all is done that they had sent before they went."""
+        end = time.monotonic() + 300
+        while self.connections:
+            assert time.monotonic() < end, "a client is still there"
+            time.sleep(0.01)
 
     def fault(self, method: str, path: str, **how: Any) -> Fault:
         """Lays in a fault for requests whose path matches the regular expression `path`."""
@@ -170,6 +179,11 @@ def hub_server() -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+        # The next server may get the same port, where a client that keeps its connections would still talk to this one.
+        with hub.lock:
+            for connection in hub.connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 class _RefusedError(Exception):
@@ -185,6 +199,18 @@ def _git_oid(content: bytes) -> str:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: Hub
+
+    def setup(self) -> None:
+        super().setup()
+        with self.state.lock:
+            self.state.connections.add(self.request)
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        finally:
+            with self.state.lock:
+                self.state.connections.discard(self.request)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -212,24 +238,24 @@ class _Handler(BaseHTTPRequestHandler):
                 fault.met.set()
                 self.close_connection = True
                 with contextlib.suppress(OSError):
-                    self.connection.settimeout(60)
+                    self.connection.settimeout(600)
                     while self.connection.recv(65536):
                         time.sleep(0.01)
                 self._note(0)
             elif fault.late:
                 self._answer(silent=True)
-                self.close_connection = True
                 fault.met.set()
+                self.close_connection = True
             else:
                 self._read(fault.after_bytes or None)
                 if fault.after_bytes or fault.status is None:
                     # What is still on its way is not read: the connection cannot serve another request.
                     self.close_connection = True
+                fault.met.set()
                 if fault.status is not None:
                     self._send(fault.status, b'{"error": "laid in by the test"}', fault.headers)
                 else:
                     self._note(0)
-                fault.met.set()
 
     def _read(self, limit: int | None = None) -> bytes:
         """The body, or its first `limit` bytes."""

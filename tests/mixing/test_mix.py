@@ -291,7 +291,7 @@ def test_a_share_that_comes_to_less_than_one_conversation_is_said(tmp_path: Path
     shape = "encode: {template: chatml, max_tokens: 512}\npack: {capacity: 512, packs_per_step: 2}\n"
     recipe.write_text(f"name: shares\nversion: 1.0.0\nmix:\n{sets}{shape}", encoding="utf-8")
     command = [sys.executable, "-m", "longalign_data", "build", str(recipe), "--output", str(tmp_path / "builds")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "mix set few: nothing was taken, its share of 20" in done.stdout + done.stderr
     assert "mix set all" not in done.stdout + done.stderr

@@ -57,7 +57,7 @@ def test_why_remove_and_rehydrate_say_what_they_did(towns: BuildFolder, tmp_path
     def longalign(*arguments: str) -> str:
         command = [sys.executable, "-m", "longalign_data", *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -186,7 +186,7 @@ def test_the_command_ends_with_1_and_says_where(copy: BuildFolder, hub: Hub, tmp
     file = sorted(path for path in hashes(copy) if path.startswith("plan/"))[0]
     (copy.root / file).write_bytes(b"torn")
     done = longalign(hub, "verify", str(copy.root), home=tmp_path)
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate(timeout=300)
     assert done.returncode == 1, err
     assert f"{copy.root}/{file}: has 4 bytes" in out
     assert "1 faults" in out

@@ -112,6 +112,44 @@ def test_power_weights_take_documents_in_proportion_to_their_length() -> None:
     assert 745 <= long <= 855
 
 
+@pytest.mark.parametrize("strategy", ["none", "power"])
+@pytest.mark.parametrize(
+    "quotas", [{"languages": {"zh": 0.1}}, {"languages": {}, "sources": {"books": 0.3}}, {"languages": {}}]
+)
+def test_what_a_quota_lacks_is_filled_by_the_same_chances(strategy: str, quotas: dict[str, dict[str, float]]) -> None:
+    # 400 of 20,000 are long; a quota for what is not there leaves every document in the one draw.
+    documents = [
+        Candidate(doc_id=f"d{n}", num_tokens=60_000 if n % 50 == 0 else 9_000, lang="en", source="web")
+        for n in range(20_000)
+    ]
+    wish = SampleDocuments.model_validate({"count": 1_000, "strategy": strategy, **quotas})
+    drawn = draw(documents, wish, seed=4)
+    plain = draw(documents, wish.model_copy(update={"languages": {}, "sources": {}}), seed=4)
+    assert drawn.drawn == plain.drawn
+    long = sum(item.num_tokens == 60_000 for item in drawn.drawn)
+    # none: mean 20, standard deviation 4.3. power: weights 20 to 3, so 2/17 of the draws: mean about 118, deviation 10.
+    assert (3 if strategy == "none" else 70) <= long <= (40 if strategy == "none" else 170)
+
+
+@pytest.mark.parametrize("strategy", ["none", "power"])
+def test_lengths_outside_the_edges_have_buckets_of_their_own_where_they_are_taken(strategy: str) -> None:
+    lengths = [99, 100, 199, 200, 300, 301, 5_000]
+    documents = [Candidate(doc_id=str(n), num_tokens=n, lang="en", source="s") for n in lengths]
+    wish = SampleDocuments.model_validate(
+        {"count": 10, "strategy": strategy, "languages": {}, "edges": [100, 200, 300, 400]}
+    )
+    drawn = draw(documents, wish, seed=1)
+    buckets = {item.num_tokens: item.bucket for item in drawn.drawn}
+    expected = {99: "0-100", 100: "100-200", 199: "100-200", 200: "200-300", 300: "300-400", 301: "300-400"}
+    assert buckets == expected | {5_000: "400-5000"}
+    assert [cell.bucket for cell in drawn.cells] == ["0-100", "100-200", "200-300", "300-400", "400-5000"]
+    inside = draw([document for document in documents if 100 <= document.num_tokens <= 400], wish, seed=1)
+    assert [cell.bucket for cell in inside.cells] == ["100-200", "200-300", "300-400"]
+    # The last edge belongs to the last bucket between edges.
+    edge = draw([Candidate(doc_id="e", num_tokens=400, lang="en", source="s")], wish, seed=1)
+    assert [item.bucket for item in edge.drawn] == ["300-400"]
+
+
 def test_lengths_outside_the_edges_are_counted_and_not_taken() -> None:
     documents = [Candidate(doc_id=str(n), num_tokens=n, lang="en", source="s") for n in (7_999, 8_000, 64_000, 64_001)]
     drawn = draw(documents, SampleDocuments(count=10, languages={}), seed=1)

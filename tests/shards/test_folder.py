@@ -32,7 +32,9 @@ except BuildError as error:
     def other() -> str:
         arguments = [sys.executable, "-c", program, str(tmp_path)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True, env=environment).stdout
+        return subprocess.run(
+            arguments, capture_output=True, text=True, timeout=300, check=True, env=environment
+        ).stdout
 
     with BuildFolder(tmp_path).lock():
         assert f"another build is at work in this folder (process {os.getpid()})" in other()
@@ -48,7 +50,7 @@ with BuildFolder(Path(sys.argv[1])).lock():
     os.kill(os.getpid(), signal.SIGKILL)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, check=False, env=environment)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=300, check=False, env=environment)
     assert done.returncode == -9
     with BuildFolder(tmp_path).lock():
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
@@ -107,7 +109,7 @@ def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", READ_ONLY, "."],
             cwd=f"/proc/self/fd/{opened}" if Path("/proc/self/fd").exists() else folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, pass_fds=[opened], capture_output=True, text=True, timeout=60, check=False,
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, pass_fds=[opened], capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
     finally:
         os.close(opened)

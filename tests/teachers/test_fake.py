@@ -146,14 +146,21 @@ def test_openai_batches_put_replies_and_errors_into_two_files(serve: Callable[..
     ],
 )
 def test_a_fault_reaches_the_client_as_its_own_error(
-    serve: Callable[..., FakeServer], fault: str, error: type[Exception]
+    serve: Callable[..., FakeServer], tmp_path: Path, fault: str, error: type[Exception]
 ) -> None:
     import httpx2
 
-    server = serve(faults=[{"kind": fault, "attempts": 1, "seconds": 30.0}])
+    server = serve(faults=[{"kind": fault, "attempts": 1, "seconds": 3_600.0}])
+    # Only the reply is waited for so briefly: a request that was not sent whole is no attempt.
+    patience = httpx2.Timeout(60, read=0.2) if fault == "timeout" else 60
     # A body that ends early surfaces as the HTTP library's own error.
     with pytest.raises((error, httpx2.TransportError)):
-        client(server, timeout=0.2 if fault == "timeout" else 60).messages.create(**blocks(ASKING))
+        client(server, timeout=patience).messages.create(**blocks(ASKING))
+    end = time.monotonic() + 60
+    while not (tmp_path / "log.jsonl").read_text(encoding="utf-8"):
+        # Whoever gave up early must not overtake the attempt that meets the fault.
+        assert time.monotonic() < end
+        time.sleep(0.01)
     assert client(server).messages.create(**blocks(ASKING)).stop_reason == "end_turn"
 
 

@@ -54,7 +54,7 @@ def ask(url: str, provider: str, document: str) -> dict[str, Any]:
 
     async def once() -> dict[str, Any]:
         base_url = url + ("/v1" if provider == "openai" else "")
-        teacher = load_teacher(choice, api_key="none", base_url=base_url, timeout_s=120, retry_s=0)
+        teacher = load_teacher(choice, api_key="none", base_url=base_url, timeout_s=600, retry_s=0)
         try:
             return await teacher.ask(request)
         finally:

@@ -28,7 +28,7 @@ def start(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -
     return list(processes)
 
 
-def finish(processes: Sequence[BaseProcess], timeout: float = 200) -> list[int | None]:
+def finish(processes: Sequence[BaseProcess], timeout: float = 600) -> list[int | None]:
     """Exit codes; None for a process that did not end in time, which is killed then."""
     for process in processes:
         process.join(timeout)

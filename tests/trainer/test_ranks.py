@@ -23,6 +23,7 @@ from tests.trainer.runs import NUM_STEPS, losses, metrics
 from trainer import attention, loop
 from trainer.config import TrainConfig
 from trainer.engine import TorchEngine
+from trainer.measure.metrics import idle_by_rank
 from trainer.objective import Objective
 from trainer.probe import probe
 from trainer.world import join
@@ -67,7 +68,11 @@ def test_two_ranks_under_zero_3_take_the_steps_of_one_process_and_export_its_wei
         assert line["loss_by_length"] == pytest.approx(wanted["loss_by_length"], rel=1e-5)
     timed = metrics(whole)[1]
     assert (len(timed["idle_by_rank"]), np.shape(timed["pack_seconds"])) == (2, (2, 2))
-    assert 0 <= min(timed["idle_by_rank"]) < max(timed["idle_by_rank"]) < 1
+    # Two ranks may take the same time by chance, but never say other than what they took.
+    waited = idle_by_rank(np.array(timed["pack_seconds"]))
+    assert timed["idle_by_rank"] == pytest.approx(waited.tolist(), abs=1e-3)
+    assert 0 <= min(timed["idle_by_rank"]) <= max(timed["idle_by_rank"]) < 1
+    assert min(map(min, timed["pack_seconds"])) > 0
     found = weights(whole)
     for name, tensor in weights(reference).items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
@@ -79,7 +84,7 @@ def _until_it_is_killed(at: int, *arguments: Any) -> None:
 
     def train_step(*given: Any, step: int, **named: Any) -> dict[str, Any]:
         if step > at:
-            time.sleep(300)
+            time.sleep(800)
         return take(*given, step=step, **named)
 
     loop.train_step = train_step
@@ -94,7 +99,7 @@ def test_a_run_of_two_ranks_that_was_killed_goes_on_to_the_same_losses_to_the_bi
     ranks = start(
         _until_it_is_killed, [(at, rank, 2, port, options, output.with_suffix(f".{rank}")) for rank in range(2)]
     )
-    until = time.monotonic() + 200
+    until = time.monotonic() + 400
     try:
         while not (output / "metrics.jsonl").exists() or (output / "metrics.jsonl").read_bytes().count(b"\n") < at:
             assert time.monotonic() < until
@@ -179,7 +184,7 @@ def test_a_rank_that_fails_alone_says_why_and_ends_without_the_others(place: Pat
     # Packs are compared by rank 0, the plan by rank 1, which waits for the first.
     port = str(free_port())
     ranks = start(_where_leaving_waits, [(rank, 2, port, options, output.with_suffix(f".{rank}")) for rank in range(2)])
-    codes = finish(ranks, timeout=100)
+    codes = finish(ranks, timeout=400)
     assert codes[0] == 2
     assert f"error: {shard}: is not the file that the build wrote" in output.with_suffix(".0").read_text()
     assert codes[1] not in (0, None)

@@ -33,7 +33,7 @@ def arguments(place: Path, output: Path, *extra: str, **changes: Any) -> list[st
     return runs.options(place / "build", place / "model", output, *extra, **changes)
 
 
-def launch(command: list[str], *, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+def launch(command: list[str], *, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """A launcher with its ranks, in a session of their own so that all of them end with it."""
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
@@ -95,16 +95,39 @@ def test_a_run_that_stopped_goes_on_to_the_same_losses_to_the_bit(place: Path, r
     assert kept == ["step-00000010", "step-00000012"]
 
 
+UNTIL_IT_IS_KILLED = """
+import os, sys, time
+from trainer import loop
+from trainer.__main__ import main
+
+take = loop.train_step
+
+def train_step(*given, step, **named):
+    if step > 7:
+        time.sleep(600)
+    return take(*given, step=step, **named)
+
+loop.train_step = train_step
+sys.exit(main(sys.argv[1:], os.environ))
+"""
+"""Training that does not come to its end however late it is killed."""
+
+
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(place: Path, reference: Path) -> None:
     output = place / "killed"
-    command = [sys.executable, "-m", "trainer", *arguments(place, output)]
+    command = [sys.executable, "-c", UNTIL_IT_IS_KILLED, *arguments(place, output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 100
-    while not (output / "checkpoints" / "step-00000005" / "trainer.json").exists() and time.monotonic() < until:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    until = time.monotonic() + 400
+    try:
+        while not (output / "checkpoints" / "step-00000005" / "trainer.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (output / "model").exists()
     with (output / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "lo')  # a line cut off by the kill
     assert main(arguments(place, output, "--resume"), {}) == 0

@@ -48,7 +48,7 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
                 yield RawReject(source_ref=ref, reason="too-large", detail=detail)
                 continue
             try:
-                text, num_bytes = decoded_in_order(block.strip(b"\n"))
+                text, num_bytes = decoded_in_order(block.strip(b"\r\n"))
             except UnicodeDecodeError as error:
                 detail = f"{ref}: not UTF-8 at byte {error.start} of the document; expected UTF-8"
                 yield RawReject(source_ref=ref, reason="bad-utf8", detail=detail)

@@ -6,8 +6,10 @@ A card of books that are not free asks for an acknowledgement, without which no 
 """
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from longalign_data.recipe import PlacedSource
@@ -31,6 +33,11 @@ from longalign_data.sources.unpacking import UnpackError, opened
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 SUFFIXES = [".txt", ".epub", *LINES, *TARS]
+
+_BEGIN = re.compile(r"^\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK\b[^*]{0,500}\*\*\*", re.MULTILINE)
+_END = re.compile(r"^\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK\b", re.MULTILINE)
+MAX_HEADER, MAX_LICENCE = 20_000, 60_000
+"""Characters at a book's ends in which Project Gutenberg's lines are looked for; its licence has 19,000."""
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -57,7 +64,18 @@ def read(partition: Partition) -> Iterator[RawDocument | RawReject]:
         yield from _tar(partition)
     else:
         for unit in partition.units:
-            yield document_of_file(partition, unit, "books")
+            found = document_of_file(partition, unit, "books")
+            yield bare(found) if isinstance(found, RawDocument) else found
+
+
+def bare(book: RawDocument) -> RawDocument:
+    """The book without the header and the licence that Project Gutenberg puts around its own, which speak of neither."""
+    begin = _BEGIN.search(book.text, 0, MAX_HEADER)
+    end = _END.search(book.text, max(0, len(book.text) - MAX_LICENCE))
+    if begin is None and end is None:
+        return book
+    text = book.text[begin.end() if begin else 0 : end.start() if end else None].strip()
+    return replace(book, text=text, num_bytes=-1)
 
 
 def _tar(partition: Partition) -> Iterator[RawDocument | RawReject]:
@@ -92,13 +110,15 @@ def _tar(partition: Partition) -> Iterator[RawDocument | RawReject]:
                     continue
                 name_of_file = storable(PurePosixPath(member).name)
                 title = title.strip() or name_of_file.removesuffix(".txt").removesuffix(".epub")
-                yield RawDocument(
-                    text=text,
-                    title=title,
-                    lang=card.lang,
-                    license=card.license,
-                    source_ref=ref,
-                    num_bytes=num_bytes,
+                yield bare(
+                    RawDocument(
+                        text=text,
+                        title=title,
+                        lang=card.lang,
+                        license=card.license,
+                        source_ref=ref,
+                        num_bytes=num_bytes,
+                    )
                 )
     except UnpackError as error:
         detail = f"{name}: cannot be read on: {error}; the books before stand, fetch it again"

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import IO, Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
+from zipfile import ZipFile
 
 from longalign_data.sources.markup import MarkupError, html_of_xhtml, html_text
 from longalign_data.sources.readers.archives import checked_zip, member_bytes
@@ -17,6 +18,7 @@ from longalign_data.sources.reading import MAX_RECORD_BYTES
 from longalign_data.sources.unpacking import UnpackError
 
 CONTAINER = "META-INF/container.xml"
+ENCRYPTION = "META-INF/encryption.xml"
 MAX_XML = 8 << 20
 
 
@@ -29,6 +31,7 @@ def epub_text(file: IO[bytes], html: Any) -> tuple[str, str]:
     base = posixpath.dirname(package_name)
     title = next((e.text or "" for e in package.iter() if _local(e) == "title"), "")
     items = {e.get("id"): e for e in package.iter() if _local(e) == "item"}
+    encrypted = _encrypted(archive)
     parts: list[str] = []
     size = 0
     for reference in (e.get("idref") for e in package.iter() if _local(e) == "itemref"):
@@ -36,6 +39,8 @@ def epub_text(file: IO[bytes], html: Any) -> tuple[str, str]:
         if item is None or "html" not in item.get("media-type", "html"):
             continue
         name = posixpath.normpath(posixpath.join(base, unquote(item.get("href", ""))))
+        if name in encrypted:
+            raise UnpackError("unreadable-file", f"the book is locked (DRM): {ENCRYPTION} lists {name!r}")
         data = member_bytes(archive, name, MAX_RECORD_BYTES)
         size += len(data)
         if size > MAX_RECORD_BYTES:
@@ -49,6 +54,14 @@ def epub_text(file: IO[bytes], html: Any) -> tuple[str, str]:
     if not parts:
         raise UnpackError("unreadable-file", "no page of the book's spine holds text")
     return title, "\n\n".join(parts)
+
+
+def _encrypted(archive: ZipFile) -> set[str]:
+    """The members that are encrypted each by itself, as sold books are; fonts may be alone (EPUB 3.3, 4.2.6.3.2)."""
+    if ENCRYPTION not in archive.NameToInfo:
+        return set()
+    listed = _xml(member_bytes(archive, ENCRYPTION, MAX_XML), ENCRYPTION)
+    return {posixpath.normpath(unquote(e.get("URI", ""))) for e in listed.iter() if _local(e) == "CipherReference"}
 
 
 def decoded(data: bytes, label: str = "") -> str:

@@ -4,8 +4,10 @@
 
 LICENSE, COPYING and the folder LICENSES come first, each by its `SPDX-License-Identifier:` line, its name or its text, then
 the package's own description, then the lines with that mark in the heads of files. Files named after their licences offer
-a choice; of all others every one holds. Detection is by sentences that stand in one licence's text and in no other's;
-what is not known for sure is None. Of a single file only the marked lines are read, not notices in words.
+a choice; of all others every one holds. Detection is by words of each text, those before it in the table set apart; what
+forbids uses (`_FORBIDS`) is None whichever text stands beside it. Beside a licence file that is not known, a licence whose
+text is known here counts for nothing, unless that file does no more than name it. Of a single file only the marked lines
+are read, not notices in words.
 """
 
 import json
@@ -37,7 +39,36 @@ _TOKEN = re.compile(r"[()/]|[^\s()/]+")
 MAX_TOKENS = 200
 """A longer expression is of nobody's writing, and its brackets could nest as deep."""
 
-_TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+_NON_COMMERCIAL = (
+    r"(?<!allowed only for )(?<!commercial or )(?<!commercial and )(?<!commercial as well as )"
+    r"(?<!commercial/)non-? ?commercial(?!ly| (?:or|and) commercial)"
+)
+_FORBIDS = re.compile(
+    r"(?:business|functional|fair) source license|source available license|sustainable use license|commons clause"
+    r"|elastic license|server side public license|polyform|good, not evil|(?:nuclear|military) facility"
+    r"|variously licensed|portions of this software are licensed as follows|" + _NON_COMMERCIAL
+)
+"""Words of licences that forbid uses, wherever they stand: the licences that they quote or follow (Apache-2.0 as what
+comes some years later, MIT without sale) do not hold. The GPL and the Unlicense speak of non-commercial uses too."""
+
+_ASIDE = re.compile(
+    r"third|3rd|vendor|depend|bundle|header|template"
+    r"|\.(?:py|rb|go|rs|java|kt|cs|php|c|cc|cpp|h|hpp|[cm]?[jt]sx?|sh|csv|json|toml|ya?ml|xml|svg|lock)$",
+    re.IGNORECASE,
+)
+"""Of the names of licence files those that speak of something else than the repository's own licence."""
+
+MAX_POINTER = 500
+"""Characters of a licence file that does no more than name licences or the files that they stand in."""
+
+_OWN_TERMS = re.compile(
+    r"rights reserved|proprietary|commercial|confidential|enterprise|agreement|permission|\bnot\b|\bexcept",
+    re.IGNORECASE,
+)
+
+_TEXTS: tuple[tuple[str | None, tuple[str, ...]], ...] = (
+    ("MPL-2.0", ("mozilla public license", "version 2.0", "each individual or legal entity that creates")),
+    ("EPL-2.0", ("the accompanying program is provided under the terms of this eclipse public license", "v 2.0")),
     ("AGPL-3.0-only", ("gnu affero general public license", "version 3")),
     ("LGPL-3.0-only", ("gnu lesser general public license", "version 3")),
     ("LGPL-2.1-only", ("gnu lesser general public license", "version 2.1")),
@@ -54,15 +85,23 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Zlib", ("this software is provided 'as-is'", "altered source versions must be plainly marked")),
     ("ISC", ("permission to use, copy, modify, and/or distribute this software for any purpose with or without fee",)),
     ("ISC", ("permission to use, copy, modify, and distribute this software for any purpose with or without fee",)),
+    (None, ("illinois/ncsa open source license", "redistributions of source code must retain")),
+    (None, ("permission is hereby granted, free of charge, to any person obtaining a copy of the font software",)),
     ("MIT", ("permission is hereby granted, free of charge, to any person obtaining a copy", "above copyright notice")),
+    (None, ("redistribution and use in source and binary forms", "the following acknowledg")),
+    (None, ("redistribution and use in source and binary forms", "apache software license, version 1")),
+    (None, ("redistribution and use in source and binary forms", "how to obtain complete source code")),
     ("BSD-3-Clause", ("redistribution and use in source and binary forms", "to endorse or promote products")),
     ("BSD-2-Clause", ("redistribution and use in source and binary forms",)),
+    ("CC-BY-4.0", ("attribution 4.0 international", "creative commons")),
 )
 """Words of each text, in small letters with single spaces; the first that has all of its words in the file's beginning
-decides, so what quotes another licence stands before it."""
+decides, so what quotes another licence stands before it. None: what has words of a text below and asks for more (BSD with
+an advertising clause, Apache-1.1, Sleepycat)."""
 
-
-_SPELLINGS = {name.lower(): name for name, _ in _TEXTS}
+_SPELLINGS = {name.lower(): name for name, _ in _TEXTS if name is not None}
+_WORDS = {name.split("-")[0] for name in _SPELLINGS}
+"""`mit`, `apache`, `gpl`: what people write of each."""
 
 
 def spelled(licence: str) -> str:
@@ -82,6 +121,20 @@ def is_description(path: str) -> bool:
 
 def detect_licence(files: Mapping[str, str]) -> str | None:
     """The SPDX expression of a repository with these texts by path (at least its licence files and descriptions), or None."""
+    told = _told(files)
+    if told is None or not is_allowed(told, _SPELLINGS.values()):
+        return told
+    # A text of what was told would have been known.
+    unknown = [
+        path
+        for path, text in files.items()
+        if "/" not in path and is_licence_file(path) and not _ASIDE.search(path) and text.strip()
+        if marked_licence(text) is None and licence_of_text(text) is None
+    ]
+    return told if all(_points(path, told, files) for path in unknown) else None
+
+
+def _told(files: Mapping[str, str]) -> str | None:
     choices: set[str] = set()
     found: set[str] = set()
     for path, text in files.items():
@@ -99,9 +152,21 @@ def detect_licence(files: Mapping[str, str]) -> str | None:
     for path, described in _DESCRIPTIONS.items():
         value = described(files[path]) if path in files else None
         if isinstance(value, str) and _DESCRIBED.fullmatch(value.strip()):
-            return value.strip()
+            # `MIT/ISC` offers a choice in Cargo's; elsewhere nobody says what it means.
+            return None if "/" in value and path != "Cargo.toml" else value.strip()
     named = {marked_licence(text) for text in files.values()} - {None}
     return named.pop() if len(named) == 1 else None
+
+
+def _points(path: str, told: str, files: Mapping[str, str]) -> bool:
+    """Whether a licence file that is not known does no more than name the licences told, or a file where one stands."""
+    text = files[path]
+    if len(text) > MAX_POINTER or _OWN_TERMS.search(text) or _FORBIDS.search(_plain(text)):
+        return False
+    named = _WORDS & set(re.findall("[a-z]+[0-9]?", text.lower()))
+    others = "|".join(re.escape(other) for other in files if other != path and is_licence_file(other))
+    placed = others and re.search(rf"(?:^|\b(?i:in|see|the|file|to)\b)\W*(?:{others})(?!\w)", text)
+    return bool(named or placed) and named <= set(re.findall("[a-z]+[0-9]?", told.lower()))
 
 
 def marked_licence(text: str) -> str | None:
@@ -157,9 +222,8 @@ def _in_setup_cfg(text: str) -> object:
         if match is not None:
             values.append([match[1].strip()])
     said = {" ".join(filter(None, lines)) for lines in values}
-    # Of two that differ neither is known to hold, nor whether `MIT/ISC` offers a choice, as it does in Cargo's.
-    value = said.pop() if len(said) == 1 else None
-    return None if value is None or "/" in value else value
+    # Of two that differ neither is known to hold.
+    return said.pop() if len(said) == 1 else None
 
 
 def _toml(text: str) -> object:
@@ -257,8 +321,15 @@ def _one(tokens: list[str], allowed: Collection[str]) -> bool:
 
 def licence_of_text(text: str) -> str | None:
     """The SPDX id of a licence's text, or None."""
-    head = " ".join(text[:4000].lower().replace("*", " ").split())
+    if _FORBIDS.search(_plain(text)):
+        return None
+    head = _plain(text[:4000])
     for name, words in _TEXTS:
         if all(word in head for word in words):
             return name
     return None
+
+
+def _plain(text: str) -> str:
+    """In small letters, with single spaces."""
+    return " ".join(text.lower().replace("*", " ").split())

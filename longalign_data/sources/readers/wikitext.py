@@ -221,9 +221,10 @@ PARTS = {
 """Units of which `{{convert}}` takes a number of a smaller one behind: 6 ft 4 in."""
 
 DISAMBIGUATION = re.compile(
-    r"\{\{\s*(?:disambig(?:uation)?|dab|hndis|geodis|disamb|human name disambiguation|place name disambiguation|"
-    r"letter-number combination disambiguation|mil-unit-dis|hospital disambiguation|airport disambiguation|"
-    r"消歧义|消歧義|消歧义页|消歧義頁|disambig-cleanup|人名消歧义|人名消歧義|地名消歧义|地名消歧義)\s*(?:\||\}\})",
+    # Of those with the word in their name only the marks of a single link stand in articles.
+    r"\{\{(?:[^{}|]{0,60}\bdisambig(?:uation)?\b(?!\s+need)[^{}|]{0,60}|"
+    r"\s*(?:dab|disamb|hndis|geodis|schooldis|roaddis|mathdab|numberdis|callsigndis|mil-unit-dis)\s*|"
+    r"\s*(?:消歧义|消歧義|消歧义页|消歧義頁|人名消歧义|人名消歧義|地名消歧义|地名消歧義)\s*)(?:\||\}\})",
     re.IGNORECASE,
 )
 CHARGE = re.compile(r"\d*[+−–-]")

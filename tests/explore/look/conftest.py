@@ -14,6 +14,7 @@ from longalign_data.shards.folder import BuildFolder
 from tests.explore.look.planted import write_planted
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
+PATIENCE_MS = 120_000
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
     "--no-sandbox",
@@ -33,7 +34,7 @@ def browser() -> "Iterator[playwright.Browser]":
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed; make browser installs one where it may")
     with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE_MS)
         yield chromium
         chromium.close()
 
@@ -42,9 +43,15 @@ def browser() -> "Iterator[playwright.Browser]":
 def page(browser: "playwright.Browser") -> "Iterator[playwright.Page]":
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
-    opened.set_default_timeout(15_000)
+    opened.set_default_timeout(PATIENCE_MS)
     yield opened
     context.close()
+
+
+def follow(page: "playwright.Page", link: "playwright.Locator") -> None:
+    """Clicks, and waits until the page that this leads to is there whole: to count or list what a page holds waits for nothing."""
+    with page.expect_navigation():
+        link.click()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from longalign_data.errors import BuildError, MissingExtraError
 from longalign_data.explore.report.page import MAX_BYTES, render_report
 from longalign_data.shards.folder import BuildFolder
 from longalign_data.teachers.prices import ModelPrice, Prices, ProviderPrices, Tier
+from tests.explore.look.conftest import PATIENCE_MS
 from tests.explore.look.planted import SCRIPT
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ PRICES = Prices(
 def report(build: BuildFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     command = [sys.executable, "-m", "longalign_data", "report", str(build.root), "--out", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.startswith(f"{path}: 0.")
     return path
 
@@ -66,12 +67,12 @@ def test_a_sample_opens_with_its_evidence_marked(report: Path, page: "Page", bui
     sample = page.locator(".sample").first
     assert not sample.locator(".answer").is_visible()
     sample.locator("summary").first.click()
-    assert sample.locator(".answer").is_visible()
+    sample.locator(".answer").wait_for()
     assert sample.locator("ol.questions li").count() == 5
     assert sample.locator("li.asked").count() == 1
     sample.locator("summary", has_text="Document").first.click()
     marked = sample.locator("mark").first
-    assert marked.is_visible()
+    marked.wait_for()
     assert (marked.text_content() or "").startswith("7")
 
 
@@ -92,6 +93,7 @@ def test_the_report_can_be_read_on_a_phone_and_in_the_dark(report: Path, browser
     for scheme in ("light", "dark"):
         context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
         page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(report.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         figure = page.locator("figure").first

@@ -3,19 +3,21 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.parse
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
 import pytest
 
 from longalign_data.errors import UserError
+from longalign_data.explore.plain import visible
 from longalign_data.explore.view.listing import DOCUMENTS, asked
 from longalign_data.explore.view.server import serve
 from longalign_data.shards.folder import BuildFolder
 from tests.explore.conftest import make_id
+from tests.explore.look.conftest import follow
 from tests.explore.look.planted import NUM_SMALL, SCRIPT
 
 if TYPE_CHECKING:
@@ -33,19 +35,19 @@ def test_samples_are_filtered_sorted_and_paged(page: "Page", address: str) -> No
     page.goto(address)
     assert page.locator(".pages").first.inner_text().startswith(f"{TOTAL} samples, 1 to 50")
     first = texts(page, "question")
-    page.get_by_role("link", name="next").first.click()
+    follow(page, page.get_by_role("link", name="next").first)
     assert page.locator(".pages").first.inner_text().startswith(f"{TOTAL} samples, 51 to 100")
     assert not set(first) & set(texts(page, "question"))
-    page.get_by_role("link", name="last").first.click()
+    follow(page, page.get_by_role("link", name="last").first)
     assert len(texts(page, "task")) == TOTAL - 100
     page.goto(address)
-    page.get_by_role("link", name="num tokens").click()
+    follow(page, page.get_by_role("link", name="num tokens"))
     tokens = [int(text.replace(",", "")) for text in texts(page, "num tokens")]
     assert tokens == sorted(tokens, reverse=True)
     assert tokens[0] == 64_030
-    page.get_by_role("link", name="num tokens").click()
+    follow(page, page.get_by_role("link", name="num tokens"))
     assert texts(page, "num tokens")[0] == "1,030"
-    page.get_by_role("link", name="grounding").click()
+    follow(page, page.get_by_role("link", name="grounding"))
     assert texts(page, "grounding")[0] == f"{(TOTAL - 1) / 200:.4g}"
 
 
@@ -53,26 +55,26 @@ def test_filters_join_and_stay_while_paging(page: "Page", address: str) -> None:
     page.goto(address)
     page.locator("select[name=task]").select_option("summary")
     page.locator("input[name=num_tokens]").fill("..2000")
-    page.get_by_role("button", name="Show").click()
+    follow(page, page.get_by_role("button", name="Show"))
     assert set(texts(page, "task")) == {"summary"}
     assert page.locator(".pages").first.inner_text().startswith("32 samples")
     assert page.locator("select[name=task]").input_value() == "summary"
     page.get_by_text("More columns").click()
     page.locator("input[name=sample_id]").fill(make_id("planted", 5)[:20])
-    page.get_by_role("button", name="Show").click()
+    follow(page, page.get_by_role("button", name="Show"))
     assert page.locator(".pages").first.inner_text().startswith("1 samples")
-    page.get_by_role("link", name="clear").click()
+    follow(page, page.get_by_role("link", name="clear"))
     assert page.locator(".pages").first.inner_text().startswith(f"{TOTAL} samples")
 
 
 def test_a_sample_opens_with_evidence_questions_and_its_pack(page: "Page", address: str) -> None:
     page.goto(f"{address}/?lang=zh")
-    page.locator("td a").click()
+    follow(page, page.locator("td a"))
     assert page.locator("h1").inner_text() == "江河 1 Which?"
     assert page.locator(".answer").inner_text() == "Answer 1: 江河."
     assert page.locator("ol.questions li").count() == 5
     page.locator(".places a").click()
-    assert page.locator("mark:target").is_visible()
+    page.locator("mark:target").wait_for()
     assert page.get_by_text("notes/1.txt", exact=True).is_visible()
     assert page.get_by_text("Judged: ").is_visible()
     blocks = page.locator(".pack rect.this, .pack rect.other")
@@ -85,18 +87,19 @@ def test_a_sample_opens_with_evidence_questions_and_its_pack(page: "Page", addre
 
 
 @pytest.mark.parametrize("sample_id", [CHINESE, ENGLISH, HARM], ids=["chinese", "english", "one huge line"])
-def test_a_document_of_64k_tokens_opens_within_a_second(page: "Page", address: str, sample_id: str) -> None:
-    page.goto(address)
-    took: list[float] = []
-    # The best of several: this machine may be busy with other tests.
-    while len(took) < 3 or (min(took) >= 1.0 and len(took) < 30):
-        began = time.monotonic()
-        page.goto(f"{address}/sample/{sample_id}")
-        page.locator(".document").first.wait_for()
-        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        took.append(time.monotonic() - began)
-    assert min(took) < 1.0
-    assert len(page.locator(".document").text_content() or "") > 60_000
+def test_a_document_of_64k_tokens_opens_whole(page: "Page", address: str, planted: BuildFolder, sample_id: str) -> None:
+    """How long that takes is measured in benchmarks/look.py."""
+    stored = [row for shard in planted.shards("samples") for row in pq.read_table(shard).to_pylist()]
+    (sample,) = [row for row in stored if row["sample_id"] == sample_id]
+    page.goto(f"{address}/sample/{sample_id}")
+    page.locator(".document").wait_for()
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    shown = page.locator(".document").text_content() or ""
+    assert len(shown) > 60_000
+    text = sample["messages"][0]["content"][sample["document_spans"][0]["start"] : sample["document_spans"][0]["end"]]
+    for piece in (text[-2_000:], text[len(text) // 2 : len(text) // 2 + 2_000]):
+        for line in visible(piece).splitlines()[1:-1]:
+            assert line.strip() in shown
 
 
 def test_hostile_text_is_shown_and_does_nothing(page: "Page", address: str) -> None:
@@ -124,7 +127,7 @@ def test_the_explorer_can_be_read_on_a_phone(page: "Page", address: str) -> None
 
 def request(address: str, path: str, *, method: str = "GET", host: str | None = None) -> http.client.HTTPResponse:
     place = urllib.parse.urlsplit(address).netloc
-    connection = http.client.HTTPConnection(place, timeout=60)
+    connection = http.client.HTTPConnection(place, timeout=300)
     connection.request(method, path, headers={"Host": host or place})
     answer = connection.getresponse()
     answer.read()
@@ -133,7 +136,7 @@ def request(address: str, path: str, *, method: str = "GET", host: str | None = 
 
 
 def page_text(address: str, path: str) -> str:
-    connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=300)
     connection.request("GET", path)
     text = connection.getresponse().read().decode("utf-8")
     connection.close()
@@ -191,7 +194,7 @@ def test_it_ends_with_ctrl_c_and_says_when_its_port_is_taken(build: BuildFolder)
         with pytest.raises(UserError, match=rf"port {port} cannot be listened to: .*; choose another with --port"):
             serve(build, port, on_start=print)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("", "")
+        assert process.communicate(timeout=300) == ("", "")
         assert process.returncode == 0
 
 
