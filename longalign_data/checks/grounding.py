@@ -13,6 +13,8 @@ from longalign_data.checks.base import Finding
 
 MAX_CLAIMS = 64
 """Claims looked up in one answer, the first ones; the rest say little more and cost a search each."""
+_MAX_DIGITS = 30
+"""Nobody sets commas into longer numbers."""
 
 _QUOTE = re.compile(
     r"“([^”\n]{3,300})”|\"([^\"\n]{3,300})\"|「([^」\n]{2,200})」|『([^』\n]{2,200})』|《([^》\n]{2,80})》|`([^`\n]{3,120})`"
@@ -110,7 +112,8 @@ def _find(text: str, claim: str) -> Iterator[tuple[int, int]]:
     if exact:
         return
     variants = [claim.replace(",", "")] if _NUMBER.fullmatch(claim) and "," in claim else []
-    if claim.isdigit() and len(claim) > 3:
+    # Of ①②③ and of very long numbers Python makes no integer.
+    if claim.isdecimal() and 3 < len(claim) <= _MAX_DIGITS:
         variants.append(f"{int(claim):,}")
     for variant in variants:
         start = text.find(variant)

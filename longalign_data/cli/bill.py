@@ -400,10 +400,11 @@ def _paid_before(
             continue  # was said when it was read for the lengths of replies
         if found:
             counted |= found.keys()
-            of, what = ("this build", "asks for") if place == folder else (place.root.parent.name, "takes over")
+            # Of another model, limit or prompt they are of no use.
+            of, what = ("this build", "keeps") if place == folder else (place.root.parent.name, "takes over")
             yield (
                 f"paid already by {of} for these documents: {len(found):,} replies, {sum(found.values()):,.4f} USD; a build {what} "
-                + ("none of them again" if place == folder else "what it can use of them")
+                "what the recipe as it is can use of them, and asks for the rest again"
             )
 
 

@@ -134,12 +134,16 @@ def _run(
     from longalign_data.engine import RunOptions
     from longalign_data.generation.budget import Spending
     from longalign_data.recipe import limited, load_recipe
+    from longalign_data.teachers.table import PROVIDERS
 
     loaded = load_recipe(recipe)
     if limit is not None:
         loaded = limited(loaded, limit)
     spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
     if only in (None, "generate"):
+        choice = loaded.recipe.generate.teacher
+        if max_usd is not None and not PROVIDERS[choice.provider].is_free:
+            spending.prices.require(choice.provider, choice.model)
         _refuse_rehearsal(loaded, build_folder(loaded, output), teacher_url)
     run = RunOptions(
         workers=workers or os.cpu_count() or 1,

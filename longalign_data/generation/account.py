@@ -112,7 +112,8 @@ def _enter(result: Account, entry: Entry, prices: Prices, source: str, task: str
     reply = _reply(entry)
     failure = entry.failure or _failure(entry, reply)
     if failure is not None:
-        result.failures[failure] += 1
+        if entry.kind != "trial":  # which is about no document
+            result.failures[failure] += 1
     elif reply is not None:
         result.documents[entry.kind] += 1
     usage = reply.usage if reply is not None else Usage()

@@ -142,6 +142,7 @@ class _Batcher:
         return self._batches
 
     async def run(self) -> None:
+        self._say_whose_are_left()
         while True:
             await self._until(lambda waiting: not waiting)
             num_sent = 0
@@ -202,17 +203,32 @@ class _Batcher:
         if self.budget is None:
             return
         costs = [self.budget.cost(call.request) for call in shard.calls]
-        await self._until(lambda waiting: not waiting or self._left(waiting) >= sum(costs))
-        left = self._left(self.submissions.unfinished())
+        await self._until(lambda waiting: not waiting or self._left() >= sum(costs))
+        left = self._left()
         if costs[0] > left:
             raise self.budget.used_up(costs[0])
         num_fitting = sum(total <= left for total in itertools.accumulate(costs))
         shard.cut(num_fitting)
         self.most_usd = sum(costs[:num_fitting])
 
-    def _left(self, waiting: Sequence[Submission]) -> float:
+    def _left(self) -> float:
         assert self.budget is not None
+        waiting = self.submissions.unfinished()
         return self.budget.left({submission.submission_id: submission.num_tokens for submission in waiting})
+
+    def _unfinished(self) -> list[Submission]:
+        """Batches of this recipe's teacher that are out; another's are not asked for here, and nothing waits for them."""
+        return self.submissions.unfinished_of(self.plan.recipe.generate.teacher)
+
+    def _say_whose_are_left(self) -> None:
+        own = {submission.submission_id for submission in self._unfinished()}
+        for submission in self.submissions.unfinished():
+            if submission.submission_id not in own:
+                name = f"batch {submission.batch_id}" if submission.batch_id else "a batch that may not have arrived"
+                self.progress.say(
+                    f"{submission.num_requests:,} requests of this build are out in {name} of {submission.provider} "
+                    f"{submission.model}, which is left alone; the recipe with that teacher fetches them"
+                )
 
     async def _submit(self, shard: _Shard) -> None:
         if not self.has_tried:
@@ -282,12 +298,12 @@ class _Batcher:
         poll_s = _FIRST_POLL_S
         began = time.monotonic()
         while True:
-            for submission in self.submissions.unfinished():
+            for submission in self._unfinished():
                 if submission.batch_id is None:
                     await self._find(submission, looked_s=time.monotonic() - began)
                 else:
                     await self._look(submission, submission.batch_id)
-            waiting = self.submissions.unfinished()
+            waiting = self._unfinished()
             if is_enough(waiting):
                 return
             self._out = _note(waiting)

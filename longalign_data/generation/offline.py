@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from longalign_data.errors import UserError
+from longalign_data.generation.asking import keep
 from longalign_data.generation.documents import SelectedDocuments
 from longalign_data.generation.exchange import Plan, waiting
 from longalign_data.generation.ledger import Call, Ledger
@@ -138,13 +139,13 @@ def _store(call: Call, reply: _Reply, plan: Plan, ledger: Ledger, result: Import
         result.problem(fault.reason, f"{call.request_id}: {fault.message}")
         return
     try:
-        usage = plan.read(reply.raw).usage
+        plan.read(reply.raw)
     except ValueError as error:
         result.problem("not in the provider's format", f"{call.request_id}: {error}")
         return
-    ledger.begin(call)
-    ledger.answered(call, reply.raw)
-    ledger.note_usage(call, usage)
+    with ledger.together():
+        ledger.begin(call)
+        keep(ledger, call, reply.raw, plan)
     result.num_stored += 1
 
 

@@ -109,16 +109,19 @@ class Submissions:
         """Those that are sending or open, oldest first."""
         return [*self._in_state("sending"), *self._in_state("open")]
 
+    def unfinished_of(self, choice: TeacherChoice) -> list[Submission]:
+        """Of the unfinished those of this teacher's provider and model."""
+        return [each for each in self.unfinished() if (each.provider, each.model) == (choice.provider, choice.model)]
+
     def require_none_out(self, choice: TeacherChoice) -> None:
         """Raises UserError while a batch of this teacher is out: what is in it is paid for, and asking in any other way would
         pay for it again."""
-        for batch in self.unfinished():
-            if (batch.provider, batch.model) == (choice.provider, choice.model):
-                name = f"batch {batch.batch_id}" if batch.batch_id else "a batch that may not have arrived"
-                raise UserError(
-                    f"{batch.num_requests:,} requests of this build are out in {name}, and would be bought a second time; "
-                    "fetch them first: the same build with --schedule batch"
-                )
+        for batch in self.unfinished_of(choice):
+            name = f"batch {batch.batch_id}" if batch.batch_id else "a batch that may not have arrived"
+            raise UserError(
+                f"{batch.num_requests:,} requests of this build are out in {name}, and would be bought a second time; "
+                "fetch them first: the same build with --schedule batch"
+            )
 
     def gone(self) -> list[Submission]:
         """Those that were paid for and whose results nobody fetched in time, oldest first."""

@@ -69,9 +69,6 @@ class AnthropicTeacher:
         client = await self._client.ready()
         marked = False
 
-        def is_begun() -> bool:
-            return self._cache.is_begun(request.document)
-
         async def send() -> tuple[Raw, Mapping[str, str]]:
             # Decided at the moment of sending: what was in the cache may have gone while the request waited.
             nonlocal marked
@@ -82,7 +79,14 @@ class AnthropicTeacher:
             )
             return json.loads(await response.text()), response.headers
 
-        raw = await self._line.ask(request, send, fault_of=fault_of, is_begun=is_begun, watch=watch)
+        raw = await self._line.ask(
+            request,
+            send,
+            fault_of=fault_of,
+            is_begun=lambda: self._cache.is_begun(request.document),
+            is_cached=lambda: self._cache.is_written(request.document),
+            watch=watch,
+        )
         num_written = num_read = 0
         with contextlib.suppress(ValueError):
             num_read = count_of(raw.get("usage"), "cache_read_input_tokens")

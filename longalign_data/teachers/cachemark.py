@@ -65,17 +65,21 @@ class CacheMark:
         """Whether the document was asked about a moment ago."""
         return document in self._begun
 
+    def is_written(self, document: str) -> bool:
+        """Whether the provider wrote the document to its cache, or read it there, a moment ago."""
+        return document in self._written
+
     def should_mark(self, document: str) -> bool:
         """Whether this call about the document carries the mark: the first, while marking pays, and those that can find
         what an earlier one has written."""
         if len(document) < MIN_BYTES and len(document.encode("utf-8", "surrogatepass")) < MIN_BYTES:
             return False
-        return document in self._written or (self.pays and not self.is_begun(document))
+        return self.is_written(document) or (self.pays and not self.is_begun(document))
 
     def saw(self, document: str, *, marked: bool, num_written: int, num_read: int) -> None:
         """A call was answered: the tokens that it wrote to the cache and read from it. What a provider did not write, as it is
         shorter than its smallest prefix, cannot be found, and cost nothing."""
-        if marked and document in self._written:
+        if marked and self.is_written(document):
             self.num_tried += 1
             self.num_hits += num_read > 0
         self._begun.add(document)

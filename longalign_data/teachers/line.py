@@ -28,10 +28,12 @@ class Line:
         *,
         fault_of: Callable[[Exception], Fault],
         is_begun: Callable[[], bool],
+        is_cached: Callable[[], bool] = lambda: False,
         watch: Watch = UNWATCHED,
     ) -> Raw:
         """The reply. `send` makes one attempt and gives the reply with its headers, `fault_of` reads what it raises,
-        `is_begun` says whether the provider has just seen the document. Raises TeacherError as `Teacher.ask` does."""
+        `is_begun` says whether the provider has just seen the document, `is_cached` whether it will read it from its cache and
+        leave these tokens out of its limit. Raises TeacherError as `Teacher.ask` does."""
         num_tokens = len(request.document.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN
 
         clock = asyncio.get_running_loop().time
@@ -41,8 +43,9 @@ class Line:
             nonlocal queued
             begun = is_begun()
             came = clock()
-            # Tokens read from the cache do not count against the budget.
-            ticket = await self.pace.enter(num_tokens=0.1 * num_tokens if begun else num_tokens, is_begun=begun)
+            # The instruction counts, and now and then the document is not found.
+            counted = 0.1 * num_tokens if is_cached() else num_tokens
+            ticket = await self.pace.enter(num_tokens=counted, is_begun=begun)
             queued += clock() - came
             fault: Fault | None = None
             headers: Mapping[str, str] = {}

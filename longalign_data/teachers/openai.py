@@ -89,6 +89,7 @@ class OpenAITeacher:
             )
             return json.loads(response.text), response.headers
 
+        # What OpenAI reads from its cache is cheaper and counts against the limit of tokens all the same.
         raw = await self._line.ask(
             request, send, fault_of=self._fault_of, is_begun=lambda: request.document in self._begun, watch=watch
         )

@@ -73,6 +73,13 @@ def test_numbers_and_names_are_found_whole_or_not_at_all(claim: str, is_found: b
     assert scores(claim)["grounding"] == float(is_found)
 
 
+@pytest.mark.parametrize("claim", ["①②③④", "¹²³⁴", "7" * 5_000, "１２４０"])
+def test_digits_of_every_kind_are_claims_that_are_looked_up(claim: str) -> None:
+    answer = f"It says “{claim[:300]}”, that is: {claim}."
+    assert scores(answer)["grounding"] == float(claim == "１２４０")
+    assert scores(answer, document=f"{DOCUMENT} “{claim[:300]}” and {claim}.")["grounding"] == 1.0
+
+
 def test_what_the_question_says_is_no_claim_and_list_numbers_are_none() -> None:
     asked = "What happened in 1998?"
     assert scores("In 1998 nothing happened.", question=asked)["num_claims"] == 0.0

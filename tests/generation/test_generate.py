@@ -254,10 +254,14 @@ def test_the_account_of_a_build_knows_the_tasks_of_its_own_prompts(tmp_path: Pat
     with FakeServer(scripted(Answer(message(text("Nothing to ask."))))).running() as server:
         run_generate(build, own, server.url)
     sources, tasks = sources_of(build), tasks_of(build)
+    request = TeacherRequest(model="teacher-1", document="d", instruction="i", max_tokens=5)
+    trial = Call(request_id="t", document_id="d", kind="trial", provider="anthropic", request=request)
     with Ledger(build.ledger) as ledger:
+        ledger.begin(trial)
+        ledger.answered(trial, message(stop="refusal"))
         # Of a build without its recipe only the package's own prompts are known.
         found = account(ledger, load_prices(), templates=load_templates(), sources=sources, tasks=tasks, num_selected=3)
-    assert {name: line.num_replies for name, line in found.by_task.items()} == {"poems": 5}
+    assert {name: line.num_replies for name, line in found.by_task.items()} == {"poems": 5, "(unknown)": 1}
     assert found.failures == {reject.reason: 1 for reject in rejects_of(build)} == {"no-questions": 1}
 
 

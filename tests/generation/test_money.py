@@ -298,6 +298,19 @@ def test_a_limit_on_a_model_without_a_price_asks_for_the_price(
     assert server.state.usd() == 0.0
 
 
+def test_a_limit_without_a_price_is_refused_before_the_corpus_is_read(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    process = corpus("openai", count=4).start(
+        address(serve(), "openai"), tmp_path / "new", "--max-usd", "1", stage="build"
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "no price is known for the model 'fake-1'" in err
+    assert not list((tmp_path / "new").rglob("*.parquet"))
+
+
 def test_without_a_price_the_build_runs_and_says_so(
     corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
 ) -> None:
@@ -474,6 +487,8 @@ def test_the_ledger_names_failures_and_the_cache(
     rejected = report(tmp_path / "builds")["rejected"]["refusal"]
     said = longalign("ledger", str(asked.recipe), "-o", str(tmp_path / "builds"), "--prices", prices)
     assert f"failed: refusal {rejected}" in said
+    estimated = longalign("estimate", str(asked.recipe), "-o", str(tmp_path / "builds"), "--prices", prices)
+    assert "a build keeps what the recipe as it is can use of them, and asks for the rest again" in estimated
     assert "of the prompt tokens were read from it" in said
     for name in ("lines", "zeilen", "anthropic fake-1"):
         assert name in said

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from longalign_data.teachers.fake import FakeServer
-from tests.asked import PATHS, address, answer_elsewhere
+from tests.asked import PATHS, PRICES, address, answer_elsewhere
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -59,6 +59,23 @@ def test_a_data_set_made_through_files_is_the_one_that_was_asked_live(
     longalign("build", *files, "--teacher-url", address(server, provider))
     assert server.state.meter == asked_before
     assert table(tmp_path / "files", "samples") == table(tmp_path / "live", "samples")
+
+
+def test_an_imported_reply_that_does_not_name_its_tokens_counts_with_the_most_that_it_can_have_cost(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    asked = corpus("openai", count=8)
+    files = [str(asked.recipe), "-o", str(tmp_path / "files")]
+    requests, replies, prices = tmp_path / "requests.jsonl", tmp_path / "replies.jsonl", tmp_path / "prices.yaml"
+    longalign("ledger", *files, "--export", str(requests))
+    answer_elsewhere(requests, replies, serve(), "openai")
+    first, *others = map(json.loads, replies.read_text(encoding="utf-8").splitlines())
+    first["response"]["body"]["usage"] = None
+    replies.write_text("".join(json.dumps(line) + "\n" for line in (first, *others)), encoding="utf-8")
+    assert "8 replies taken" in longalign("ledger", *files, "--import", str(replies))
+    prices.write_text(PRICES, encoding="utf-8")
+    said = longalign("ledger", str(tmp_path / "files/asked/1.0.0"), "--prices", str(prices))
+    assert "perhaps billed, and its usage is not known (replies that name none: 1): 1 attempts, at most 0.0" in said
 
 
 def test_lines_that_are_torn_failed_or_foreign_are_counted_and_their_requests_stay(

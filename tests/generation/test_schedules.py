@@ -382,6 +382,51 @@ def test_what_is_out_in_a_batch_is_not_bought_again_in_another_way(
     asked.build(server.url, tmp_path / "out")
 
 
+class LeftError(Exception):
+    pass
+
+
+class Leaving(Silent):
+    """Ends the run as soon as a batch is out."""
+
+    def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
+        if "requests are out" in note:
+            raise LeftError
+
+
+class Hearing(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, words: str) -> None:
+        self.said.append(words)
+
+
+@pytest.mark.parametrize("other", [{"model": "teacher-2"}, {"provider": "openai"}])
+def test_a_batch_of_another_teacher_is_left_alone_until_its_own_recipe_fetches_it(
+    tmp_path: Path, serve: Callable[..., FakeServer], other: dict[str, str]
+) -> None:
+    stands, server = stand(tmp_path / "small/1.0.0", some_documents(4)), serve(batches={"seconds": 600.0})
+    with pytest.raises(LeftError):
+        run_generate(stands, recipe(), server.url, schedule="batch", progress=Leaving())
+    (first,) = server.state.batches.values()
+    server.state.scenario = server.state.scenario.model_copy(
+        update={"batches": server.state.scenario.batches.model_copy(update=QUICK)}
+    )
+    url, heard = address(server, other.get("provider", "anthropic")), Hearing()
+    report = run_generate(stands, recipe(**other), url, schedule="batch", fingerprint="other", progress=heard)
+    assert report.num_in == 4
+    (line,) = (words for words in heard.said if first.batch_id in words)
+    assert "4 requests of this build are out" in line
+    assert "of anthropic teacher-1" in line
+    first.ready = 0.0
+    report = run_generate(stands, recipe(), server.url, schedule="batch", fingerprint="again")
+    assert report.num_in == 4
+    assert first.settled
+    bought = [item.custom_id for batch in server.state.batches.values() for item in batch.items]
+    assert len(bought) == len(set(bought)) > 12
+
+
 def test_a_request_that_takes_longer_than_it_may_is_sent_again(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
 ) -> None:

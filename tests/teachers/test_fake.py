@@ -1,5 +1,6 @@
 """The fake provider as the official clients see it."""
 
+import asyncio
 import contextlib
 import json
 import time
@@ -12,10 +13,13 @@ import openai
 import pytest
 
 from longalign_data.errors import RecipeError
+from longalign_data.recipe import TeacherChoice
 from longalign_data.tasks.questions import parse_questions
 from longalign_data.tasks.templates import load_templates
+from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.extractive.teacher import respond
 from longalign_data.teachers.fake import FakeServer, Scenario, load_scenario
+from longalign_data.teachers.table import load_teacher
 
 DOCUMENT = "\n\n".join(
     f"Section {k}\n\nOn day {k} the inspectors counted {k * 37 % 991} barrels. The clerk Odette{k} wrote it down."
@@ -190,6 +194,59 @@ def test_limits_are_kept_and_told(serve: Callable[..., FakeServer]) -> None:
         messages.create(**blocks("Three."))
     # One comes free in 30 seconds, of which these calls took some.
     assert 29 - (time.monotonic() - began) < float(refused.value.response.headers["retry-after"]) <= 30
+
+
+@pytest.mark.parametrize("wire", ["messages", "chat"])
+def test_tokens_read_from_the_cache_count_against_the_limit_of_openais_wire_alone(
+    serve: Callable[..., FakeServer], wire: str
+) -> None:
+    limits = {"input_tokens_per_minute": 60, "burst_s": 6_000.0}  # so that next to nothing comes back meanwhile
+    server = serve(limits=limits, cache={"min_tokens": 100})
+    num_tokens = len(DOCUMENT) / 4
+    left = []
+    for _ in range(2):
+        if wire == "messages":
+            sent = client(server).messages.with_raw_response.create(**blocks(ASKING, marked=True))
+            left.append(int(sent.headers["anthropic-ratelimit-input-tokens-remaining"]))
+        else:
+            chat = openai_client(server).chat.completions.with_raw_response
+            message: Any = {"role": "user", "content": f"{DOCUMENT}\n\n{ASKING}"}
+            told = chat.create(model="fake-1", messages=[message])
+            assert told.headers["x-ratelimit-limit-tokens"] == "60"
+            left.append(int(told.headers["x-ratelimit-remaining-tokens"]))
+    assert left[0] < 6_000 - num_tokens
+    assert (left[0] - left[1] > num_tokens) == (wire == "chat")
+
+
+@pytest.mark.parametrize(
+    ("provider", "cache", "limits"),
+    [
+        ("openai", {"min_tokens": 100}, {"input_tokens_per_minute": 450_000, "burst_s": 1.0}),
+        # Shorter than what the model caches: nothing is written, and all of it counts.
+        ("anthropic", {"min_tokens": 100_000}, {"input_tokens_per_minute": 450_000, "burst_s": 1.0}),
+        # Read from the cache it does not count: counted, the fourth call would wait for minutes.
+        ("anthropic", {"min_tokens": 100}, {"input_tokens_per_minute": 60, "burst_s": 6_000.0}),
+    ],
+)
+def test_a_teacher_knows_what_its_provider_counts_of_a_document_that_it_has_seen(
+    serve: Callable[..., FakeServer], tmp_path: Path, provider: str, cache: dict[str, Any], limits: dict[str, Any]
+) -> None:
+    server = serve(limits=limits, cache=cache)
+    choice = TeacherChoice.model_validate({"provider": provider, "model": "fake-1"})
+    path = "/v1" if provider == "openai" else ""
+    teacher = load_teacher(choice, api_key="any", base_url=server.url + path, calls_per_document=5)
+
+    async def ask_all() -> None:
+        for number in range(5):
+            instruction = f"What was counted on day {number}?"
+            await teacher.ask(
+                TeacherRequest(model="fake-1", document=DOCUMENT, instruction=instruction, max_tokens=500)
+            )
+        await teacher.close()
+
+    asyncio.run(asyncio.wait_for(ask_all(), 90))
+    calls = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [call["status"] for call in calls if call["event"] == "call"] == [200] * 5
 
 
 def test_sampling_parameters_and_wrong_keys_are_refused_as_the_real_one_does(

@@ -150,6 +150,81 @@ def test_a_server_that_throttles_and_changes_its_mind_is_used_to_the_full_and_ra
         assert said[429] < 0.02 * said.total()
 
 
+class SlowDownError(Exception):
+    """A refusal for load, as a client raises it."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__("slow down")
+        self.headers = headers
+
+
+class Metered:
+    """A server that takes so many tokens a minute and tells in its headers; of a document that it has just seen it counts the
+    tokens as well, or leaves them out."""
+
+    def __init__(self, limit: int, num_tokens: int, *, is_cached_free: bool) -> None:
+        self.limit, self.num_tokens, self.is_cached_free = limit, num_tokens, is_cached_free
+        self.said: list[tuple[float, int]] = []
+        self._left, self._at = float(limit), 0.0
+        self._seen: set[str] = set()
+
+    async def ask(self, document: str) -> tuple[Raw, dict[str, str]]:
+        now = asyncio.get_running_loop().time()
+        self._left, self._at = min(self.limit, self._left + (now - self._at) * self.limit / 60), now
+        cost = 0 if document in self._seen and self.is_cached_free else self.num_tokens
+        if self._left < cost:
+            self.said.append((now, 429))
+            raise SlowDownError(self._told() | {"retry-after": str((cost - self._left) * 60 / self.limit)})
+        self._left -= cost
+        self._seen.add(document)
+        await asyncio.sleep(LATENCY_S)
+        self.said.append((now, 200))
+        return {}, self._told()
+
+    def _told(self) -> dict[str, str]:
+        return {"x-ratelimit-limit-tokens": str(self.limit), "x-ratelimit-remaining-tokens": str(int(self._left))}
+
+
+@pytest.mark.parametrize("is_cached_free", [False, True])
+def test_a_limit_of_tokens_is_used_to_the_full_whether_or_not_it_counts_what_is_cached(
+    is_cached_free: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "_CHANCE", Random(0))
+    server = Metered(200_000, 1_000, is_cached_free=is_cached_free)
+    line = Line(Connection(retry_s=600.0))
+    seen: set[str] = set()
+
+    def fault_of(error: Exception) -> Fault:
+        assert isinstance(error, SlowDownError)
+        return fault_of_status(429, str(error), error.headers)
+
+    async def ask(document: str) -> None:
+        await line.ask(
+            TeacherRequest(model="m", document=document, instruction="i", max_tokens=5),
+            lambda: server.ask(document),
+            fault_of=fault_of,
+            is_begun=lambda: document in seen,
+            is_cached=lambda: is_cached_free and document in seen,
+        )
+        seen.add(document)
+
+    async def work(worker: int) -> None:
+        number = 0
+        while asyncio.get_running_loop().time() < 240:
+            document = f"{worker}.{number}".ljust(3_600)
+            await ask(document)
+            await ask(document)
+            number += 1
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(work(worker) for worker in range(64)))
+
+    run_in_virtual_time(all_of_them())
+    said = Counter(status for when, status in server.said if 120 <= when < 240)
+    assert said[200] > 0.95 * (2 if is_cached_free else 1) * 120 * server.limit / 60 / server.num_tokens
+    assert said[429] < 0.02 * said.total()
+
+
 def test_a_try_at_more_that_is_refused_makes_nobody_else_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_CHANCE", Random(0))
     server = Throttling(at_once=(16,), wait_s=20.0)

@@ -64,8 +64,8 @@ class Fault(Strict):
 
 class Limits(Strict):
     """What the server takes; nothing given, no limit. Buckets fill continuously, as the real ones do. Tokens read from the
-    cache do not count. A bucket holds what flows into it in `burst_s` seconds. `tell` says whether the limits stand in the
-    response headers."""
+    cache do not count on Anthropic's wire and do on OpenAI's. A bucket holds what flows into it in `burst_s` seconds. `tell` says
+    whether the limits stand in the response headers."""
 
     concurrent: Count | None = None
     requests_per_minute: Count | None = None

@@ -190,7 +190,7 @@ class State:
                 return Refused(
                     status=429, kind="rate_limit_error", message="too many requests at once", retry_after_s=wait
                 )
-            cached = self._cached(asked, now)
+            cached = self._cached(asked, now) if asked.wire == "messages" else 0
             costs = (
                 ("requests", limits.requests_per_minute, 1.0),
                 ("input-tokens", limits.input_tokens_per_minute, float(asked.num_tokens - cached)),
