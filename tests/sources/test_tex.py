@@ -141,6 +141,8 @@ def test_what_papers_are_full_of_reads_as_in_print(body: str, text: str) -> None
     ("body", "text"),
     [
         (r"Shown. \iffalse Hidden \emph{x} \ifx\a\b deep \else deeper \fi still \fi After.", "Shown. After."),
+        (r"Shown.\if0 Hidden \else{} Other.\fi{} \if00 Yes.\fi{}\if 01 No.\fi{} \if0{a}\fi", "Shown. Other. Yes. 0a"),
+        ("One.\n\\if0\nHidden.\n\\fi\nTwo.", "One.\nTwo."),
         (r"\iffalse no \else yes\fi{} \iftrue yes \else no \fi end", "yes yes end"),
         (r"\newif\ifdraft \ifdraft draft\else final\fi, \drafttrue\ifdraft draft\else final\fi", "final, draft"),
         (r"\let\iflong\iffalse a\iflong b\fi c", "a c"),
@@ -279,6 +281,22 @@ def test_listings_are_kept_as_they_are_written() -> None:
         text = text_of(f"Code:\n\\begin{{{begin}\n{code}\n\\end{{{end}}}\nAfter \\x.")
         assert text == f"Code:\n\n{code}\n\nAfter ."
     assert text_of(r"\begin{verbatim} a \emph{b} $c$") == "a b $c$"
+
+
+def test_the_main_file_is_the_one_with_most_words_its_parts_counted() -> None:
+    whole = r"\documentclass{article}\begin{document}%s\end{document}"
+    files = {
+        "root.tex": whole % r"\input{parts/one}\subimport{parts/}{two}",
+        "parts/one.tex": "First words. " * 30,
+        "parts/two.tex": r"Second words.\input{three}",
+        "parts/three.tex": "Third words.",
+        "letter.tex": whole % ("Dear editor, we thank you. " * 10),
+        "versions/old.tex": whole % ("Old words. " * 200),
+    }
+    _, text, missing = source_text(files, INLINE)
+    assert text.split()[:2] == ["First", "words."]
+    assert text.endswith("Third words.")
+    assert missing == ()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ holds, and the conditionals of `tex_conditions`. Nothing is run, and all growth 
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from heapq import nsmallest
 
 from longalign_data.sources.readers.tex_arguments import MAX_ARGUMENT, MAX_UNCLOSED, apart, closing, without_arguments
 from longalign_data.sources.readers.tex_conditions import without_false_branches
@@ -17,6 +18,8 @@ from longalign_data.sources.readers.tex_conditions import without_false_branches
 PACKAGES = (".sty", ".cls")
 MAX_CHARS = 16 << 20
 MAX_EXPANSIONS = 200_000
+MAX_TOPS = 20
+"""Files of a submission that may be its main one whose parts are counted, the longest."""
 
 # A comment with the line end behind it, unless a blank line follows: that still ends the paragraph. Before it, in a group,
 # what may hold a per cent sign that begins none.
@@ -158,9 +161,28 @@ def _main_file(files: Mapping[str, str]) -> str | None:
     included = {match[3] or match[5] for text in files.values() for match in _INCLUDE.finditer(text)}
     tops = [name for name in whole if name not in included and name.removesuffix(".tex") not in included] or whole
     likely = ("main.tex", "ms.tex", "paper.tex", "article.tex")
+    # A paper may be all in its parts, and a letter or a supplement longer than the file that names them.
+    longest = nsmallest(MAX_TOPS, tops, key=lambda name: (name.count("/"), -len(files[name]), name))
+    sizes = {name: _size(name, files) for name in longest} if len(tops) > 1 else {}
     return min(
-        tops, key=lambda name: (name.count("/"), name.lower() not in likely, -len(files[name]), name), default=None
+        tops,
+        key=lambda name: (name.count("/"), name.lower() not in likely, -sizes.get(name, len(files[name])), name),
+        default=None,
     )
+
+
+def _size(main: str, files: Mapping[str, str]) -> int:
+    """Characters of a file and of all that it includes, comments and all, each file counted once."""
+    top, found, waiting = posixpath.dirname(main), {main}, [main]
+    while waiting:
+        name = waiting.pop()
+        for match in _INCLUDE.finditer(files[name]):
+            wanted = posixpath.join((match[4] or "").strip(), (match[3] or match[5] or "").strip())
+            other = _resolve(wanted, (top, "", posixpath.dirname(name)), files)
+            if other is not None and other not in found:
+                found.add(other)
+                waiting.append(other)
+    return sum(len(files[name]) for name in found)
 
 
 def without_comments(text: str) -> str:

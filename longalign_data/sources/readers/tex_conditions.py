@@ -1,4 +1,4 @@
-"""Conditionals of TeX whose outcome the source says: `\\iffalse`, `\\iftrue`, and the switches that it makes itself.
+"""Conditionals of TeX whose outcome the source says: `\\iffalse`, `\\iftrue`, `\\if0`, and the switches that it makes itself.
 
     \\newif\\ifdraft \\drafttrue ... \\ifdraft seen\\else unseen\\fi \\iffalse unseen\\fi   ->   ... seen
 
@@ -20,6 +20,7 @@ WITH_ARGUMENTS = frozenset((
 
 _TOKEN = re.compile(
     r"\\(?:newif\s*+\\if(?P<new>[A-Za-z]+)|let\s*+\\if(?P<let>[A-Za-z]+)\s*+=?\s*+\\if(?P<as>true|false)(?![A-Za-z])"
+    r"|if *+(?P<one>\d)(?P<two>[^\\{}])"
     r"|(?P<name>if[A-Za-z]*|else|fi)(?![A-Za-z])|(?P<switch>[A-Za-z]+)(?P<to>true|false)(?![A-Za-z]))"
     r"(?:[ \t]*\n(?![ \t]*\n))?"
 )
@@ -41,7 +42,7 @@ def without_false_branches(text: str, bodies: Sequence[tuple[int, int]]) -> str:
             body += 1
         if body < len(bodies) and bodies[body][0] <= match.start():
             continue
-        name = match["name"]
+        name = "if" if match["one"] else match["name"]
         if name is None:
             if taken and match["new"]:
                 switches[match["new"]] = False
@@ -51,7 +52,8 @@ def without_false_branches(text: str, bodies: Sequence[tuple[int, int]]) -> str:
                 switches[match["switch"]] = None if unsure else match["to"] == "true"
         elif name.startswith("if"):
             if name not in WITH_ARGUMENTS:
-                outcome = switches.get(name[2:])
+                # Two characters are compared: `\if0 unseen\fi`, `\if00seen\fi`.
+                outcome = match["one"] == match["two"] if match["one"] else switches.get(name[2:])
                 if outcome is not None:
                     dropped.append((match.start(), match.end()))
                 opened.append((outcome, match.start(), match.end(), taken))
