@@ -9,7 +9,6 @@ did itself, whatever else this machine was doing). Hashing, encoding, compressin
 
 import asyncio
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 
 import corpora
-from record import store
+from record import peak_rss_mib, store
 
 from longalign_data.build.pipeline import build, prepare
 from longalign_data.engine import RunOptions, Silent
@@ -74,7 +73,7 @@ def child(recipe: Path, output: Path, url: str) -> None:
     late, busy = sorted(teacher.late_s), sorted(teacher.busy_s)
     row = {
         "most_prompts_at_once": teacher.most_inside,
-        "resident_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+        "resident_mb": round(peak_rss_mib() * (1 << 20) / 1e6),
         "loop_busy_max_ms": round(1e3 * busy[-1], 1),
         "loop_busy_p999_ms": round(1e3 * busy[int(0.999 * len(busy))], 1),
         "loop_late_max_ms": round(1e3 * late[-1], 1),

@@ -26,7 +26,7 @@ from typing import Any
 
 import py7zr
 import zstandard
-from record import RESULTS, machine, store
+from record import RESULTS, machine, peak_rss_mib, store
 
 from longalign_data.catalog import Card
 from longalign_data.recipe import PlacedSource
@@ -208,13 +208,6 @@ FORMATS: dict[str, tuple[str, str, Callable[[Path, int], None], float]] = {
     "one PPTX of 250 MB of XML": ("files", "a.pptx", write_pptx, 0.025),
 }
 """What is read: reader, file, how it is written, share of the gigabytes asked for."""
-
-
-def peak_rss_mib() -> int:
-    """The most that was resident of this process. What the system adds up as `ru_maxrss` begins with what the process had
-    resident that started it."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 
 
 def measure(kind: str, path: Path) -> dict[str, Any]:

@@ -55,3 +55,10 @@ def store(name: str, rows: list[dict[str, Any]], *, packages: tuple[str, ...]) -
         print("  ".join(f"{key}={value}" for key, value in row.items()))
     print(f"-> {path.relative_to(RESULTS.parent.parent)}")
     return path
+
+
+def peak_rss_mib() -> int:
+    """The most that was resident of this process. What the system adds up as `ru_maxrss` begins with what the process had
+    resident that started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024)

@@ -511,7 +511,7 @@ def _print_progress(console: "Console", result: "Account") -> None:
     of = "" if result.num_selected is None else f" of {result.num_selected:,} selected documents"
     _say(
         console,
-        f"questions for {result.documents['question']:,}{of}; {result.documents['answer']:,} answers",
+        f"questions for {len(result.questioned):,}{of}; {result.num_whole_answers:,} answers",
     )
     for (kind, state), count in sorted(result.states.items(), reverse=True):
         words = {"sent": "sent, no reply yet", "answered": "answered", "refused": "refused by the provider"}

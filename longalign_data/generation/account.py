@@ -54,19 +54,21 @@ class Line:
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """`states` counts requests by kind and state, `failures` replies that are no whole answer by reason.
+    """`questioned` are the documents with whole questions, however often asked. `states` counts requests by kind and state,
+    `failures` replies that are no whole answer by reason.
     `num_answer_hits` of `num_answers` answers read some of their prompt from the provider's cache. `batches_gone` were paid
     for and not fetched in time, with what they cost, about, in dollars; `unheard` attempts may have been billed as well.
     `taken_over` is what other builds, by their names, had paid for."""
 
     num_selected: int | None
-    documents: Counter[str] = field(default_factory=Counter)
+    questioned: set[str] = field(default_factory=set)
     states: Counter[tuple[str, str]] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     total: Line = field(default_factory=Line)
     by_source: dict[str, Line] = field(default_factory=dict)
     by_task: dict[str, Line] = field(default_factory=dict)
     by_model: dict[str, Line] = field(default_factory=dict)
+    num_whole_answers: int = 0
     num_answers: int = 0
     num_answer_hits: int = 0
     num_asked_again: int = 0
@@ -115,7 +117,9 @@ def _enter(result: Account, entry: Entry, prices: Prices, source: str, task: str
         if entry.kind != "trial":  # which is about no document
             result.failures[failure] += 1
     elif reply is not None:
-        result.documents[entry.kind] += 1
+        if entry.kind == "question":
+            result.questioned.add(entry.document_id)
+        result.num_whole_answers += entry.kind == "answer"
     usage = reply.usage if reply is not None else Usage()
     usd = None
     if entry.raw is not None:

@@ -265,6 +265,18 @@ def test_the_account_of_a_build_knows_the_tasks_of_its_own_prompts(tmp_path: Pat
     assert found.failures == {reject.reason: 1 for reject in rejects_of(build)} == {"no-questions": 1}
 
 
+def test_a_document_of_which_two_models_were_asked_counts_once_in_the_account(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite3") as ledger:
+        for model in ("teacher-1", "teacher-2"):
+            request = TeacherRequest(model=model, document="d", instruction="i", max_tokens=5)
+            call = Call(request_id=model, document_id="d", kind="question", provider="anthropic", request=request)
+            ledger.begin(call)
+            ledger.answered(call, message(text("1. Why?\n2. How?")))
+        found = account(ledger, load_prices(), templates=load_templates(), sources={}, tasks={}, num_selected=1)
+    assert found.questioned == {"d"}
+    assert found.states == {("question", "answered"): 2}
+
+
 def start(build: BuildFolder, url: str, concurrency: int) -> "subprocess.Popen[bytes]":
     script = REPOSITORY / "tests" / "generation" / "small_builds.py"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
