@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
+FAILED := pytest --last-failed --last-failed-no-failures none -rA --show-capture=no
+
 BENCHMARKS := startup quickstart counting sampling encode packing reader readers throttle resume bill live
 
 .DEFAULT_GOAL := help
@@ -15,11 +17,11 @@ help: ## what can be made
 quickstart: $(VENV)/.base ## build a small real data set from what every Python ships, offline
 	$(BIN)/longalign build recipes/quickstart.yaml
 
-test: $(VENV)/.dev ## run all tests (installs the trainer's needs too)
-	$(RUN) pytest -n 2 --dist worksteal
+test: $(VENV)/.dev ## run all tests (installs the trainer's needs too); AGAIN=1: those that fail once more
+	$(RUN) pytest -n 2 --dist worksteal$(if $(AGAIN), || { [ $$? -eq 1 ] && $(RUN) $(FAILED); })
 
 again: $(VENV)/.dev ## run the tests that failed last once more, one at a time, and name them
-	$(RUN) pytest --last-failed --last-failed-no-failures none -rA --show-capture=no
+	$(RUN) $(FAILED)
 
 check: $(VENV)/.dev ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -22,7 +22,7 @@ PROMPT = Path(__file__).parent / "prompts" / "judge.yaml"
 LOWEST, HIGHEST = 1, 5
 MAX_REASON_CHARS = 1_000
 
-_SCORE = re.compile(r"\[\[\s*(\d+)(?:\s*/\s*5)?\s*\]\]")
+_SCORE = re.compile(r"\[\[\s*(\d{1,9})(?:\s*/\s*5)?\s*\]\]")
 _BLANK = re.compile(r"\{(question|answer)\}")
 
 

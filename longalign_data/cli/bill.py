@@ -518,7 +518,7 @@ def _print_progress(console: "Console", result: "Account") -> None:
         _say(console, f"  {kind} requests {words.get(state, state)}: {count:,}")
     for batch in result.batches_out:
         until = f", fetch them before {_day(batch.kept_until)}" if batch.kept_until is not None else ""
-        where = batch.batch_id or "perhaps not arrived"
+        where = f"{batch.batch_id or 'perhaps not arrived'}, {batch.provider} {batch.model}"
         _say(console, f"  batch out: {batch.num_requests:,} requests ({where}) of {_day(batch.created)}{until}")
     for batch, usd in result.batches_gone:
         paid = "" if usd is None else f", about {usd:,.4f} USD"

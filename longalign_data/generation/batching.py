@@ -206,15 +206,14 @@ class _Batcher:
         await self._until(lambda waiting: not waiting or self._left() >= sum(costs))
         left = self._left()
         if costs[0] > left:
-            raise self.budget.used_up(costs[0])
+            raise self.budget.used_up(costs[0], self.submissions.unfinished())
         num_fitting = sum(total <= left for total in itertools.accumulate(costs))
         shard.cut(num_fitting)
         self.most_usd = sum(costs[:num_fitting])
 
     def _left(self) -> float:
         assert self.budget is not None
-        waiting = self.submissions.unfinished()
-        return self.budget.left({submission.submission_id: submission.num_tokens for submission in waiting})
+        return self.budget.left(self.submissions.unfinished())
 
     def _unfinished(self) -> list[Submission]:
         """Batches of this recipe's teacher that are out; another's are not asked for here, and nothing waits for them."""

@@ -9,7 +9,7 @@ from the ledger, in every later one.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from longalign_data.errors import BudgetError
@@ -122,17 +122,24 @@ class BatchBudget:
         """A batch goes out that may cost so much."""
         self._out[batch] = most_usd
 
-    def left(self, waiting: Mapping[str, int]) -> float:
-        """Dollars that are neither spent nor bound by the batches that are out (their tokens by their id)."""
-        bound = 0.0
-        for batch, num_tokens in waiting.items():
-            unknown = self._rate.cost(Usage(input_tokens=_UNKNOWN_FACTOR * num_tokens), batch=True)
-            bound += self._out.get(batch, unknown)
-        return self._limit - self._spent_now() - bound
+    def left(self, waiting: Sequence[Submission]) -> float:
+        """Dollars that are neither spent nor bound by the batches that are out."""
+        return self._limit - self._spent_now() - sum(map(self._bound, waiting))
 
-    def used_up(self, most_usd: float) -> BudgetError:
-        """What to raise when a request that may cost so much does not fit."""
-        return used_up(self._limit, self._spent_now(), most_usd)
+    def _bound(self, batch: Submission) -> float:
+        """The most that a batch may cost, of another model at that model's prices where they are known."""
+        rate = self._prices.rate(batch.provider, batch.model) or self._rate
+        unknown = rate.cost(Usage(input_tokens=_UNKNOWN_FACTOR * batch.num_tokens), batch=True)
+        return self._out.get(batch.submission_id, unknown)
+
+    def used_up(self, most_usd: float, waiting: Sequence[Submission] = ()) -> BudgetError:
+        """What to raise when a request that may cost so much does not fit beside the batches that are out."""
+        bound = "; ".join(
+            f"{self._bound(batch):,.4f} USD are bound by batch {batch.batch_id or batch.submission_id} of {batch.provider} "
+            f"{batch.model}, which is out"
+            for batch in waiting
+        )
+        return used_up(self._limit, self._spent_now(), most_usd, bound)
 
     def _spent_now(self) -> float:
         """As `booked`, which reads every reply again, once for each state of the ledger: batches are polled for hours."""
@@ -142,10 +149,11 @@ class BatchBudget:
         return self._spent
 
 
-def used_up(limit_usd: float, spent_usd: float, most_usd: float) -> BudgetError:
+def used_up(limit_usd: float, spent_usd: float, most_usd: float, bound: str = "") -> BudgetError:
+    beside = f"{bound}, " if bound else ""
     return BudgetError(
-        f"the budget of {limit_usd:,.2f} USD is used up: {spent_usd:,.4f} USD are spent in this build, and the next request "
-        f"may cost up to {most_usd:,.4f}. What was received is kept; a larger --max-usd goes on from here"
+        f"the budget of {limit_usd:,.2f} USD is used up: {spent_usd:,.4f} USD are spent in this build, {beside}and the next "
+        f"request may cost up to {most_usd:,.4f}. What was received is kept; a larger --max-usd goes on from here"
     )
 
 

@@ -31,6 +31,7 @@ from longalign_data.generation.budget import (
 from longalign_data.generation.estimate import Observation, calibrate, lengths_known
 from longalign_data.generation.exchange import Plan
 from longalign_data.generation.ledger import Call, Ledger
+from longalign_data.generation.submissions import Submission
 from longalign_data.recipe import Recipe
 from longalign_data.records import Usage
 from longalign_data.tasks.templates import load_templates
@@ -143,14 +144,34 @@ def test_a_ledger_that_has_not_changed_is_not_read_again_to_know_what_is_left(tm
         ledger.begin(calls[0])
         ledger.answered(calls[0], raw)
         budget = BatchBudget(1.0, known.require("openai", "fake-1"), ledger, known)
-        left = budget.left({})
+        left = budget.left([])
         with contextlib.closing(sqlite3.connect(tmp_path / "l.sqlite")) as other:
             other.execute("UPDATE replies SET raw = x'00'")
             other.commit()
-        assert budget.left({}) == left
+        assert budget.left([]) == left
         ledger.begin(calls[1])
         with pytest.raises(BuildError, match="damaged"):
-            budget.left({})
+            budget.left([])
+
+
+def test_batches_that_are_out_are_bound_at_the_prices_of_their_own_model(tmp_path: Path) -> None:
+    known = load_prices()
+    dear, cheap = (known.require("anthropic", model) for model in ("claude-opus-5", "claude-sonnet-5"))
+    out = [
+        Submission(
+            submission_id=f"s-{name}", provider="anthropic", model=model, state="sent", batch_id=batch, num_requests=1, num_bytes=9,
+            num_tokens=100_000, created=0.0, kept_until=None,
+        )
+        for name, model, batch in (("a", "claude-sonnet-5", "msgbatch_1"), ("b", "claude-opus-5", None))
+    ]  # fmt: skip
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        budget = BatchBudget(10.0, dear, ledger, known)
+        bound = [rate.cost(Usage(input_tokens=300_000), batch=True) for rate in (cheap, dear)]
+        assert bound[0] < bound[1] / 2
+        assert budget.left(out) == pytest.approx(10.0 - sum(bound))
+        said = str(budget.used_up(1.0, out))
+    assert f"{bound[0]:,.4f} USD are bound by batch msgbatch_1 of anthropic claude-sonnet-5" in said
+    assert f"{bound[1]:,.4f} USD are bound by batch s-b of anthropic claude-opus-5" in said
 
 
 def test_replies_that_were_lost_count_against_the_limit(

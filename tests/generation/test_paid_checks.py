@@ -123,6 +123,7 @@ def test_checks_through_files_are_a_third_round(
         ("Score: [[4/5]]", 4),
         ("[[ 1 ]]", 1),
         ("[[7]]", None),
+        ("[[" + "5" * 5000 + "]]", None),
         ("4 out of 5", None),
         ("", None),
     ],

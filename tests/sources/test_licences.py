@@ -101,6 +101,22 @@ def test_licences_are_told_by_file_text_and_header(files: dict[str, str], licenc
 
 
 @pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        ("Copyright 2020 Bob. All rights reserved. Licensed under the MIT License.", "MIT"),
+        ("Copyright 2020 Bob. All rights reserved. MIT is used in parts.", None),
+        ("All rights reserved. Proprietary. Parts are licensed under the MIT License.", None),
+    ],
+)
+def test_a_short_notice_may_reserve_rights_and_name_the_licence(text: str, licence: str | None) -> None:
+    assert detect_licence({"LICENSE": text, "package.json": '{"license":"MIT"}'}) == licence
+
+
+def test_commercial_use_and_non_commercial_use_is_any_use() -> None:
+    assert detect_licence({"LICENSE": corpora.MIT + "For commercial use and non-commercial use."}) == "MIT"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         BUSL,

@@ -20,7 +20,7 @@ from longalign_data.catalog import Card
 from longalign_data.errors import SourceError
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources import reading
-from longalign_data.sources.readers import READERS, jsonl, parquet, partitions, read
+from longalign_data.sources.readers import READERS, jsonl, parquet, partitions, read, row_batches
 from longalign_data.sources.reading import REASONS, RawDocument, RawReject
 
 
@@ -311,6 +311,18 @@ def test_whatever_byte_of_a_parquet_footer_is_damaged_the_process_lives_and_says
             told += [reject.detail for reject in rejects(found) if reject.reason == "damaged-file"]
     assert len(told) > footer // 4
     assert all("a.parquet" in words for words in told)
+
+
+def test_the_name_of_a_parquet_file_is_no_pattern(tmp_path: Path) -> None:
+    for name in ("a[0].parquet", "a?b.parquet", "a*b.parquet"):
+        write_parquet(tmp_path / name, {"text": [f"text of {name}"]})
+    (tmp_path / "a0.parquet").write_bytes((tmp_path / "a[0].parquet").read_bytes()[:-60] + b"x" * 60)
+    for name in ("a[0].parquet", "a?b.parquet", "a*b.parquet"):
+        assert texts(everything(placed(tmp_path / name, "parquet"))) == [f"text of {name}"]
+        with pq.ParquetFile(tmp_path / name) as file:
+            (group,) = row_batches.footer(tmp_path / name, file, [0], ["text"])
+            chunk = file.metadata.row_group(0).column(0)
+        assert (group.size, group.packed) == (chunk.total_uncompressed_size, chunk.total_compressed_size)
 
 
 def test_a_name_in_a_parquet_footer_that_is_not_utf8_is_an_error_or_reject_that_names_the_file(tmp_path: Path) -> None:

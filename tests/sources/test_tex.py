@@ -231,6 +231,17 @@ def test_a_paper_in_the_environment_of_cjk_is_read_in_its_encoding(tmp_path: Pat
     assert submission_text(tmp_path, {"a.tex": whole(body).encode("gbk")}) == ("定理一成立。", [])
 
 
+@pytest.mark.parametrize("declaration", ["", r"\usepackage[latin1]{inputenc}"])
+def test_a_name_in_the_environment_of_cjk_says_nothing_of_the_letters_around_it(
+    tmp_path: Path, declaration: str
+) -> None:
+    name = rb"\begin{CJK*}{GBK}{song}Li\end{CJK*}"
+    files = {"a.tex": whole("NAME, Schrödinger, Müller.", declaration).encode("latin-1").replace(b"NAME", name)}
+    files["b.tex"] = whole(r"\begin{CJK}{GBK}{song}x\end{CJK}").encode()
+    text, rejects = submission_text(tmp_path, files)
+    assert (text.replace("\n", ""), rejects) == ("Li, Schrödinger, Müller.", [])
+
+
 def test_one_damaged_byte_does_not_send_a_paper_in_utf8_into_another_encoding(tmp_path: Path) -> None:
     body = "Erdős, Poincaré, 定理. Caf\udce9. % na\udcefve"
     for declaration in ("", r"\usepackage[latin1]{inputenc}", r"\usepackage[utf8]{inputenc}"):

@@ -131,8 +131,8 @@ def _old_tar(data: bytes) -> bool:
 
 def _decoded(files: Mapping[str, bytes]) -> dict[str, str]:
     """The files' characters: UTF-8, also where a byte here and there is not; else the encoding that the file declares, or
-    that all do which declare one; else Latin-1, as in the sources of earlier years. What bytes mean that are damage in
-    UTF-8 is Latin-1 too."""
+    that all do which declare one; else that of its CJK environment, where nothing outside of it has other letters; else
+    Latin-1, as in the sources of earlier years. What bytes mean that are damage in UTF-8 is Latin-1 too."""
     texts: dict[str, str] = {}
     for name, data in files.items():
         with suppress(UnicodeDecodeError):
@@ -142,7 +142,7 @@ def _decoded(files: Mapping[str, bytes]) -> dict[str, str]:
     common = set(filter(None, declared.values()))
     for name in damaged:
         data = files[name]
-        encoding = declared.get(name) or (next(iter(common)) if len(common) == 1 else "latin-1")
+        encoding = declared.get(name) or (next(iter(common)) if len(common) == 1 else _of_cjk(data) or "latin-1")
         whole = data.decode("utf-8", "ignore")
         num_bad = len(data) - len(whole.encode("utf-8"))
         if encoding == "utf-8" or len(whole) - len(whole.encode("ascii", "ignore")) > num_bad:
@@ -157,8 +157,8 @@ _AS_LATIN1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
 
 _DECLARATION = re.compile(
     r"\\(?:usepackage|RequirePackage|documentclass)\s*\[([^\]]{0,500})\]\s*\{(?:inputen[cx]|ctex\w*)\}"
-    r"|\\begin\{CJK\*?\}\s*(?:\[[^\]]{0,60}\]\s*)?\{(\w{1,20})\}"
 )
+_CJK = re.compile(rb"\\begin\{CJK\*?\}\s*(?:\[[^\]]{0,60}\]\s*)?\{(\w{1,20})\}")
 ENCODINGS = {
     "utf8": "utf-8", "utf8x": "utf-8", "latin1": "latin-1", "latin2": "latin2", "latin3": "latin3", "latin4": "latin4",
     "latin5": "latin5", "latin9": "latin9", "latin10": "latin10", "ansinew": "cp1252", "cp437": "cp437", "cp850": "cp850",
@@ -173,10 +173,19 @@ ENCODINGS = {
 def _declared(data: bytes) -> str | None:
     """The encoding that a source names, the last of several; None where it names none that is known."""
     declared = None
-    for match in _DECLARATION.finditer(without_comments(data.decode("latin-1"))):
-        for name in (match[1] or match[2]).lower().split(","):
+    source = without_comments(data.decode("latin-1")).partition(r"\end{document}")[0]
+    for match in _DECLARATION.finditer(source):
+        for name in match[1].lower().split(","):
             declared = ENCODINGS.get(name.strip(), declared)
     return declared
+
+
+def _of_cjk(data: bytes) -> str | None:
+    """The encoding of a source that stands in an environment of the package CJK, but for its plain letters."""
+    begin, end = _CJK.search(data), data.rfind(rb"\end{CJK")
+    if begin is None or not (data[: begin.start()] + (data[end:] if end >= 0 else b"")).isascii():
+        return None
+    return ENCODINGS.get(begin[1].decode("ascii", "ignore").lower())
 
 
 def _inline() -> Callable[[str], str]:

@@ -41,7 +41,7 @@ MAX_TOKENS = 200
 
 _NON_COMMERCIAL = (
     r"(?<!allowed only for )(?<!commercial or )(?<!commercial and )(?<!commercial as well as )"
-    r"(?<!commercial/)non-? ?commercial(?!ly| (?:or|and) commercial)"
+    r"(?<!commercial use and )(?<!commercial use or )(?<!commercial/)non-? ?commercial(?!ly| (?:or|and) commercial)"
 )
 _FORBIDS = re.compile(
     r"(?:business|functional|fair) source license|source available license|sustainable use license|commons clause"
@@ -62,9 +62,10 @@ MAX_POINTER = 500
 """Characters of a licence file that does no more than name licences or the files that they stand in."""
 
 _OWN_TERMS = re.compile(
-    r"rights reserved|proprietary|commercial|confidential|enterprise|agreement|permission|\bnot\b|\bexcept",
+    r"proprietary|commercial|confidential|enterprise|agreement|permission|\bnot\b|\bexcept",
     re.IGNORECASE,
 )
+_RESERVED, _GRANTED = re.compile("rights reserved", re.IGNORECASE), re.compile("licen[cs]ed under", re.IGNORECASE)
 
 _TEXTS: tuple[tuple[str | None, tuple[str, ...]], ...] = (
     ("MPL-2.0", ("mozilla public license", "version 2.0", "each individual or legal entity that creates")),
@@ -162,6 +163,8 @@ def _points(path: str, told: str, files: Mapping[str, str]) -> bool:
     """Whether a licence file that is not known does no more than name the licences told, or a file where one stands."""
     text = files[path]
     if len(text) > MAX_POINTER or _OWN_TERMS.search(text) or _FORBIDS.search(_plain(text)):
+        return False
+    if _RESERVED.search(text) and not _GRANTED.search(text):
         return False
     named = _WORDS & set(re.findall("[a-z]+[0-9]?", text.lower()))
     others = "|".join(re.escape(other) for other in files if other != path and is_licence_file(other))

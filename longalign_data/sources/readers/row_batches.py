@@ -8,7 +8,8 @@ batch, each row gets a copy.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,32 +52,37 @@ def row_batches(path: Path, file: Any, groups: Sequence[int], columns: Sequence[
 
 
 def footer(path: Path, file: Any, groups: Sequence[int], columns: Sequence[str]) -> list[Group]:
-    """The row groups asked for. DuckDB reads them: a damaged footer is an error to it, where pyarrow's `metadata.column`
-    ends the process (`parquet::ParquetException`, up to 26.0)."""
+    """The row groups asked for."""
+    names = [file.schema.column(index).path.partition(".")[0] for index in range(file.metadata.num_columns)]
+    leaves = tuple(index for index, name in enumerate(names) if name in columns)
+    status = path.stat()
+    sizes = _sizes(path, (status.st_size, status.st_mtime_ns), leaves)
+    counts = {index: file.metadata.row_group(index).num_rows for index in groups}
+    return [Group(index, counts[index], *sizes.get(index, (0, 0, False))) for index in groups]
+
+
+@lru_cache(maxsize=4)
+def _sizes(path: Path, _stamp: tuple[int, int], leaves: tuple[int, ...]) -> dict[int, tuple[int, int, bool]]:
+    """For each row group the unpacked and the stored bytes of some columns together, and whether one has a dictionary. DuckDB
+    reads them: a damaged footer is an error to it, where pyarrow's `metadata.column` ends the process
+    (`parquet::ParquetException`, up to 26.0). Kept, as a file is cut into partitions and a footer may have many groups."""
     import duckdb
     import pyarrow as pa
 
-    names = [file.schema.column(index).path.partition(".")[0] for index in range(file.metadata.num_columns)]
-    leaves = [index for index, name in enumerate(names) if name in columns]
     asked = """
         select row_group_id, sum(total_uncompressed_size), sum(total_compressed_size),
                bool_or(dictionary_page_offset is not null)
-        from parquet_metadata(?)
-        where row_group_id between ? and ? and list_contains(?, column_id)
-        group by row_group_id
+        from parquet_metadata(?) where list_contains(?, column_id) group by row_group_id
     """
+    # A name is no pattern.
+    name = escape(str(path))
     try:
         with _duckdb().cursor() as cursor:
-            rows = cursor.execute(asked, [str(path), min(groups), max(groups), leaves]).fetchall() if groups else []
+            rows = cursor.execute(asked, [name, leaves]).fetchall()
     except duckdb.Error as error:
-        said = str(error).splitlines()[0].replace(str(path), path.name)
+        said = str(error).splitlines()[0].replace(name, path.name).replace(str(path), path.name)
         raise pa.ArrowInvalid(f"its footer is damaged: {said}") from error
-    found = {int(row[0]): row[1:] for row in rows}
-    counts = {index: file.metadata.row_group(index).num_rows for index in groups}
-    return [
-        Group(index, counts[index], int(size), int(packed), bool(has_dictionary))
-        for index, (size, packed, has_dictionary) in ((index, found.get(index, (0, 0, False))) for index in groups)
-    ]
+    return {int(index): (int(size), int(packed), bool(dictionary)) for index, size, packed, dictionary in rows}
 
 
 @cache
