@@ -352,7 +352,7 @@ def test_ctrl_c_leaves_at_once_and_the_same_command_fetches_what_was_done_meanwh
     assert "the same command goes on" in err
     (batch,) = server.state.batches.values()
     shown = longalign("ledger", str(tmp_path / "out/asked/1.0.0"))
-    assert f"batch out: 16 requests ({batch.batch_id})" in shown
+    assert f"batch out: 16 requests ({batch.batch_id}, " in shown
     assert "fetch them before 20" in shown
     batch.ready = 0.0
     asked.build(server.url, tmp_path / "out", "--schedule", "batch")
