@@ -14,7 +14,7 @@ from typing import Protocol
 from longalign_data.catalog import Card
 from longalign_data.recipe import PlacedSource
 
-READING_VERSION = 6
+READING_VERSION = 7
 """Raised when a reader gives other documents for the same files; part of the identity of every input."""
 
 MAX_RECORD_BYTES = 64 << 20
