@@ -56,6 +56,7 @@ REASONS: dict[str, str] = {
     "bad-html": "a page from which no text can be taken",
     "bad-wikitext": "a wiki page with more markup that nothing closes than its parser can take",
     "missing-part": "a TeX source includes a file that is not there; the document stands without it",
+    "second-document": "a submission in TeX holds another whole document, such as a supplement; the main one stands without it",
     "bad-tex": "a TeX source without a document, or one that cannot be resolved",
     "bad-record": "a record whose fields are not what its format states",
     "unreadable-file": "a document of a known kind (PDF, DOCX, ...) that its library cannot read, or that is locked",

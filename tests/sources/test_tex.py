@@ -244,7 +244,20 @@ def test_a_name_in_the_environment_of_cjk_says_nothing_of_the_letters_around_it(
     files = {"a.tex": whole("NAME, Schrödinger, Müller.", declaration).encode("latin-1").replace(b"NAME", name)}
     files["b.tex"] = whole(r"\begin{CJK}{GBK}{song}x\end{CJK}").encode()
     text, rejects = submission_text(tmp_path, files)
-    assert (text.replace("\n", ""), rejects) == ("Li, Schrödinger, Müller.", [])
+    assert text.replace("\n", "") == "Li, Schrödinger, Müller."
+    assert [reject.reason for reject in rejects] == ["second-document"]
+
+
+def test_a_file_that_a_paper_does_not_use_says_nothing_of_its_encoding(tmp_path: Path) -> None:
+    files = {
+        "paper.tex": whole(r"Poincaré. \input{part}").encode("latin-1"),
+        "part.tex": "Müller.".encode("latin-1"),
+        "old/unused.tex": rb"\usepackage[cp1251]{inputenc}",
+    }
+    assert submission_text(tmp_path, files)[0].split() == ["Poincaré.", "Müller."]
+    files["paper.tex"] = whole(r"Теорема. \input{part}", r"\input{old/unused}").encode("cp1251")
+    files["part.tex"] = "Лемма.".encode("cp1251")
+    assert submission_text(tmp_path, files)[0].split() == ["Теорема.", "Лемма."]
 
 
 def test_one_damaged_byte_does_not_send_a_paper_in_utf8_into_another_encoding(tmp_path: Path) -> None:
