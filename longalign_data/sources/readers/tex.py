@@ -48,6 +48,7 @@ _INCLUDE = re.compile(
     r"(?:\{([^{}]{0,300})\}(?(2)\s*+\{([^{}]{0,300})\})|([\w./-]{1,300}))"
 )
 _DOCUMENT = re.compile(r"\\document(?:class|style)\b")
+_NOTE = re.compile(r"\\(?:thanks|footnote|titlenote)\s*+(?:\[[^\]]{0,100}\])?\s*+(?=\{)")
 _NO_DOCUMENT = re.compile(r"\\documentclass\s*+(?:\[[^\]]{0,1000}\]\s*+)?\{(?:standalone|subfiles)\}")
 _MACRO = re.compile(
     r"\\(?:newcommand|providecommand|renewcommand|DeclareRobustCommand)\*?\s*+\{?\s*+\\([A-Za-z]+)\s*+\}?\s*+(?:\[(\d)\])?\s*+(?:\[([^\]]{0,500})\])?\s*+(?=\{)"
@@ -149,7 +150,7 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
     # What is asked for before the body are packages and macros; in drawings and lists of literature nothing would be read.
     missing = tuple(dict.fromkeys(MISSING.findall(_without_floats(body))))
     preamble, body = MISSING.sub("", preamble), MISSING.sub("", body)
-    title = _argument_of(r"\title", preamble) or _argument_of(r"\title", body)
+    title = _without_notes(_argument_of(r"\title", preamble) or _argument_of(r"\title", body))
     abstract = _argument_of(r"\abstract", preamble)
     theorems = frozenset((*_THEOREMS, *_THEOREM.findall(merged)))
     title_text = " ".join(_paragraphs(title, inline, listings, theorems).split()) if title else ""
@@ -307,6 +308,16 @@ def _argument_of(command: str, text: str) -> str:
     match = re.search(rf"{re.escape(command)}\b\s*+(?:\[[^\]]{{0,300}}\])?\s*+(?=\{{)", text)
     end = closing(text, match.end()) if match else None
     return text[match.end() + 1 : end - 1] if match and end else ""
+
+
+def _without_notes(title: str) -> str:
+    pieces, position = list[str](), 0
+    for match in _NOTE.finditer(title):
+        end = closing(title, match.end()) if match.start() >= position else None
+        if end is not None:
+            pieces.append(title[position : match.start()])
+            position = end
+    return "".join(pieces) + title[position:]
 
 
 Macro = tuple[int, str | None, str]
