@@ -332,6 +332,16 @@ def test_a_limit_without_a_price_is_refused_before_the_corpus_is_read(
     assert not list((tmp_path / "new").rglob("*.parquet"))
 
 
+def test_a_complete_build_takes_a_limit_without_a_price_since_it_sends_nothing(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    server, asked, out = serve(), corpus("openai", count=2), tmp_path / "builds"
+    asked.build(address(server, "openai"), out, "--prices", prices, "--max-usd", "1")
+    bill = server.state.usd()
+    asked.build(address(server, "openai"), out, "--max-usd", "1")
+    assert server.state.usd() == bill
+
+
 def test_without_a_price_the_build_runs_and_says_so(
     corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path
 ) -> None:
