@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS submission_bounds (
     submission_id TEXT PRIMARY KEY REFERENCES submissions,
     newer_than    REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS submission_discards (
+    submission_id TEXT PRIMARY KEY REFERENCES submissions
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -122,6 +125,23 @@ class Submissions:
                 f"{batch.num_requests:,} requests of this build are out in {name}, and would be bought a second time; "
                 "fetch them first: the same build with --schedule batch"
             )
+
+    def kept(self, provider: str) -> list[Submission]:
+        """Those of a provider that are over for us and of which it may still keep documents and replies."""
+        states: tuple[State, ...] = ("done", "lost", "gone")
+        over = [each for state in states for each in self._in_state(state)]
+        with self._ledger.together() as db:
+            discarded = {row[0] for row in db.execute("SELECT submission_id FROM submission_discards")}
+        return [
+            each
+            for each in over
+            if each.provider == provider and each.batch_id is not None and each.submission_id not in discarded
+        ]
+
+    def discarded(self, submission_id: str) -> None:
+        """The provider keeps nothing of the batch any more, or will not for long."""
+        with self._ledger.together() as db:
+            db.execute("INSERT OR IGNORE INTO submission_discards VALUES (?)", (submission_id,))
 
     def gone(self) -> list[Submission]:
         """Those that were paid for and whose results nobody fetched in time, oldest first."""
