@@ -255,9 +255,8 @@ class _Batcher:
         own = {submission.submission_id for submission in self._unfinished()}
         for submission in self.submissions.unfinished():
             if submission.submission_id not in own:
-                name = f"batch {submission.batch_id}" if submission.batch_id else "a batch that may not have arrived"
                 self.progress.say(
-                    f"{submission.num_requests:,} requests of this build are out in {name} of {submission.provider} "
+                    f"{submission.num_requests:,} requests of this build are out in {submission.words} of {submission.provider} "
                     f"{submission.model}, which is left alone; the recipe with that teacher fetches them"
                 )
 

@@ -141,7 +141,7 @@ class BatchBudget:
     def used_up(self, most_usd: float, waiting: Sequence[Submission] = ()) -> BudgetError:
         """What to raise when a request that may cost so much does not fit beside the batches that are out."""
         bound = "; ".join(
-            f"{self._bound(batch):,.4f} USD are bound by batch {batch.batch_id or batch.submission_id} of {batch.provider} "
+            f"{self._bound(batch):,.4f} USD are bound by batch {batch.known_as} of {batch.provider} "
             f"{batch.model}, which is out"
             for batch in waiting
         )

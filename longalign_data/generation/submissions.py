@@ -52,6 +52,18 @@ class Submission:
     kept_until: float | None
     newer_than: float = 0.0
 
+    @property
+    def known_as(self) -> str:
+        """The provider's id, or our own as long as there is none: what it is given up by."""
+        return self.batch_id or self.submission_id
+
+    @property
+    def words(self) -> str:
+        """How to speak of it."""
+        return (
+            f"batch {self.batch_id}" if self.batch_id else f"a batch that may not have arrived ({self.submission_id})"
+        )
+
 
 class Submissions:
     """The batches of a ledger. Raises BuildError as the ledger does."""
@@ -120,10 +132,10 @@ class Submissions:
         """Raises UserError while a batch of this teacher is out: what is in it is paid for, and asking in any other way would
         pay for it again."""
         for batch in self.unfinished_of(choice):
-            name = f"batch {batch.batch_id}" if batch.batch_id else "a batch that may not have arrived"
             raise UserError(
-                f"{batch.num_requests:,} requests of this build are out in {name}, and would be bought a second time; "
-                "fetch them first: the same build with --schedule batch"
+                f"{batch.num_requests:,} requests of this build are out in {batch.words}, and would be bought a second time; "
+                "fetch them first: the same build with --schedule batch. Where that cannot find them, give them up: longalign "
+                f"ledger RECIPE --forget {batch.known_as}; they count as paid"
             )
 
     def kept(self, provider: str) -> list[Submission]:

@@ -2,6 +2,7 @@
 ends as a sample or a named reject."""
 
 import json
+import re
 import shutil
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ import pytest
 
 from longalign_data.build.pipeline import build
 from longalign_data.engine import Progress, RunOptions, Silent
-from longalign_data.errors import TeacherError
+from longalign_data.errors import TeacherError, UserError
 from longalign_data.generation import batching
 from longalign_data.generation.ledger import Ledger
 from longalign_data.recipe import load_recipe
@@ -187,7 +188,7 @@ def test_batches_are_cut_to_the_tokens_that_the_provider_lets_wait(
 
 
 def here(asked: Asked, server: FakeServer, output: Path, progress: Progress, *, schedule: str = "batch") -> None:
-    """The generate stage for provider openai, in this process."""
+    """The generate stage, in this process."""
     if not output.exists():
         shutil.copytree(asked.prepared, output)
     loaded = load_recipe(asked.recipe)
@@ -198,7 +199,7 @@ def here(asked: Asked, server: FakeServer, output: Path, progress: Progress, *, 
         output,
         run=run,
         progress=progress,
-        teacher=lambda: load_teacher(choice, api_key=KEY, base_url=address(server, "openai")),
+        teacher=lambda: load_teacher(choice, api_key=KEY, base_url=address(server, choice.provider)),
         only="generate",
     )
 
@@ -314,6 +315,30 @@ def test_a_batch_that_the_provider_does_not_know_ends_the_run_until_it_is_given_
     here(asked, second, tmp_path / "out", Silent())
     assert len(texts(tmp_path / "out")) == 4
     assert f"batch paid for and not fetched: 4 requests ({batch})" in longalign("ledger", *files)
+
+
+def test_a_batch_that_may_not_have_arrived_is_given_up_by_the_name_it_is_shown_under(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    # While a batch of that size is running, nobody can tell whether it is this one: there are no labels.
+    asked, server = corpus("anthropic", count=4), serve(batches={"seconds": 600.0, "lost_replies": 1})
+
+    class Leaving(Silent):
+        def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
+            if "perhaps not arrived" in note:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        here(asked, server, tmp_path / "out", Leaving())
+    with pytest.raises(UserError, match="a batch that may not have arrived") as caught:
+        here(asked, server, tmp_path / "out", Silent(), schedule="live")
+    (name,) = re.findall(r"--forget ([^ ;]+)", str(caught.value))
+    files = (str(asked.recipe), "-o", str(tmp_path / "out"))
+    assert f"batch out: 4 requests ({name}, perhaps not arrived, " in longalign("ledger", *files)
+    assert "4 requests are asked again" in longalign("ledger", *files, "--forget", name)
+    assert f"batch paid for and not fetched: 4 requests ({name})" in longalign("ledger", *files)
+    here(asked, server, tmp_path / "out", Silent(), schedule="live")
+    assert len(texts(tmp_path / "out")) == 4
 
 
 @pytest.mark.parametrize("schedule", ["live", "batch"])
