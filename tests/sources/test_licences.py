@@ -218,6 +218,7 @@ def test_a_licence_file_that_is_not_known_speaks_against_what_else_is_told(
         " " * 400_000,
         "license" + " " * 400_000,
         "a." * 100_000 + "a=1\n",
+        "." * 200 + '"' + '\\"' * 100_000,
         "".join(f"k{n}.{'a.' * 90}a=1\n" for n in range(200)),
     ],
 )

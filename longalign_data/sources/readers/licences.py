@@ -33,7 +33,8 @@ MAX_TOML = 256 << 10
 MAX_DOTS = 100
 """Characters of a package's description in TOML, and dots outside of the strings in a line of it: the library's time grows
 with more than the square of the parts of a dotted key (32,000 took 22 s)."""
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"|' + r"'[^']*+'")
+# One that is never closed goes on to the end of its line, and is looked through once.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?|' + r"'[^']*+'?")
 
 _JOINT = re.compile(r" (?:OR|AND) |/", re.IGNORECASE)
 _TOKEN = re.compile(r"[()/]|[^\s()/]+")
