@@ -266,9 +266,8 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
     def merge(name: str, above: tuple[str, ...], folder: str) -> str:
         nonlocal size
         text = without_comments(files[name])
-        if len(above) > 1 and _DOCUMENT.search(text) and (begin := text.find(r"\begin{document}")) >= 0:
-            # A part that can also be set by itself, as with the package subfiles: its end is not that of the paper.
-            text = text[begin + len(r"\begin{document}") :].partition(r"\end{document}")[0]
+        if len(above) > 1:
+            text = _own_body(text)
         unread.append(text)
         size += len(text)
         if size > MAX_CHARS:
@@ -293,6 +292,15 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
 
     top = posixpath.dirname(main)
     return merge(main, (main,), top)
+
+
+def _own_body(part: str) -> str:
+    """Of a part that can also be set by itself, as with the package subfiles, what stands in its document: its end is not
+    that of the paper. A part that shows a document as an example has text before it."""
+    document, begin = _DOCUMENT.search(part), part.find(r"\begin{document}")
+    if document is None or begin < document.end() or r"\begin{" in part[: document.start()]:
+        return part
+    return part[begin + len(r"\begin{document}") :].partition(r"\end{document}")[0]
 
 
 def _resolve(wanted: str, folders: Sequence[str], files: Mapping[str, str]) -> str | None:
