@@ -46,7 +46,7 @@ def find_start(output: Path, resume: bool, facts: dict[str, Any]) -> Start:
         raise UserError(f"{output}: holds a run already; go on with --resume, or give another --output")
     if not done:
         return Start()
-    stored = json.loads((done[-1] / "trainer.json").read_text(encoding="utf-8"))
+    stored = _note(done[-1])
     for key, value in facts.items():
         if stored.get(key) != value and key not in MAY_DIFFER:
             raise UserError(
@@ -59,6 +59,17 @@ def find_start(output: Path, resume: bool, facts: dict[str, Any]) -> Start:
         other_ranks=stored["ranks"] != facts["ranks"],
         recent_losses=tuple(stored["recent_losses"]),
     )
+
+
+def _note(checkpoint: Path) -> dict[str, Any]:
+    """The facts in its `trainer.json`. Raises UserError where that is torn or lacks what every run notes."""
+    file = checkpoint / "trainer.json"
+    with _named(file, "read", "remove its folder, and --resume goes on from the checkpoint before it"):
+        stored: Any = json.loads(file.read_text(encoding="utf-8"))
+        for name in ("step", "ranks", "recent_losses"):
+            if not isinstance(stored, dict) or name not in stored:
+                raise ValueError(f"{name} was expected in it")
+    return dict(stored)
 
 
 def save_checkpoint(worker: Engine, output: Path, world: World, facts: dict[str, Any], *, keep: int) -> None:
