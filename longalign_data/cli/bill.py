@@ -518,13 +518,13 @@ def _print_progress(console: "Console", result: "Account") -> None:
         _say(console, f"  {kind} requests {words.get(state, state)}: {count:,}")
     for batch in result.batches_out:
         until = f", fetch them before {_day(batch.kept_until)}" if batch.kept_until is not None else ""
-        where = f"{batch.batch_id or 'perhaps not arrived'}, {batch.provider} {batch.model}"
+        where = f"{batch.known_as}{'' if batch.batch_id else ', perhaps not arrived'}, {batch.provider} {batch.model}"
         _say(console, f"  batch out: {batch.num_requests:,} requests ({where}) of {_day(batch.created)}{until}")
     for batch, usd in result.batches_gone:
         paid = "" if usd is None else f", about {usd:,.4f} USD"
         _say(
             console,
-            f"  batch paid for and not fetched: {batch.num_requests:,} requests ({batch.batch_id}) of "
+            f"  batch paid for and not fetched: {batch.num_requests:,} requests ({batch.known_as}) of "
             f"{_day(batch.created)}{paid}; they are asked again",
         )
     # Without a price there is no limit that could count them.

@@ -141,9 +141,6 @@ def _run(
         loaded = limited(loaded, limit)
     spending = Spending(prices=known_prices(prices, loaded.recipe.generate.teacher), max_usd=max_usd)
     if only in (None, "generate"):
-        choice = loaded.recipe.generate.teacher
-        if max_usd is not None and not PROVIDERS[choice.provider].is_free:
-            spending.prices.require(choice.provider, choice.model)
         _refuse_rehearsal(loaded, build_folder(loaded, output), teacher_url)
     run = RunOptions(
         workers=workers or os.cpu_count() or 1,
@@ -151,6 +148,16 @@ def _run(
         schedule=schedule.value,
         ray_address=ray_address,
     )
+
+    def teacher() -> "Teacher":
+        # Called before any work, and only where something may be sent.
+        choice = loaded.recipe.generate.teacher
+        if max_usd is not None and not PROVIDERS[choice.provider].is_free:
+            spending.prices.require(choice.provider, choice.model)
+        return _teacher(
+            loaded.recipe.generate, teacher_url, concurrency, timeout_s, build_folder(loaded, output).ledger
+        )
+
     console = Console()
     with TerminalProgress(Console(stderr=True)) as progress:
         built = run_build(
@@ -158,9 +165,7 @@ def _run(
             output,
             run=run,
             progress=progress,
-            teacher=lambda: _teacher(
-                loaded.recipe.generate, teacher_url, concurrency, timeout_s, build_folder(loaded, output).ledger
-            ),
+            teacher=teacher,
             only=only,
             spending=spending,
         )

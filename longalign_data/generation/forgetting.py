@@ -17,11 +17,11 @@ REHEARSAL = "rehearsal"
 
 def forget(build: BuildFolder, plan: Plan, ledger: Ledger, reason: str) -> int:
     """Removes every outcome of a build with this reason from the ledger, and the tables that were made of the ledger; how many
-    outcomes these were. With the id of a batch that is out in place of a reason: gives the batch up, which counts as paid for
-    from then on; how many requests it holds. With `rehearsal`: removes what the fake provider answered. Raises
+    outcomes these were. With what a batch that is out is `known_as` in place of a reason: gives the batch up, which counts as paid
+    for from then on; how many requests it holds. With `rehearsal`: removes what the fake provider answered. Raises
     UserError for a reason that asking again cannot mend."""
     submissions = Submissions(ledger)
-    out = {batch.batch_id: batch for batch in submissions.unfinished() if batch.batch_id is not None}
+    out = {batch.known_as: batch for batch in submissions.unfinished()}
     if reason in out:
         submissions.closed(out[reason].submission_id, "gone")
         return out[reason].num_requests

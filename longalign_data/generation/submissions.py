@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS submission_bounds (
     submission_id TEXT PRIMARY KEY REFERENCES submissions,
     newer_than    REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS submission_discards (
+    submission_id TEXT PRIMARY KEY REFERENCES submissions
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -48,6 +51,18 @@ class Submission:
     created: float
     kept_until: float | None
     newer_than: float = 0.0
+
+    @property
+    def known_as(self) -> str:
+        """The provider's id, or our own as long as there is none: what it is given up by."""
+        return self.batch_id or self.submission_id
+
+    @property
+    def words(self) -> str:
+        """How to speak of it."""
+        return (
+            f"batch {self.batch_id}" if self.batch_id else f"a batch that may not have arrived ({self.submission_id})"
+        )
 
 
 class Submissions:
@@ -117,11 +132,28 @@ class Submissions:
         """Raises UserError while a batch of this teacher is out: what is in it is paid for, and asking in any other way would
         pay for it again."""
         for batch in self.unfinished_of(choice):
-            name = f"batch {batch.batch_id}" if batch.batch_id else "a batch that may not have arrived"
             raise UserError(
-                f"{batch.num_requests:,} requests of this build are out in {name}, and would be bought a second time; "
-                "fetch them first: the same build with --schedule batch"
+                f"{batch.num_requests:,} requests of this build are out in {batch.words}, and would be bought a second time; "
+                "fetch them first: the same build with --schedule batch. Where that cannot find them, give them up: longalign "
+                f"ledger RECIPE --forget {batch.known_as}; they count as paid"
             )
+
+    def kept(self, provider: str) -> list[Submission]:
+        """Those of a provider that are over for us and of which it may still keep documents and replies."""
+        states: tuple[State, ...] = ("done", "lost", "gone")
+        over = [each for state in states for each in self._in_state(state)]
+        with self._ledger.together() as db:
+            discarded = {row[0] for row in db.execute("SELECT submission_id FROM submission_discards")}
+        return [
+            each
+            for each in over
+            if each.provider == provider and each.batch_id is not None and each.submission_id not in discarded
+        ]
+
+    def discarded(self, submission_id: str) -> None:
+        """The provider keeps nothing of the batch any more, or will not for long."""
+        with self._ledger.together() as db:
+            db.execute("INSERT OR IGNORE INTO submission_discards VALUES (?)", (submission_id,))
 
     def gone(self) -> list[Submission]:
         """Those that were paid for and whose results nobody fetched in time, oldest first."""

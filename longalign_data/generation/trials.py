@@ -204,10 +204,9 @@ def _require_none_out(trial: _Trial, documents: SelectedDocuments, plan: Plan, l
             for call in waiting(document, plan, ledger)
         )
         if num_needed:
-            name = f"batch {batch.batch_id}" if batch.batch_id else "a batch that may not have arrived"
             raise UserError(
-                f"{num_needed:,} requests of this build are out in {name} of the trial {trial.name}, and would be bought a second "
-                f"time; fetch them first: longalign build RECIPE --limit {trial.name.rpartition('-')[2]} --schedule batch. "
+                f"{num_needed:,} requests of this build are out in {batch.words} of the trial {trial.name}, and would be bought a "
+                f"second time; fetch them first: longalign build RECIPE --limit {trial.name.rpartition('-')[2]} --schedule batch. "
                 f"To buy them again all the same, delete {trial.build.root}"
             )
 

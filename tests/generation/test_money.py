@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import re
 import signal
 import sqlite3
@@ -24,6 +25,7 @@ from longalign_data.generation.budget import (
     booked,
     most_cost,
     most_given,
+    most_tokens,
     spent,
     told_usage,
     unheard,
@@ -39,6 +41,7 @@ from longalign_data.teachers import openai
 from longalign_data.teachers.base import TeacherRequest
 from longalign_data.teachers.fake import FakeServer, openai_wire
 from longalign_data.teachers.prices import Rate, Tier, load_prices
+from longalign_data.tokenizers import load_tokenizer
 from tests.asked import PRICES, RECIPE, address, longalign
 from tests.generation.small_builds import recipe, run_generate, some_documents, stand
 from tests.teachers import fake_servers
@@ -114,6 +117,40 @@ def sent_in_batches(output: Path) -> tuple[int, int, int]:
     with contextlib.closing(sqlite3.connect(output / "asked/1.0.0/ledger.sqlite")) as db:
         found = db.execute("SELECT sum(num_requests), sum(num_bytes), sum(num_tokens) FROM submissions").fetchone()
     return tuple(found)
+
+
+@pytest.mark.parametrize("name", ["qwen", "mistral-v1"])
+def test_no_prompt_has_more_tokens_than_a_limit_reckons_with(name: str) -> None:
+    drawn = random.Random(7)
+
+    def letters(*ranges: tuple[int, int], count: int = 4000) -> str:
+        known = [chr(code) for first, last in ranges for code in range(first, last + 1)]
+        return "".join(drawn.choices(known, k=count))
+
+    texts = {
+        "digits": letters((0x30, 0x39)),
+        "table": "0;18;0\n" * 600,
+        "punctuation": letters((0x21, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0x7E)),
+        "line breaks": "\r\n\t\n" * 1000,
+        "small letters": letters((0x61, 0x7A)),
+        "capitals": letters((0x41, 0x5A)),
+        "hexadecimal": drawn.randbytes(2000).hex(),
+        "letters between digits": "".join(letters((0x61, 0x7A), count=1) + str(n % 10) for n in range(2000)),
+        "printable": letters((0x20, 0x7E)),
+        "Chinese": letters((0x4E00, 0x9FFF)),
+        "rare Chinese": letters((0x20000, 0x2A6D0)),
+        "emoji": letters((0x1F300, 0x1F64F)),
+        "Tamil": letters((0x0B85, 0x0BB9)),
+        "Cherokee": letters((0x13A0, 0x13F4)),
+        "cuneiform": letters((0x12000, 0x12300)),
+        "long under NFKC": "\ufdfa" * 1000,
+    }
+    tokenizer = load_tokenizer(name)
+    for kind, text in texts.items():
+        # One more: SentencePiece begins with a blank.
+        assert len(tokenizer.encode(text)) <= most_tokens(text) + 1, kind
+    prose = "The pumps were inspected in May, and nobody found anything that was worth a line in the report. " * 40
+    assert most_tokens(prose) < 0.75 * len(prose)
 
 
 def test_the_end_of_a_budget_sends_nothing_that_would_be_thrown_away() -> None:
@@ -330,6 +367,16 @@ def test_a_limit_without_a_price_is_refused_before_the_corpus_is_read(
     assert process.returncode == 2
     assert "no price is known for the model 'fake-1'" in err
     assert not list((tmp_path / "new").rglob("*.parquet"))
+
+
+def test_a_complete_build_takes_a_limit_without_a_price_since_it_sends_nothing(
+    corpus: Callable[..., Any], serve: Callable[..., FakeServer], tmp_path: Path, prices: str
+) -> None:
+    server, asked, out = serve(), corpus("openai", count=2), tmp_path / "builds"
+    asked.build(address(server, "openai"), out, "--prices", prices, "--max-usd", "1")
+    bill = server.state.usd()
+    asked.build(address(server, "openai"), out, "--max-usd", "1")
+    assert server.state.usd() == bill
 
 
 def test_without_a_price_the_build_runs_and_says_so(

@@ -2,6 +2,7 @@
 ends as a sample or a named reject."""
 
 import json
+import re
 import shutil
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ import pytest
 
 from longalign_data.build.pipeline import build
 from longalign_data.engine import Progress, RunOptions, Silent
-from longalign_data.errors import TeacherError
+from longalign_data.errors import TeacherError, UserError
 from longalign_data.generation import batching
 from longalign_data.generation.ledger import Ledger
 from longalign_data.recipe import load_recipe
@@ -187,7 +188,7 @@ def test_batches_are_cut_to_the_tokens_that_the_provider_lets_wait(
 
 
 def here(asked: Asked, server: FakeServer, output: Path, progress: Progress, *, schedule: str = "batch") -> None:
-    """The generate stage for provider openai, in this process."""
+    """The generate stage, in this process."""
     if not output.exists():
         shutil.copytree(asked.prepared, output)
     loaded = load_recipe(asked.recipe)
@@ -198,7 +199,7 @@ def here(asked: Asked, server: FakeServer, output: Path, progress: Progress, *, 
         output,
         run=run,
         progress=progress,
-        teacher=lambda: load_teacher(choice, api_key=KEY, base_url=address(server, "openai")),
+        teacher=lambda: load_teacher(choice, api_key=KEY, base_url=address(server, choice.provider)),
         only="generate",
     )
 
@@ -316,6 +317,30 @@ def test_a_batch_that_the_provider_does_not_know_ends_the_run_until_it_is_given_
     assert f"batch paid for and not fetched: 4 requests ({batch})" in longalign("ledger", *files)
 
 
+def test_a_batch_that_may_not_have_arrived_is_given_up_by_the_name_it_is_shown_under(
+    corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    # While a batch of that size is running, nobody can tell whether it is this one: there are no labels.
+    asked, server = corpus("anthropic", count=4), serve(batches={"seconds": 600.0, "lost_replies": 1})
+
+    class Leaving(Silent):
+        def advance(self, items: int = 0, tokens: int = 0, note: str = "") -> None:
+            if "perhaps not arrived" in note:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        here(asked, server, tmp_path / "out", Leaving())
+    with pytest.raises(UserError, match="a batch that may not have arrived") as caught:
+        here(asked, server, tmp_path / "out", Silent(), schedule="live")
+    (name,) = re.findall(r"--forget ([^ ;]+)", str(caught.value))
+    files = (str(asked.recipe), "-o", str(tmp_path / "out"))
+    assert f"batch out: 4 requests ({name}, perhaps not arrived, " in longalign("ledger", *files)
+    assert "4 requests are asked again" in longalign("ledger", *files, "--forget", name)
+    assert f"batch paid for and not fetched: 4 requests ({name})" in longalign("ledger", *files)
+    here(asked, server, tmp_path / "out", Silent(), schedule="live")
+    assert len(texts(tmp_path / "out")) == 4
+
+
 @pytest.mark.parametrize("schedule", ["live", "batch"])
 def test_a_batch_that_failed_as_a_whole_ends_the_run_and_the_next_one_asks_again(
     corpus: Callable[..., Asked], serve: Callable[..., FakeServer], tmp_path: Path, schedule: str
@@ -327,6 +352,56 @@ def test_a_batch_that_failed_as_a_whole_ends_the_run_and_the_next_one_asks_again
     assert len(texts(tmp_path / "out")) == 4
     replies = server.state.meter
     assert replies["live_replies"] + replies["batch_replies"] == 8 + 1
+
+
+def test_the_files_of_batches_are_deleted_at_the_provider_once_their_replies_are_in_the_ledger(
+    tmp_path: Path, serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [{"kind": "errored", "share": 0.3, "attempts": 1}, {"kind": "invalid", "share": 0.2}]
+    stands, server = stand(tmp_path / "small" / "1.0.0", some_documents(6)), serve(batches=QUICK, faults=faults)
+    asked, url = recipe(provider="openai"), server.url + "/v1"
+
+    def refused(self: Any, method: str, file_id: str) -> Refused:
+        return Refused(status=500, kind="api_error", message="not now")
+
+    class Said(Silent):
+        def say(self, words: str) -> None:
+            said.append(words)
+
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_server._Handler, "_file", refused)
+        run_generate(stands, asked, url, schedule="batch", progress=Said())
+    num_inputs = len(server.state.batches)
+    assert len(server.state.files) > num_inputs > 2, "inputs and results of several batches"
+    (words,) = (words for words in said if "did not delete" in words)
+    assert min(server.state.batches) in words
+
+    run_generate(stands, asked, url, schedule="batch", fingerprint="again", progress=Said())
+    assert len(server.state.batches) == num_inputs, "the replies were in the ledger"
+    assert not server.state.files
+    num_http = server.state.num_http
+    run_generate(stands, asked, url, schedule="batch", fingerprint="and again")
+    assert server.state.num_http == num_http, "what is deleted is asked for no more"
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_requests_of_a_batch_that_the_provider_refuses_are_not_left_there(
+    tmp_path: Path, serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    stands = stand(tmp_path / "small" / "1.0.0", some_documents(2))
+    server = serve(batches={"seconds": 0.1, "failures": 1})
+    if not accepted:
+        monkeypatch.setattr(
+            fake_server._Handler,
+            "_create_batch",
+            lambda self, body: Refused(status=400, kind="invalid_request_error", message="no batches today"),
+        )
+    with pytest.raises(TeacherError):
+        run_generate(stands, recipe(provider="openai"), server.url + "/v1", schedule="batch")
+    assert server.state.num_uploads == 1
+    assert not server.state.files
 
 
 def leave_with_a_batch_out(

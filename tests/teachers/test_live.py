@@ -455,6 +455,10 @@ THOUGHTS = "The user wants questions.\n1. Perhaps the pump?\n2. The bridge?"
         f"<think>\n{THOUGHTS} In ``` is code.\n</think>\n\n{FIVE}",
         f"They ask about `<think>` tags.\n{THOUGHTS}\n</think>\n\n{FIVE}",
         f"{THOUGHTS}</think>\n\n{FIVE}",
+        f"{THOUGHTS}</think>{FIVE}",
+        f"{THOUGHTS}</think> {FIVE}",
+        f"它们问什么？先看`</think>`。</think>{FIVE}",
+        f"</think>{FIVE}",
         FIVE,
     ],
 )
@@ -480,6 +484,11 @@ def test_a_text_about_thinking_stays_whole() -> None:
         "The form is\n<think>\nthoughts\n</think>\nanswer",
         "<think> is the opening tag of the block.",
         "<think> and </think> delimit the reasoning.",
+        "It is written `thoughts.</think>answer`, on one line.",
+        "It is written <think>thoughts.</think>answer, on one line.",
+        "A line of it:\n```\nThoughts.</think>answer\n```\nThen the text begins.",
+        "标签</think>表示思考结束。",
+        "It writes thoughts</think>answer.",
     ):
         assert openai.read(completion(content)).text == anthropic.read(message(text(content))).text == content
 

@@ -368,7 +368,8 @@ class _Handler(BaseHTTPRequestHandler):
         if len(content) > (self.state.scenario.batches.max_bytes or MAX_BYTES["chat"]):
             return Refused(status=413, kind="invalid_request_error", message="the file exceeds the maximum size")
         with self.state.lock:
-            file_id = f"file-{digest(['input', len(self.state.files)])[:24]}"
+            self.state.num_uploads += 1
+            file_id = f"file-{digest(['input', self.state.num_uploads])[:24]}"
             self.state.files[file_id] = content
         return self._send(openai_wire.file_object(file_id, len(content)))
 

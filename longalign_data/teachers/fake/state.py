@@ -137,6 +137,7 @@ class State:
         self._failures_left = scenario.batches.failures
         self.meter: Counter[str] = Counter()
         self.num_http = 0
+        self.num_uploads = 0
 
     def note(self, event: str, **what: Any) -> None:
         """Adds a line to the log; it is there whole once this returns."""
