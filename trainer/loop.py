@@ -79,8 +79,8 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     num_steps = min(num_steps, config.max_steps or num_steps)
     if config.warmup_steps > num_steps and not asked.export_only:
         raise UserError(
-            f"warmup_steps: {config.warmup_steps}: this run has {num_steps} steps and would never reach its learning_rate; "
-            "write a smaller number"
+            f"warmup_steps: {config.warmup_steps}: this run has {num_steps} steps, by the build's plan, epochs and max_steps, and "
+            "would never reach its learning_rate; write a smaller number"
         )
     facts = {
         "plan": plan_hash(reader),

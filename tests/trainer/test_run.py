@@ -248,7 +248,10 @@ def test_a_misspelt_key_ends_with_its_file_and_line(place: Path, capsys: pytest.
 
 def test_a_warm_up_longer_than_the_run_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, arguments(place, place / "warm", warmup_steps=13))
-    assert "warmup_steps: 13: this run has 12 steps and would never reach" in message
+    assert (
+        "warmup_steps: 13: this run has 12 steps, by the build's plan, epochs and max_steps, and would never reach"
+        in message
+    )
     assert not (place / "warm").exists()
 
 
