@@ -98,6 +98,7 @@ def catalog_check(
         ("text", f"{found.num_bytes / 1e6:,.2f} MB ({found.num_bytes / 1e6 / seconds:,.2f} MB/s)"),
         ("tokens", ", ".join(f"{n} {v:,}" for n, v in zip(names, found.lengths, strict=False)) or "no document"),
         ("languages", ", ".join(f"{name} {count:,}" for name, count in found.languages.items())),
+        ("by their texts", ", ".join(f"{name} {count:,}" for name, count in found.found_languages.items())),
         ("licences", ", ".join(f"{name} {count:,}" for name, count in found.licences.items())),
         ("titles", "; ".join(title for title in found.titles if title)),
         ("rejects", ", ".join(f"{name} {count:,}" for name, count in found.rejects.items()) or "none"),

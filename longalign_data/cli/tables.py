@@ -42,7 +42,7 @@ def print_outcomes(built: Built, console: Console) -> None:
 
 
 def print_sampling(built: Built, console: Console) -> None:
-    """Target against achieved of the sample stage, where it ran now: by language and bucket, and by source."""
+    """Target against achieved of the sample stage: by language and bucket, and by source, where it ran now; in all, always."""
     for outcome in built.outcomes:
         for found in outcome.report.details.get("sets", ()) if outcome.report.stage == "mix" else ():
             if found["taken"] < found["asked"]:
@@ -53,11 +53,11 @@ def print_sampling(built: Built, console: Console) -> None:
             elif found["usable"] and not found["taken"]:
                 line = f"mix set {found['id']}: nothing was taken, its share of {found['usable']:,} conversations is less than one"
                 console.print(line, highlight=False, markup=False)
-        if outcome.report.stage != "sample" or not outcome.ran:
+        if outcome.report.stage != "sample":
             continue
         details = outcome.report.details
         cells = [cell for cell in (*details["cells"], *details["sources"]) if cell["target"] is not None]
-        if cells:
+        if cells and outcome.ran:
             table = Table(box=None, pad_edge=False, header_style="bold")
             table.add_column("sampling")
             for name in ("target", "achieved", "available"):

@@ -20,7 +20,7 @@ from longalign_data.curation.secrets import SECRET, Found, find_secrets, mask
 from longalign_data.identity import Plain, file_sha256
 from longalign_data.recipe import Curate
 
-CURATION_VERSION = 4
+CURATION_VERSION = 5
 """Raised when a rule or a figure here gives another result for the same text."""
 
 MASKING_PASSES = 8

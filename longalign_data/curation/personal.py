@@ -138,12 +138,36 @@ _RULES = (
         ),
         is_phone_number,
     ),
+    # North America. Three groups with blanks alone between them are as often a row of a table.
     _Rule(
         "phone",
         "-",
         re.compile(
             r"[(2-9](?<![A-Za-z0-9_.-].)(?:(?<=\()[2-9][0-9]{2}\) ?|(?<!\()[0-9]{2}[ .-])[2-9][0-9]{2}-[0-9]{4}"
             + _AFTER
+        ),
+        is_phone_number,
+    ),
+    _Rule(
+        "phone",
+        "-",
+        re.compile(r"1(?<![A-Za-z0-9_.-].)-[2-9][0-9]{2}-[2-9][0-9]{2}-[0-9]{4}" + _AFTER),
+        is_phone_number,
+    ),
+    _Rule(
+        "phone",
+        ".",
+        re.compile(r"[2-9](?<![A-Za-z0-9_./:-].)[0-9]{2}\.[2-9][0-9]{2}\.[0-9]{4}" + _AFTER + r"(?!\.[0-9])"),
+        is_phone_number,
+    ),
+    # United Kingdom, with its blanks: 020 7946 0018, (0161) 496 0123, 07700 900123; in a longer row of numbers it is none.
+    _Rule(
+        "phone",
+        "0",
+        re.compile(
+            r"[(0](?<![A-Za-z0-9_.,/:-].)(?<![0-9] .)(?:(?<=\()0|(?<!\())"
+            r"(?:2[0-9]\)?[ -][0-9]{4}[ -]?[0-9]{4}|(?:1[0-9]1|11[0-9]|[389][0-9]{2})\)?[ -][0-9]{3}[ -]?[0-9]{4}"
+            r"|[17][0-9]{3}\)?[ -][0-9]{3}[ -]?[0-9]{3})" + _AFTER + r"(?![.,:/][0-9]| [0-9])"
         ),
         is_phone_number,
     ),

@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 
+from longalign_data.curation.language import identify
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.readers import partitions, read, skipped
 from longalign_data.sources.reading import RawReject
@@ -23,7 +24,8 @@ MEASURED = 200
 class Check:
     """What the first partitions hold. `lengths` are tokens of the first MEASURED documents: least, quartiles, greatest;
     `num_bytes` is the UTF-8 of all documents read, `seconds` the time of the reader alone.
-    `skipped` are the files of a folder that the card does not read, by suffix."""
+    `languages` are those that the card or the records declare, `found_languages` those of the texts of the first MEASURED
+    documents, by their windows; `skipped` are the files of a folder that the card does not read, by suffix."""
 
     num_partitions: int
     read_partitions: int
@@ -32,6 +34,7 @@ class Check:
     seconds: float
     lengths: tuple[int, ...]
     languages: dict[str, int]
+    found_languages: dict[str, int]
     licences: dict[str, int]
     rejects: dict[str, int]
     skipped: dict[str, int]
@@ -72,6 +75,7 @@ def check(placed: PlacedSource, tokenizer: Tokenizer, *, max_partitions: int = 2
         seconds=seconds,
         lengths=tuple(int(value) for value in quantiles),
         languages=dict(languages.most_common(10)),
+        found_languages=dict(Counter(identify(text).main for text in texts if text.strip()).most_common(10)),
         licences=dict(licences.most_common(10)),
         rejects=dict(rejects.most_common()),
         skipped=dict(skipped(placed, found)),

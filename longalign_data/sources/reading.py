@@ -14,7 +14,7 @@ from typing import Protocol
 from longalign_data.catalog import Card
 from longalign_data.recipe import PlacedSource
 
-READING_VERSION = 6
+READING_VERSION = 7
 """Raised when a reader gives other documents for the same files; part of the identity of every input."""
 
 MAX_RECORD_BYTES = 64 << 20
@@ -56,6 +56,7 @@ REASONS: dict[str, str] = {
     "bad-html": "a page from which no text can be taken",
     "bad-wikitext": "a wiki page with more markup that nothing closes than its parser can take",
     "missing-part": "a TeX source includes a file that is not there; the document stands without it",
+    "second-document": "a submission in TeX holds another whole document, such as a supplement; the main one stands without it",
     "bad-tex": "a TeX source without a document, or one that cannot be resolved",
     "bad-record": "a record whose fields are not what its format states",
     "unreadable-file": "a document of a known kind (PDF, DOCX, ...) that its library cannot read, or that is locked",

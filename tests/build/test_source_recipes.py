@@ -1,6 +1,7 @@
 """Every recipe of `recipes/sources`, the paper's set and the one for a user's own folder, on small corpora in the real formats."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,8 +54,16 @@ def test_every_source_goes_from_its_own_format_to_packs(checkout: Path, source: 
 
 
 def test_a_folder_of_ones_own_files_builds(checkout: Path) -> None:
-    done = run(checkout, "build", "recipes/domain.yaml", "--limit", "3", "--workers", "1")
-    assert done.returncode == 0, done.stderr
+    place = checkout / "corpora" / "files" / "zh.md"
+    ((title, text),) = corpora.chinese(1, 380)
+    place.write_text(f"# {title}\n\n{text}", encoding="utf-8")
+    for time in ("first", "again"):
+        done = run(checkout, "build", "recipes/domain.yaml", "--limit", "50", "--workers", "1")
+        assert done.returncode == 0, done.stderr
+        assert "asked for 50 documents, took " in done.stdout, time
+    place.unlink()
+    documents = rows(checkout / "builds" / "domain-limit-50" / "1.0.0", "documents")
+    assert {row["lang"] for row in documents if row["source_ref"] == "zh.md"} == {"zh"}
 
 
 def test_the_papers_set_builds_on_local_samples_and_any_workers_give_the_same_documents(checkout: Path) -> None:
@@ -94,6 +103,7 @@ def test_check_reports_speed_lengths_and_rejects(checkout: Path) -> None:
     assert done.returncode == 0, done.stderr
     for words in ("documents", "MB/s", "median", "wrong-type 1", "LicenseRef-WuDaoCorpora"):
         assert words in done.stdout
+    assert re.search(r"by their texts +zh \d", done.stdout)
     assert "--path is missing" in run(checkout, "catalog", "check", "wudao").stderr
 
 

@@ -87,6 +87,43 @@ def test_a_file_that_a_submission_lacks_is_named_beside_its_document(tmp_path: P
     assert "\\input of 'intro', 'tables/results.tex', 'sec/proof' was not resolved" in reject.detail
 
 
+def test_a_supplement_that_the_paper_does_not_include_is_named_beside_it(tmp_path: Path) -> None:
+    whole = "\\documentclass{a}\n\\begin{document}%s\\end{document}"
+    files = {
+        "paper.tex": whole % ("\\input{part}\\subfile{child} % \\input{supplement}\n" + "The paper. " * 9),
+        "part.tex": "% \\documentclass{a}\\begin{document}\nA part.",
+        "child.tex": (whole % "A child.").replace("{a}", "[paper.tex]{subfiles}"),
+        "draft.tex": (whole % "A draft.").replace("{a}", "[paper.tex]{subfiles}"),
+        "plot.tex": (whole % "A drawing.").replace("{a}", "[tikz]{standalone}"),
+        "macros.tex": "% \\documentclass{a}\n\\begin{document}",
+        "supplement.tex": whole % "The proofs.",
+        "reply/letter.tex": whole % "Dear editor.",
+    }
+    submission = corpora.tar_bytes([(name, text.encode()) for name, text in files.items()], "w:gz")
+    (tmp_path / "a.tar").write_bytes(corpora.tar_bytes([("2301.00001.gz", submission)], "w"))
+    document, reject = everything(placed(tmp_path, "arxiv"))
+    assert isinstance(document, RawDocument)
+    assert "The paper." in document.text
+    assert "The proofs." not in document.text
+    assert isinstance(reject, RawReject)
+    assert (reject.reason, reject.source_ref) == ("second-document", document.source_ref)
+    assert "2301.00001.gz: 'reply/letter.tex', 'supplement.tex': a document of its own" in reject.detail
+
+
+def test_a_macro_in_the_name_of_a_file_is_resolved() -> None:
+    files = {
+        "paper/main.tex": "\\documentclass{a}\\input{macros}\\newcommand{\\dir}{sections}\\def\\two#1{#1}\\begin{document}"
+        "\\input{\\dir/one} \\input{\\dir /two} \\subimport{\\dir/}{\\last} \\input{\\other/x} \\input{\\two/y}\\end{document}",
+        "paper/macros.tex": "\\newcommand\\last{three}",
+        "paper/sections/one.tex": "One.",
+        "paper/sections/two.tex": "Two.",
+        "paper/sections/three.tex": "Three.",
+    }
+    _, text, missing = source_text(files, same)
+    assert text.split() == ["One.", "Two.", "Three."]
+    assert missing == ("\\other/x", "/y")
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -129,6 +129,11 @@ def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str
         (r"\begin{frontmatter}\title[Short]{Long}\author[a,b]{J. {\'E}. Doe\corref{c}}\ead{x.y}\affil[a]{Here}\cortext[c]{Me}"
          r"\begin{abstract}Short.\end{abstract}\end{frontmatter}\section{One} Text.",
          "# Long\n\nHere\n\n## Abstract\n\nShort.\n\n## One\n\nText."),
+        ("\\baselineskip=24pt One. \\parindent 0pt\\parskip=1.5\\normalbaselineskip \\advance\\hsize by -2truecm Two.\n\\tolerance=1000 "
+         r"\looseness-1 Three, \hspace{-\tabcolsep}\rule{.5\textwidth}{1pt} in \the\textwidth, 5 cm.", "One. Two.\n Three, in , 5 cm."),
+        ("We\n\\index{we!\\emph{us}}\n  \\label{a}\\nocite{b}\nwrite.\n\\index{c}\n\nThen\n\n\\label{d}\nrest.", "We\nwrite.\n\nThen\n\nrest."),
+        (r"\newacronym[plural=x]{cnn}{CNN}{network}\acrodef{a}[b]{c}\lstinputlisting[language=C]{a.c}\inputminted{c}{a.c} A.\orcid{0000-1}",
+         "A."),
         (r"\resizebox{\columnwidth}{!}{\textbf{wide}} \todo[inline]{fix {this}}kept \hyperref[sec:a]{Section A}",
          "wide kept Section A"),
     ],
@@ -239,7 +244,20 @@ def test_a_name_in_the_environment_of_cjk_says_nothing_of_the_letters_around_it(
     files = {"a.tex": whole("NAME, Schrödinger, Müller.", declaration).encode("latin-1").replace(b"NAME", name)}
     files["b.tex"] = whole(r"\begin{CJK}{GBK}{song}x\end{CJK}").encode()
     text, rejects = submission_text(tmp_path, files)
-    assert (text.replace("\n", ""), rejects) == ("Li, Schrödinger, Müller.", [])
+    assert text.replace("\n", "") == "Li, Schrödinger, Müller."
+    assert [reject.reason for reject in rejects] == ["second-document"]
+
+
+def test_a_file_that_a_paper_does_not_use_says_nothing_of_its_encoding(tmp_path: Path) -> None:
+    files = {
+        "paper.tex": whole(r"Poincaré. \input{part}").encode("latin-1"),
+        "part.tex": "Müller.".encode("latin-1"),
+        "old/unused.tex": rb"\usepackage[cp1251]{inputenc}",
+    }
+    assert submission_text(tmp_path, files)[0].split() == ["Poincaré.", "Müller."]
+    files["paper.tex"] = whole(r"Теорема. \input{part}", r"\input{old/unused}").encode("cp1251")
+    files["part.tex"] = "Лемма.".encode("cp1251")
+    assert submission_text(tmp_path, files)[0].split() == ["Теорема.", "Лемма."]
 
 
 def test_one_damaged_byte_does_not_send_a_paper_in_utf8_into_another_encoding(tmp_path: Path) -> None:
@@ -326,6 +344,11 @@ def test_the_main_file_is_the_one_with_most_words_its_parts_counted() -> None:
         r"\usepackage{a}" * 60_000,
         r"\usepackage{" + "a," * 400_000,
         r"\vskip " + "1" * 400_000,
+        r"\parskip " + "1" * 400_000,
+        r"\parskip" + " " * 400_000 + "x",
+        "x\n\\label{" * 60_000,
+        "x\n\\label{a}" * 60_000,
+        "x\n" + "\\label{a{b}}" * 60_000,
         r"\begin{theorem}[" * 40_000,
         r"\newcommand\a" + " " * 100_000 + "x",
         r"\NewDocumentCommand\a" + " " * 100_000 + "x",

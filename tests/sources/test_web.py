@@ -118,6 +118,20 @@ def test_a_page_is_read_in_the_encoding_that_the_web_means_by_its_label_or_that_
     assert reasons(found) == []
 
 
+@pytest.mark.parametrize("before", ["<script charset=utf-8></script>", f"<style>{'x' * 5000}</style>"])
+@pytest.mark.parametrize(
+    "meta", ["<META CHARSET={}>", "<meta http-equiv=content-type content='text/html; charset={}'>"]
+)
+def test_scripts_and_styles_before_it_do_not_hide_what_a_page_says_of_its_encoding(
+    before: str, meta: str, tmp_path: Path
+) -> None:
+    # Too few letters outside ASCII for a guess.
+    page = f"<html><head>{before}{meta.format('windows-1257')}</head><body>Ąžuolas žaliuoja</body></html>"
+    (tmp_path / "a.html").write_bytes(page.encode("cp1257"))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "Ąžuolas žaliuoja"
+
+
 @pytest.mark.parametrize(
     ("label", "codec"), [("iso-2022-kr", "iso2022_kr"), ("hz-gb-2312", "hz"), ("iso-2022-jp", "iso2022_jp")]
 )

@@ -19,7 +19,7 @@ from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
 from longalign_data.sources.places import listed, storable
 from longalign_data.sources.readers.github import Problem, tar_members
-from longalign_data.sources.readers.tex import PACKAGES, TexError, source_text, without_comments
+from longalign_data.sources.readers.tex import PACKAGES, TexError, left_out, main_parts, source_text, without_comments
 from longalign_data.sources.readers.tex_words import converter
 from longalign_data.sources.reading import MAX_RECORD_BYTES, Partition, RawDocument, RawReject, one_by_one
 from longalign_data.sources.unpacking import UnpackError, gunzip, opened
@@ -29,7 +29,7 @@ MAX_FILE_BYTES = 16 << 20
 SUFFIXES = [".tar", ".gz", ".tgz", ".tex"]
 TEX = (".tex", ".ltx", ".latex")
 NAMED = 8
-"""Missing files of a submission that are named."""
+"""Files of a submission that are named, of those that are missing and of those left out."""
 
 
 def partitions(placed: PlacedSource) -> Sequence[Partition]:
@@ -88,14 +88,22 @@ def _submission(
     card = partition.card
     yield RawDocument(text=text, title=title or identifier, lang=card.lang, license=card.license, source_ref=ref)
     if missing:
-        names = ", ".join(map(repr, missing[:NAMED])) + (
-            f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        )
         detail = (
-            f"{ref}: \\input of {names} was not resolved (no such file in the submission, or a name made by a macro); the text "
-            "stands without it"
+            f"{ref}: \\input of {_named(missing)} was not resolved (no such file in the submission, or a name made by a macro); "
+            "the text stands without it"
         )
         yield RawReject(source_ref=ref, reason="missing-part", detail=detail)
+    if others := left_out(files):
+        detail = (
+            f"{ref}: {_named(others)}: a document of its own beside the main one (a supplement, a letter, an earlier version), "
+            "which is not in the text; to have it read, put it into the source's folder as a .tex file by itself"
+        )
+        yield RawReject(source_ref=ref, reason="second-document", detail=detail)
+
+
+def _named(files: Sequence[str]) -> str:
+    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+    return ", ".join(map(repr, files[:NAMED])) + more
 
 
 def _files(data: bytes, name: str) -> dict[str, str]:
@@ -131,18 +139,21 @@ def _old_tar(data: bytes) -> bool:
 
 def _decoded(files: Mapping[str, bytes]) -> dict[str, str]:
     """The files' characters: UTF-8, also where a byte here and there is not; else the encoding that the file declares, or
-    that all do which declare one; else that of its CJK environment, where nothing outside of it has other letters; else
-    Latin-1, as in the sources of earlier years. What bytes mean that are damage in UTF-8 is Latin-1 too."""
+    the main file, or all that it includes and that declare one; else that of its CJK environment, where nothing outside of
+    it has other letters; else Latin-1, as in the sources of earlier years. What bytes mean that are damage in UTF-8 is
+    Latin-1 too."""
     texts: dict[str, str] = {}
     for name, data in files.items():
         with suppress(UnicodeDecodeError):
             texts[name] = data.decode("utf-8")
     damaged = files.keys() - texts.keys()
-    declared = {name: _declared(data) for name, data in files.items() if damaged and not name.endswith(PACKAGES)}
-    common = set(filter(None, declared.values()))
+    main, parts = main_parts({name: data.decode("latin-1") for name, data in files.items()} if damaged else {})
+    declared = {name: _declared(files[name]) for name in damaged | parts if not name.endswith(PACKAGES)}
+    common = {declared[name] for name in parts if declared.get(name)}
+    default = declared.get(main) or (next(iter(common)) if len(common) == 1 else None)
     for name in damaged:
         data = files[name]
-        encoding = declared.get(name) or (next(iter(common)) if len(common) == 1 else _of_cjk(data) or "latin-1")
+        encoding = declared.get(name) or default or _of_cjk(data) or "latin-1"
         whole = data.decode("utf-8", "ignore")
         num_bad = len(data) - len(whole.encode("utf-8"))
         if encoding == "utf-8" or len(whole) - len(whole.encode("ascii", "ignore")) > num_bad:

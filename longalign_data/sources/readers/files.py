@@ -17,6 +17,7 @@ from longalign_data.sources.markup import MarkupError, html_library, html_of_xht
 from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
+from longalign_data.sources.readers.pdf import pdf_text
 from longalign_data.sources.reading import (
     MAX_RECORD_BYTES,
     Partition,
@@ -28,7 +29,6 @@ from longalign_data.sources.reading import (
 )
 from longalign_data.sources.unpacking import UnpackError, beginning
 
-MAX_PAGES = 20_000
 TextOf = Callable[[bytes, Any], tuple[str, str]]
 """(bytes, library) -> (title or nothing, text). Raises UnpackError."""
 
@@ -120,23 +120,7 @@ def _epub(data: bytes, library: Any) -> tuple[str, str]:
 
 
 def _pdf(data: bytes, pypdf: Any) -> tuple[str, str]:
-    def extract() -> tuple[str, str]:
-        reader = pypdf.PdfReader(io.BytesIO(data))
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise UnpackError("unreadable-file", "the PDF is locked with a password")
-        if len(reader.pages) > MAX_PAGES:
-            raise UnpackError("too-large", f"{len(reader.pages)} pages; expected at most {MAX_PAGES}")
-        title = reader.metadata.title if reader.metadata is not None else None
-        parts, size = [], 0
-        for page in reader.pages:
-            text = page.extract_text()
-            size += len(text)
-            if size > MAX_RECORD_BYTES:
-                raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} characters of text")
-            parts.append(text.strip())
-        return str(title or ""), "\n\n".join(part for part in parts if part)
-
-    return _guarded(extract, "no PDF that can be read")
+    return _guarded(lambda: pdf_text(data, pypdf), "no PDF that can be read")
 
 
 def _docx(data: bytes, docx: Any) -> tuple[str, str]:

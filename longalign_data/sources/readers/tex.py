@@ -48,6 +48,7 @@ _INCLUDE = re.compile(
     r"(?:\{([^{}]{0,300})\}(?(2)\s*+\{([^{}]{0,300})\})|([\w./-]{1,300}))"
 )
 _DOCUMENT = re.compile(r"\\document(?:class|style)\b")
+_NO_DOCUMENT = re.compile(r"\\documentclass\s*+(?:\[[^\]]{0,1000}\]\s*+)?\{(?:standalone|subfiles)\}")
 _MACRO = re.compile(
     r"\\(?:newcommand|providecommand|renewcommand|DeclareRobustCommand)\*?\s*+\{?\s*+\\([A-Za-z]+)\s*+\}?\s*+(?:\[(\d)\])?\s*+(?:\[([^\]]{0,500})\])?\s*+(?=\{)"
 )
@@ -62,6 +63,7 @@ _PACKAGE = re.compile(
     r"\\(?:usepackage|RequirePackage|documentclass|documentstyle|LoadClass)\s*+(?:\[[^\]]{0,1000}\]\s*+)?\{([^{}]{0,1000})\}"
 )
 _NAME = re.compile(r"\\([A-Za-z]+)")
+_NAME_IN_NAME = re.compile(r"\\([A-Za-z]+)[ \t]*")
 _MATH_NAMES = "equation|align|alignat|gather|multline|eqnarray|displaymath|math|flalign|dmath|IEEEeqnarray"
 _MATH = re.compile(
     rf"\\\\|\\[$%&]|\$\$|\$|\\\[|\\\]|\\\(|\\\)|\\begin\{{((?:{_MATH_NAMES})\*?)\}}|\\end\{{((?:{_MATH_NAMES})\*?)\}}|\n[ \t]*\n"
@@ -163,7 +165,7 @@ def _main_file(files: Mapping[str, str]) -> str | None:
     likely = ("main.tex", "ms.tex", "paper.tex", "article.tex")
     # A paper may be all in its parts, and a letter or a supplement longer than the file that names them.
     longest = nsmallest(MAX_TOPS, tops, key=lambda name: (name.count("/"), -len(files[name]), name))
-    sizes = {name: _size(name, files) for name in longest} if len(tops) > 1 else {}
+    sizes = {name: sum(len(files[part]) for part in _parts(name, files)) for name in longest} if len(tops) > 1 else {}
     return min(
         tops,
         key=lambda name: (name.count("/"), name.lower() not in likely, -sizes.get(name, len(files[name])), name),
@@ -171,8 +173,8 @@ def _main_file(files: Mapping[str, str]) -> str | None:
     )
 
 
-def _size(main: str, files: Mapping[str, str]) -> int:
-    """Characters of a file and of all that it includes, comments and all, each file counted once."""
+def _parts(main: str, files: Mapping[str, str]) -> set[str]:
+    """A file and all that it includes."""
     top, found, waiting = posixpath.dirname(main), {main}, [main]
     while waiting:
         name = waiting.pop()
@@ -182,7 +184,36 @@ def _size(main: str, files: Mapping[str, str]) -> int:
             if other is not None and other not in found:
                 found.add(other)
                 waiting.append(other)
-    return sum(len(files[name]) for name in found)
+    return found
+
+
+def main_parts(files: Mapping[str, str]) -> tuple[str, set[str]]:
+    """The main file of a submission, and it with all that it includes, in comments too; `""` and none where no file has
+    \\documentclass."""
+    main = _main_file(files)
+    return (main, _parts(main, files)) if main is not None else ("", set())
+
+
+def left_out(files: Mapping[str, str]) -> tuple[str, ...]:
+    """The whole documents of a submission that are no part of its main one: supplements, letters, earlier versions. A file
+    that holds a drawing alone is none, nor is a part that can also be set by itself (the class subfiles)."""
+    main = _main_file(files)
+    whole = {
+        name: without_comments(text)
+        for name, text in files.items()
+        if r"\begin{document}" in text and _DOCUMENT.search(text) and not name.endswith(PACKAGES)
+    }
+    if main is None or not whole.keys() - {main}:
+        return ()
+    parts = _parts(main, {name: without_comments(text) for name, text in files.items()})
+    return tuple(
+        name
+        for name, text in sorted(whole.items())
+        if name not in parts
+        and r"\begin{document}" in text
+        and _DOCUMENT.search(text)
+        and not _NO_DOCUMENT.search(text)
+    )
 
 
 def without_comments(text: str) -> str:
@@ -222,19 +253,34 @@ _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
 
 def _merged(main: str, files: Mapping[str, str]) -> str:
     size = 0
+    unread, macros = list[str](), dict[str, str]()
+
+    def spelled(wanted: str) -> str:
+        """A file's name without the macros that the text before stands for."""
+        while "\\" in wanted and unread:
+            definitions = _definitions(unread.pop(0))
+            macros.update({name: macro[2].strip() for *_, name, macro in definitions if macro and not macro[0]})
+        return _NAME_IN_NAME.sub(lambda match: macros.get(match[1], match[0]), wanted)
 
     def merge(name: str, above: tuple[str, ...], folder: str) -> str:
         nonlocal size
         text = without_comments(files[name])
+        if len(above) > 1 and _DOCUMENT.search(text) and (begin := text.find(r"\begin{document}")) >= 0:
+            # A part that can also be set by itself, as with the package subfiles: its end is not that of the paper.
+            text = text[begin + len(r"\begin{document}") :].partition(r"\end{document}")[0]
+        unread.append(text)
         size += len(text)
         if size > MAX_CHARS:
             raise TexError(f"included files grow to more than {MAX_CHARS} characters")
 
         def include(match: "re.Match[str]") -> str:
-            wanted, inside = (match[3] or match[5] or "").strip(), folder
+            wanted, inside = spelled((match[3] or match[5] or "").strip()), folder
             if match[4] is not None:
                 # `\import` and `\subimport` name a folder first, in which all stands that their file includes.
-                wanted, inside = match[4].strip(), posixpath.join(folder if match[1] == "subimport" else top, wanted)
+                wanted, inside = (
+                    spelled(match[4].strip()),
+                    posixpath.join(folder if match[1] == "subimport" else top, wanted),
+                )
             found = _resolve(wanted, (inside, top, "", posixpath.dirname(name)), files)
             if found in above:
                 return ""

@@ -67,6 +67,10 @@ NO_WORDS = {
     "cortext": "[{",
     "fntext": "[{",
     "tnotetext": "[{",
+    "orcid": "{",
+    "orcidlink": "{",
+    "orcidicon": "{",
+    "orcidID": "{",
     # Links and languages
     "href": "[{",
     "hyperref": "[",
@@ -80,17 +84,27 @@ NO_WORDS = {
     "missingfigure": "[{",
     "footnotemark": "[",
     "footnotetext": "[",
-    # Entries of an index, and pictures in files
+    # Entries of an index, and pictures and listings in files
     "index": "[{",
     "sindex": "[{",
     "glossary": "{",
     "pdfbookmark": "[{{",
     "addcontentsline": "{{{",
     "special": "{",
+    "lstinputlisting": "[{",
+    "verbatiminput": "*{",
+    "VerbatimInput": "*[{",
+    "inputminted": "[{{",
     "epsfbox": "[{",
     "epsfig": "{",
     "psfig": "{",
-    # Settings
+    # Definitions of abbreviations, and settings
+    "newacronym": "[{{{",
+    "newabbreviation": "[{{{",
+    "newglossaryentry": "{{",
+    "longnewglossaryentry": "{{{",
+    "DeclareAcronym": "{{",
+    "acrodef": "{[{",
     "hyphenation": "{",
     "DeclareUnicodeCharacter": "{{",
     "nocite": "{",
@@ -170,10 +184,36 @@ _COMMAND_AT_END = re.compile(r"\\[A-Za-z]+\Z")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BLANK = re.compile(r"[ \t]*(?:\n(?![ \t]*\n)[ \t]*)?")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[^\s\\{}]")
-_LENGTH = re.compile(
-    r"\s*+-?\s*+(?:[\d.]*+\s*+(?:pt|pc|in|bp|cm|mm|dd|cc|sp|em|ex|mu)\b|[\d.]*+\\[A-Za-z]+)"
-    r"(?:\s*+(?:plus|minus)\s*+-?[\d.]+\s*+(?:pt|pc|in|bp|cm|mm|em|ex|mu|fil+)\b)*"
+_UNIT = r"\s*+(?:true\s*+)?(?:pt|pc|in|bp|cm|mm|dd|cc|sp|em|ex|mu)\b"
+_STRETCH = r"(?:\s*+(?:plus|minus)\s*+-?[\d.]+\s*+(?:pt|pc|in|bp|cm|mm|em|ex|mu|fil+)\b)*"
+_LENGTH = re.compile(rf"\s*+-?\s*+(?:[\d.]*+{_UNIT}|[\d.]*+\\[A-Za-z]+){_STRETCH}")
+_LENGTHS = (
+    "baselineskip|lineskip|lineskiplimit|normalbaselineskip|parindent|parskip|parfillskip|topskip|leftskip|rightskip|spaceskip|"
+    "xspaceskip|tabskip|(?:above|below)display(?:short)?skip|(?:above|below)captionskip|(?:small|med|big)skipamount|hsize|vsize|"
+    "hoffset|voffset|hangindent|emergencystretch|hfuzz|vfuzz|overfullrule|maxdepth|mathsurround|jot|textwidth|textheight|"
+    "linewidth|columnwidth|columnsep|columnseprule|paperwidth|paperheight|topmargin|oddsidemargin|evensidemargin|headheight|"
+    "headsep|footskip|footnotesep|marginparwidth|marginparsep|tabcolsep|arraycolsep|arrayrulewidth|doublerulesep|fboxsep|"
+    "fboxrule|unitlength|itemsep|itemindent|parsep|topsep|partopsep|leftmargin|rightmargin|labelwidth|labelsep|listparindent|"
+    "(?:dbl)?(?:text)?floatsep|intextsep|bibsep|bibindent|epsfxsize|epsfysize"
 )
+_NUMBERS = (
+    "(?:pre)?tolerance|[hv]badness|(?:ex)?hyphenpenalty|(?:display)?widowpenalty|clubpenalty|brokenpenalty|relpenalty|"
+    "binoppenalty|interlinepenalty|interfootnotelinepenalty|(?:pre|post)displaypenalty|looseness|hangafter|pageno|"
+    "(?:left|right)hyphenmin"
+)
+_EQUALS = r"[ \t]*+(?:\n[ \t]*+)?(?:=|by\b|(?=[-.\d]))"
+_ASSIGNED = re.compile(
+    rf"\\(?:(?:{_LENGTHS})(?![A-Za-z])(?:{_EQUALS}\s*+-?\s*+[\d.]++{_UNIT}{_STRETCH}|[ \t]*+=\s*+-?[\d.]*+\\[A-Za-z]+)"
+    rf"|(?:{_NUMBERS})(?![A-Za-z]){_EQUALS}\s*+-?\d++)"
+)
+"""A length or number of TeX's own that is set without braces; without a sign of equality where a number follows at once."""
+
+_ALONE = re.compile(
+    r"(?<=[^\s])[ \t]*+\n[ \t]*+(?:\\(?:label|index|sindex|glossary|nocite|orcid)"
+    r"(?:\[[^\]]{0,100}\])?\{(?:[^{}]|\{[^{}]{0,300}\}){0,300}+\}[ \t]*+)++(?=\n)"
+)
+"""A line of commands that leave no trace in the text, which is no end of its paragraph."""
+
 _OPTIONAL = {"[": re.compile(r"\[[^\]]{0,500}\]"), "(": re.compile(r"\([^)]{0,100}\)"), "*": re.compile(r"\*")}
 
 
@@ -197,6 +237,7 @@ def apart(before: str, after: str) -> str:
 
 def without_arguments(text: str) -> str:
     """TeX without the commands of NO_WORDS and their arguments; environments keep their `\\begin`."""
+    text = _ASSIGNED.sub("", _ALONE.sub("", text))
     pieces: list[str] = []
     position, unclosed = 0, 0
     for match in _COMMAND.finditer(text):
