@@ -5,6 +5,7 @@ In: HTML of any quality, as text. Out: text; nothing is fetched, and no entity b
 
 import re
 from collections import Counter, defaultdict
+from html import unescape
 from typing import Any
 
 from longalign_data.sources.extras import extra as _extra
@@ -60,6 +61,11 @@ _ALIKE = 3
 """Of elements of one name and with the same attributes, a parser keeps so many open."""
 
 
+MAX_HEAD_CHARS = 1 << 16
+"""Characters of a page in which its head is looked for."""
+
+_BEHIND_HEAD = re.compile(r"</head|<body[\s>]|<svg[\s>]", re.IGNORECASE)
+_TITLE = re.compile(r"<title(?:\s[^>]{0,300})?>([^<]{0,1000})</title", re.IGNORECASE)
 _CLOSED = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)(?![A-Za-z0-9:-]))([A-Za-z][A-Za-z0-9:-]*)"
     r"(\s[^<>]*)?/>",
@@ -96,6 +102,12 @@ def html_text(html: str, library: Any, *, main_content: bool = False) -> str:
     except (ValueError, TypeError, RuntimeError) as error:
         raise MarkupError(f"{type(error).__name__}: {error}") from None
     return text.strip()
+
+
+def html_title(html: str) -> str:
+    """The words of a page's `<title>`, in its head; none where it has none. A drawing's `<title>` is another."""
+    title = _TITLE.search(_BEHIND_HEAD.split(html[:MAX_HEAD_CHARS], maxsplit=1)[0])
+    return " ".join(unescape(title[1]).split()) if title else ""
 
 
 def _too_deep(html: str) -> bool:

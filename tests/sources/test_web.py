@@ -213,3 +213,22 @@ def test_the_content_encodings_of_a_page_are_undone_or_said_to_be_none_that_can_
     found = everything(placed(tmp_path, "warc"))
     assert [raw.text.count("Words of the page.") for raw in docs(found)] == [50] * 5
     assert reasons(found) == ["bad-record", "truncated-archive", "unpacks-too-large", "damaged-file"]
+
+
+@pytest.mark.parametrize(
+    ("head", "title"),
+    [
+        ("<html><head><TITLE lang=en>\n  Pumps &amp; valves &#8211;\n the manual </TITLE></head><body>", "Pumps & valves \u2013 the manual"),
+        ('<?xml version="1.0"?><html><head><title>Pumps</title><link href="a"/></head><body>', "Pumps"),
+        ("<title>Pumps</title>", "Pumps"),
+        ('<?xml version="1.0"?><html><head><title/></head><body>', "a"),
+        ("<html><head></head><body><svg><title>an icon</title></svg>", "a"),
+        ("<html><body><title>no title</title>", "a"),
+        ("<title> </title>", "a"),
+    ],
+)  # fmt: skip
+def test_a_page_among_files_has_its_own_title_or_its_files_name(head: str, title: str, tmp_path: Path) -> None:
+    for suffix in ("html", "htm", "xhtml"):
+        (tmp_path / f"a.{suffix}").write_text(f"{head}<p>Words.</p>")
+    found = docs(everything(placed(tmp_path, "files")))
+    assert {raw.title for raw in found} == {title}
