@@ -18,6 +18,7 @@ from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
 from longalign_data.sources.readers.pdf import pdf_text
+from longalign_data.sources.readers.plain import plain_text
 from longalign_data.sources.reading import (
     MAX_RECORD_BYTES,
     Partition,
@@ -66,7 +67,8 @@ def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDo
         if suffix in TEXT_OF:
             title, text = TEXT_OF[suffix](data, library_for(suffix, extra_name))
         else:
-            text, num_bytes = _plain(data)
+            guess = isinstance(partition.card.reader, FilesReader)
+            text, num_bytes = plain_text(data, extra_name) if guess else _utf8(data)
     except UnpackError as error:
         return RawReject(source_ref=name, reason=error.reason, detail=f"{name}: {error}")
     return RawDocument(
@@ -92,7 +94,7 @@ def library_for(suffix: str, extra_name: str) -> Any:
     return None
 
 
-def _plain(data: bytes) -> tuple[str, int]:
+def _utf8(data: bytes) -> tuple[str, int]:
     try:
         return decoded_in_order(data)
     except UnicodeDecodeError as error:
