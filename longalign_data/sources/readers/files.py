@@ -61,6 +61,8 @@ def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDo
     if len(data) > MAX_RECORD_BYTES:
         detail = f"{name}: more than {MAX_RECORD_BYTES} bytes; expected a file of the size of a document"
         return RawReject(source_ref=name, reason="too-large", detail=detail)
+    if not data:
+        return RawReject(source_ref=name, reason="empty", detail=f"{name}: 0 bytes; expected a document")
     suffix = PurePosixPath(name).suffix.lower()
     title, num_bytes = "", -1
     try:
@@ -122,7 +124,9 @@ def _epub(data: bytes, library: Any) -> tuple[str, str]:
 
 
 def _pdf(data: bytes, pypdf: Any) -> tuple[str, str]:
-    return _guarded(lambda: pdf_text(data, pypdf), "no PDF that can be read")
+    begun = b"%PDF-" in data[:1024]
+    what = "no PDF that can be read" if begun else "does not begin as a PDF does, with %PDF-; is its name right?"
+    return _guarded(lambda: pdf_text(data, pypdf), what)
 
 
 def _docx(data: bytes, docx: Any) -> tuple[str, str]:
