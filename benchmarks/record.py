@@ -44,16 +44,21 @@ def _git(*arguments: str) -> str:
 
 def store(name: str, rows: list[dict[str, Any]], *, packages: tuple[str, ...]) -> Path:
     """Prints the rows and writes `results/<name>.json`."""
+    path = write(name, rows, packages=packages)
+    for row in rows:
+        print("  ".join(f"{key}={value}" for key, value in row.items()))
+    print(f"-> {path.relative_to(RESULTS.parent.parent)}")
+    return path
+
+
+def write(name: str, rows: list[dict[str, Any]], *, packages: tuple[str, ...]) -> Path:
+    """Writes `results/<name>.json`."""
     versions = {package: importlib.metadata.version(package) for package in packages}
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
     path.write_text(
         json.dumps({"machine": machine(), "versions": versions, "rows": rows}, indent=2) + "\n", encoding="utf-8"
     )
-    for row in rows:
-        print("  ".join(f"{key}={value}" for key, value in row.items()))
-    print(f"-> {path.relative_to(RESULTS.parent.parent)}")
     return path
 
 

@@ -2,10 +2,11 @@
 
 python benchmarks/throttle.py [--curator PYTHON]
 
-Two servers, both the fake provider in a process of its own: one takes so many calls at once and tells nothing, the other
-takes so many requests a minute and tells in its headers. The limits change twice. The ideal is what the limits allow. With
-`--curator`, bespoke curator (installed for that interpreter, as a user finds it, with no limits given by hand) asks the first
-server beside us in the same run.
+Four servers, each the fake provider in a process of its own: one takes so many calls at once and tells nothing, one takes so
+many requests a minute and tells in its headers, and two take so many input tokens a minute, of which one tells; these are asked
+about documents of 3,000 to 9,000 tokens on OpenAI's wire, where all of them count, twice about each. The limits change twice. The
+ideal is what the limits allow. With `--curator`, bespoke curator (installed for that interpreter, as a user finds it, with no
+limits given by hand) asks the first server beside us in the same run.
 """
 
 import argparse
@@ -24,9 +25,11 @@ from typing import Any
 
 from record import store
 
+from longalign_data.identity import draw_index
 from longalign_data.recipe import TeacherChoice
 from longalign_data.teachers.anthropic import AnthropicTeacher
 from longalign_data.teachers.base import Connection, TeacherRequest
+from longalign_data.teachers.openai import OpenAITeacher
 
 PHASE_S = 30.0
 WARM_UP_S = 10.0
@@ -34,27 +37,37 @@ LATENCY_S = 0.8
 SCENARIOS: dict[str, list[dict[str, Any]]] = {
     "so many at once, told nothing": [{"concurrent": n, "tell": False} for n in (16, 8, 24)],
     "so many a minute, told in headers": [{"requests_per_minute": n, "burst_s": 2} for n in (1200, 600, 1800)],
+    "so many tokens a minute, told in headers": [
+        {"input_tokens_per_minute": n, "burst_s": 10} for n in (6_000_000, 3_000_000, 9_000_000)
+    ],
+    "so many tokens a minute, told nothing": [
+        {"input_tokens_per_minute": n, "burst_s": 10, "tell": False} for n in (6_000_000, 3_000_000, 9_000_000)
+    ],
 }
+SENTENCE = "The pumps were inspected. Nobody found anything. "
 
 
 def ideal_per_second(limits: dict[str, Any]) -> float:
+    """Requests, or input tokens where these are limited."""
     if "concurrent" in limits:
         return float(limits["concurrent"]) / LATENCY_S
-    return float(limits["requests_per_minute"]) / 60
+    return float(limits.get("requests_per_minute") or limits["input_tokens_per_minute"]) / 60
 
 
-async def ask_for(url: str, seconds: float, *, ceiling: int = 64) -> None:
-    teacher = AnthropicTeacher(
-        TeacherChoice(provider="anthropic", model="fake-1"),
-        Connection(api_key="fake", base_url=url, concurrency=ceiling),
-    )
-    document = "The pumps were inspected. Nobody found anything. " * 4
+async def ask_for(url: str, seconds: float, *, with_documents: bool, ceiling: int = 64) -> None:
+    choice = TeacherChoice(provider="openai" if with_documents else "anthropic", model="fake-1")
+    connection = Connection(api_key="fake", base_url=f"{url}/v1" if with_documents else url, concurrency=ceiling)
+    teacher = OpenAITeacher(choice, connection) if with_documents else AnthropicTeacher(choice, connection)
     end = time.monotonic() + seconds
 
     async def work(worker: int) -> None:
         number = 0
         while time.monotonic() < end:
             instruction = f"Tell me something. {worker}.{number}"
+            document = SENTENCE * 4
+            if with_documents:
+                drawn = draw_index(1, "sentences", f"{worker}.{number // 2}", 500)
+                document = f"Report {worker}.{number // 2}. " + SENTENCE * (250 + drawn)
             await teacher.ask(
                 TeacherRequest(model="fake-1", document=document, instruction=instruction, max_tokens=100)
             )
@@ -111,16 +124,21 @@ def measure(
     for number, limits in enumerate(phases):
         # What is known of the phase before is warm-up of this one.
         start, stop = began + PHASE_S * number + WARM_UP_S, began + PHASE_S * (number + 1)
-        seen = Counter(call["status"] for call in calls if start <= call["t"] < stop)
+        inside = [call for call in calls if start <= call["t"] < stop]
+        seen = Counter(call["status"] for call in inside)
+        answered = seen[200]
+        if "input_tokens_per_minute" in limits:
+            kinds = ("input", "cache_write", "cache_read")
+            answered = sum(call["usage"][kind] for call in inside if call["status"] == 200 for kind in kinds)
         ideal = ideal_per_second(limits)
         rows.append(
             {
                 "client": client,
                 "server": name,
                 "limits": ", ".join(f"{key} {value}" for key, value in limits.items() if key != "tell"),
-                "answered_per_s": round(seen[200] / (stop - start), 2),
+                "answered_per_s": round(answered / (stop - start), 2),
                 "ideal_per_s": round(ideal, 2),
-                "share_of_ideal": round(seen[200] / (stop - start) / ideal, 3),
+                "share_of_ideal": round(answered / (stop - start) / ideal, 3),
                 "refused_share": round(seen[429] / max(1, seen.total()), 4),
             }
         )
@@ -135,11 +153,16 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         for name, phases in SCENARIOS.items():
-            rows += measure(name, phases, place, lambda url, seconds: asyncio.run(ask_for(url, seconds)), "longalign")
+            with_documents = "input_tokens_per_minute" in phases[0]
+
+            def ours(url: str, seconds: float, with_documents: bool = with_documents) -> None:
+                asyncio.run(ask_for(url, seconds, with_documents=with_documents))
+
+            rows += measure(name, phases, place, ours, "longalign")
         if given.curator:
             name, phases = next(iter(SCENARIOS.items()))
             code = "import importlib.metadata as m; print(m.version('bespokelabs-curator'))"
             version = subprocess.check_output([given.curator, "-c", code], text=True).strip()
             ask = partial(curator, given.curator, folder=place)
             rows += measure(name, phases, place, ask, f"curator {version}")
-    store("throttle", rows, packages=("anthropic",))
+    store("throttle", rows, packages=("anthropic", "openai"))

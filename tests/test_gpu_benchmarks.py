@@ -12,8 +12,10 @@ import torch
 
 from benchmarks.gpu import attention, common, methods, offload, step, work
 from benchmarks.gpu.common import Place, paper_mix, run
+from longalign_data.errors import UserError
 from tests.trainer.processes import finish, start
 from trainer.attention import BACKENDS, sdpa_by_sequence
+from trainer.config import TrainConfig
 
 pytestmark = pytest.mark.torch
 
@@ -43,6 +45,25 @@ def test_the_benchmark_that_needs_deepspeed_runs_in_tiny_sizes(tmp_path: Path) -
     assert re.match(r"parameters=\d+  .*tokens=512  seconds=", (tmp_path / "told").read_text())
 
 
+@pytest.mark.parametrize("compiles", [True, False])
+def test_the_optimizer_of_offload_is_deepspeeds_unless_that_cannot_be_compiled(
+    monkeypatch: pytest.MonkeyPatch, compiles: bool
+) -> None:
+    """The compiler is stood in for, and nothing of the GPU is used but its name."""
+
+    def load(settings: dict[str, Any], file: str, *, tell: bool) -> None:
+        assert settings["optimizer"]["params"]["torch_adam"] is False
+        if not compiles:
+            raise UserError("c++: not found")
+
+    monkeypatch.setattr(offload, "load_adam", load)
+    place = Place(device=torch.device("cuda"), tiny=True)
+    settings, adam = offload.settings_of(place, TrainConfig(engine="deepspeed", zero_stage=2))
+    assert adam == ("DeepSpeed's" if compiles else "torch's: c++: not found")
+    assert settings["optimizer"]["params"]["torch_adam"] is not compiles
+    assert settings["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+
+
 def test_the_goal_of_every_table_of_methods_is_judged_on_its_last_row() -> None:
     *others, naive = methods.benchmark(TINY)
     assert naive["reached"] == (naive["against_balanced"] > 2)
@@ -55,21 +76,23 @@ def test_without_a_gpu_a_benchmark_says_that_it_is_skipped(capsys: pytest.Captur
     assert capsys.readouterr().out == "step: skipped: it needs an NVIDIA GPU, and torch sees none here\n"
 
 
-def test_the_rows_before_one_that_fails_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_is_stored_before_the_next_one_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The GPU is stood in for: nothing of it is used but its name."""
     stored: list[list[dict[str, Any]]] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 2**30))
-    monkeypatch.setattr(common, "store", lambda name, rows, packages: stored.append(rows))
+    monkeypatch.setattr(common, "write", lambda name, rows, packages: stored.append(rows))
 
     def benchmark(place: Place) -> Iterator[dict[str, Any]]:
         yield {"seconds": 1.0}
-        raise torch.OutOfMemoryError("in the second row")
+        yield {"seconds": 2.0}
+        raise torch.OutOfMemoryError("in the third row")
 
     with pytest.raises(torch.OutOfMemoryError):
         run("x", "", benchmark, [])
-    assert stored == [[{"gpu": "a GPU", "memory_gib": 1.0}, {"seconds": 1.0}]]
+    first = [{"gpu": "a GPU", "memory_gib": 1.0}, {"seconds": 1.0}]
+    assert stored == [first, [*first, {"seconds": 2.0}]]
 
 
 def test_a_backend_that_ignores_borders_is_found_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

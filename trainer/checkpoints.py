@@ -9,14 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 from longalign_data.errors import LongAlignError, UserError
-from longalign_data.shards.files import sync_files
+from longalign_data.shards.files import sync_files, write_json
 from trainer.engine import Engine
 from trainer.errors import first_line, out_of_memory
 from trainer.world import World
@@ -46,7 +46,7 @@ def find_start(output: Path, resume: bool, facts: dict[str, Any]) -> Start:
         raise UserError(f"{output}: holds a run already; go on with --resume, or give another --output")
     if not done:
         return Start()
-    stored = json.loads((done[-1] / "trainer.json").read_text(encoding="utf-8"))
+    stored = _note(done[-1])
     for key, value in facts.items():
         if stored.get(key) != value and key not in MAY_DIFFER:
             raise UserError(
@@ -59,6 +59,17 @@ def find_start(output: Path, resume: bool, facts: dict[str, Any]) -> Start:
         other_ranks=stored["ranks"] != facts["ranks"],
         recent_losses=tuple(stored["recent_losses"]),
     )
+
+
+def _note(checkpoint: Path) -> dict[str, Any]:
+    """The facts in its `trainer.json`. Raises UserError where that is torn or lacks what every run notes."""
+    file = checkpoint / "trainer.json"
+    with _named(file, "read", "remove its folder, and --resume goes on from the checkpoint before it"):
+        stored: Any = json.loads(file.read_text(encoding="utf-8"))
+        for name in ("step", "ranks", "recent_losses"):
+            if not isinstance(stored, dict) or name not in stored:
+                raise ValueError(f"{name} was expected in it")
+    return dict(stored)
 
 
 def save_checkpoint(worker: Engine, output: Path, world: World, facts: dict[str, Any], *, keep: int) -> None:
@@ -101,7 +112,15 @@ def _named(checkpoint: Path, what: str, instead: str) -> Iterator[None]:
     except TORN as error:
         if isinstance(error, UserError) or out_of_memory(error):
             raise
-        raise UserError(f"{checkpoint}: cannot be {what}: {first_line(error)}; {instead}") from error
+        room = _room(checkpoint.parents[1]) if what == "written" else ""
+        raise UserError(f"{checkpoint}: cannot be {what}: {first_line(error)}; {room}{instead}") from error
+
+
+def _room(folder: Path) -> str:
+    """What is left where nothing could be written: of a full disk torch says no more than "unexpected pos"."""
+    with suppress(OSError):
+        return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB are free there; "
+    return ""
 
 
 def make_universal(checkpoint: Path, world: World) -> None:
@@ -121,19 +140,3 @@ def make_universal(checkpoint: Path, world: World) -> None:
                 "go on with as many ranks as wrote it"
             )
     world.wait()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """The whole file or none of it, also where the machine stops."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The text becomes the file once all of it is on the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

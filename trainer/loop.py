@@ -28,9 +28,10 @@ from transformers import PretrainedConfig
 
 from longalign_data.errors import UserError
 from longalign_data.packing.reader import PackReader, open_packs
+from longalign_data.shards.files import write_json, write_text
 from trainer import model
 from trainer.batch import micro_batch
-from trainer.checkpoints import find_start, load_checkpoint, make_universal, save_checkpoint, write_json, write_whole
+from trainer.checkpoints import find_start, load_checkpoint, make_universal, save_checkpoint
 from trainer.config import TrainConfig, learning_rate
 from trainer.engine import DeepSpeedEngine, Engine, TorchEngine, deepspeed_settings, loss_scale
 from trainer.guard import BadStepError, Guard, memory
@@ -78,8 +79,8 @@ def run(asked: Run, *, rank: int, ranks: int, local_rank: int) -> None:
     num_steps = min(num_steps, config.max_steps or num_steps)
     if config.warmup_steps > num_steps and not asked.export_only:
         raise UserError(
-            f"warmup_steps: {config.warmup_steps}: this run has {num_steps} steps and would never reach its learning_rate; "
-            "write a smaller number"
+            f"warmup_steps: {config.warmup_steps}: this run has {num_steps} steps, by the build's plan, epochs and max_steps, and "
+            "would never reach its learning_rate; write a smaller number"
         )
     facts = {
         "plan": plan_hash(reader),
@@ -264,7 +265,7 @@ def keep_metrics(path: Path, start: int) -> None:
                 kept.append(line)
         except ValueError:
             break
-    write_whole(path, "".join(f"{line}\n" for line in kept))
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _objective(asked: Run, shape: PretrainedConfig, world: World, settings: dict[str, Any]) -> tuple[Objective, str]:

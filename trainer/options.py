@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from longalign_data.errors import LongAlignError, UserError
+from longalign_data.errors import LongAlignError, MissingExtraError, UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,7 +51,7 @@ def exit_code(work: Callable[[], None], *, rank: int = 0) -> int:
     except LongAlignError as error:
         where = f" (rank {rank})" if rank else ""
         sys.stderr.write(f"error{where}: {error}\n")
-        return 2 if isinstance(error, UserError) else 1
+        return 2 if isinstance(error, UserError | MissingExtraError) else 1
     except KeyboardInterrupt:
         return 130
     return 0

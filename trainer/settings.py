@@ -91,7 +91,7 @@ def _tell_of_lock() -> None:
     sys.stderr.write(
         "DeepSpeed is still at its Adam, which it compiles once on a machine, for some minutes. Where that does not end, "
         f"a killed run has left a file cpu_adam/lock in a folder below {get_default_build_root()}, or in "
-        "TORCH_EXTENSIONS_DIR where that is set: remove it\n"
+        "TORCH_EXTENSIONS_DIR where that is set: end this run, remove that file and start again\n"
     )
     sys.stderr.flush()
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from benchmarks.record import store
+from benchmarks.record import write
 from trainer import attention, model
 from trainer.config import TrainConfig
 from trainer.measure.flops import synchronize
@@ -107,15 +107,18 @@ def run(
             rows.append(row)
             sys.stdout.write("  ".join(f"{key}={value}" for key, value in row.items()) + "\n")
             sys.stdout.flush()
+            if not asked.tiny:
+                # At once, as a later one may end it, or somebody's clock: minutes of a GPU are in these.
+                write(f"gpu-{name}", [described_gpu(), *rows], packages=("torch", "transformers"))
     except CannotRunError as reason:
         sys.stdout.write(f"{name}: skipped: {reason}\n")
         return 0
-    finally:
-        # Also where a later row ended it: minutes of a GPU are in these.
-        if rows and not asked.tiny:
-            gpu = {"gpu": torch.cuda.get_device_name(), "memory_gib": round(torch.cuda.mem_get_info()[1] / 2**30, 1)}
-            store(f"gpu-{name}", [gpu, *rows], packages=("torch", "transformers"))
     return 0 if all(row.get("ok", True) for row in rows) else 1
+
+
+def described_gpu() -> dict[str, Any]:
+    """The first row of what is stored."""
+    return {"gpu": torch.cuda.get_device_name(), "memory_gib": round(torch.cuda.mem_get_info()[1] / 2**30, 1)}
 
 
 class CannotRunError(Exception):

@@ -5,7 +5,6 @@ the time of a step of two packs of 64k, and what share of it the optimizer takes
 """
 
 import os
-import shutil
 import sys
 import time
 from typing import Any
@@ -14,11 +13,13 @@ import psutil
 import torch
 
 from benchmarks.gpu.common import CannotRunError, Place, installed, run
+from longalign_data.errors import UserError
 from trainer.batch import micro_batch
 from trainer.config import TrainConfig
 from trainer.engine import DeepSpeedEngine, deepspeed_settings
 from trainer.measure.flops import measure_peak, model_flops, synchronize
 from trainer.measure.metrics import device_memory_peak
+from trainer.settings import load_adam
 from trainer.tools.fit_work_model import random_pack
 from trainer.world import join
 
@@ -44,14 +45,9 @@ def benchmark(place: Place) -> list[dict[str, Any]]:
     if place.device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     train = TrainConfig(engine="deepspeed", zero_stage=2, dtype="bf16" if place.device.type == "cuda" else "fp32")
-    extra: dict[str, Any] = {"zero_optimization": {"offload_optimizer": {"device": "cpu", "pin_memory": True}}}
-    own = place.device.type == "cuda" and compiler()
-    if not own:
-        # Off a GPU compiling DeepSpeed's own Adam would take a minute and prove nothing.
-        extra |= {"zero_force_ds_cpu_optimizer": False, "optimizer": {"params": {"torch_adam": True, "fused": True}}}
+    settings, adam = settings_of(place, train)
     world = join("deepspeed", rank=0, ranks=1, local_rank=0)
     try:
-        settings = deepspeed_settings(train, extra, 2)
         worker = DeepSpeedEngine(objective, train, world, settings)
         pack = random_pack([tokens // 4] * 4, config.vocab_size, target_share=0.02)
         batch = micro_batch(pack, place.device, config.vocab_size)
@@ -71,7 +67,7 @@ def benchmark(place: Place) -> list[dict[str, Any]]:
     return [
         {
             "parameters": num_parameters,
-            "adam": "DeepSpeed's" if own else "torch's, because DeepSpeed's needs a CUDA toolkit and ninja",
+            "adam": adam,
             "tokens": 2 * tokens,
             "seconds": round(ended - began, 3),
             "optimizer_share": round((ended - computed) / (ended - began), 3),
@@ -83,15 +79,19 @@ def benchmark(place: Place) -> list[dict[str, Any]]:
     ]
 
 
-def compiler() -> bool:
-    """Whether DeepSpeed can compile its Adam for the CPU here."""
-    from torch.utils.cpp_extension import CUDA_HOME
-
-    return (
-        CUDA_HOME is not None
-        and shutil.which("nvcc", path=f"{CUDA_HOME}/bin") is not None
-        and (shutil.which("ninja") or installed("ninja")) is not None
-    )
+def settings_of(place: Place, train: TrainConfig) -> tuple[dict[str, Any], str]:
+    """Offload to the CPU for steps of two packs, and whose Adam that takes: DeepSpeed's, which is compiled here for minutes
+    where nobody has done so, or torch's where it cannot be."""
+    extra: dict[str, Any] = {"zero_optimization": {"offload_optimizer": {"device": "cpu", "pin_memory": True}}}
+    settings = deepspeed_settings(train, extra, 2)
+    try:
+        if place.device.type == "cpu":
+            raise UserError("off a GPU to compile DeepSpeed's would prove nothing")
+        load_adam(settings, "offload", tell=True)
+    except UserError as error:
+        extra |= {"zero_force_ds_cpu_optimizer": False, "optimizer": {"params": {"torch_adam": True, "fused": True}}}
+        return deepspeed_settings(train, extra, 2), f"torch's: {error}"
+    return settings, "DeepSpeed's"
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ def loss_memory(place: Place, name: str, tokens: int, target_share: float, peak:
     weights = torch.full((num_rows,), 1 / num_rows, device=place.device, dtype=torch.float64)
 
     def both() -> None:
+        # To gradients that are there already, new ones would be added, and both would exist at once.
+        hidden.grad = head.weight.grad = None
         torch.autograd.backward(loss(hidden, labels, weights))
 
     def outcome(kind: str) -> list[torch.Tensor]:

@@ -40,6 +40,10 @@ def catalog_list(context: typer.Context) -> None:
     console.print(table)
 
 
+def _rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
 def _skipped(kind: str, counts: Mapping[str, int]) -> str:
     from longalign_data.explore.plain import one_line
     from longalign_data.sources.readers import BY_RULES
@@ -94,7 +98,7 @@ def catalog_check(
     names = ("least", "quarter", "median", "three quarters", "greatest")
     rows = [
         ("partitions", f"{found.num_partitions:,}, read the first {found.read_partitions:,}"),
-        ("documents", f"{found.num_documents:,} ({found.num_documents / seconds:,.0f}/s)"),
+        ("documents", f"{found.num_documents:,} ({_rate(found.num_documents / seconds)}/s)"),
         ("text", f"{found.num_bytes / 1e6:,.2f} MB ({found.num_bytes / 1e6 / seconds:,.2f} MB/s)"),
         ("tokens", ", ".join(f"{n} {v:,}" for n, v in zip(names, found.lengths, strict=False)) or "no document"),
         ("languages", ", ".join(f"{name} {count:,}" for name, count in found.languages.items())),

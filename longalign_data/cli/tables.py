@@ -8,6 +8,7 @@ from rich.table import Table
 
 from longalign_data.build.pipeline import Built
 from longalign_data.explore.plain import one_line
+from longalign_data.explore.recorded import rehearsal_words
 from longalign_data.sampling.partial import OTHER
 
 
@@ -84,6 +85,8 @@ def print_cost(built: Built, console: Console) -> None:
     report = next((outcome.report for outcome in built.outcomes if outcome.report.stage == "generate"), None)
     if report is None:
         return
+    if rehearsed := report.details.get("rehearsed"):
+        console.print(rehearsal_words(rehearsed), highlight=False, markup=False)
     cost = report.details.get("cost", {})
     if cost.get("usd"):
         line = (

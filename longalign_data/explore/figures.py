@@ -171,7 +171,7 @@ class Spending:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """The figures of a build. `histograms` are in the sampler's buckets or in powers of two, `fine` in `FINE_BINS` equal
-    ones; `steps` are at most `STEP_BANDS` bands of equally many steps."""
+    ones; `steps` are at most `STEP_BANDS` bands of equally many steps; `rehearsed` are replies of the fake provider."""
 
     stages: Sequence[StageCounts]
     lengths: Sequence[Lengths]
@@ -185,6 +185,7 @@ class Stats:
     packing: Packing | None
     steps: Sequence[StepBand]
     spending: Sequence[Spending]
+    rehearsed: int
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries and lists."""
@@ -246,6 +247,7 @@ def collect(build: BuildFolder) -> Stats:
                 packing=_packing(connection, reports.get("pack")),
                 steps=_steps(connection),
                 spending=_spending(connection),
+                rehearsed=reports["generate"].details.get("rehearsed", 0) if "generate" in reports else 0,
             )
     finally:
         connection.close()

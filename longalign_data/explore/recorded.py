@@ -38,6 +38,14 @@ def stage_reports(build: BuildFolder) -> Mapping[str, StageReport]:
         raise BuildError(f"{build.manifest}: its stages are not reports of this version: {error}") from None
 
 
+def rehearsal_words(num_replies: int) -> str:
+    """What is said wherever a build's samples or their cost are shown, if the fake provider answered."""
+    return (
+        f"This is a rehearsal: {num_replies:,} replies came from longalign fake-provider, not from the model, and nothing was "
+        "paid for them."
+    )
+
+
 def about(build: BuildFolder) -> Iterator[tuple[str, str]]:
     """Single settings and figures of the manifest as text, by dotted key, such as `pack.alpha` and `1.0`."""
     manifest = manifest_of(build)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from longalign_data.explore.figures import Bar, Cell, Histogram, Lengths, Stats
 from longalign_data.explore.plain import one_line, shorten
+from longalign_data.explore.recorded import rehearsal_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +57,8 @@ def print_stats(stats: Stats, console: "Console") -> None:
                     f"which vary by {packing.step_variation:.2%} from step to step."
                 )
             )
+    if stats.rehearsed:
+        console.print(Text(rehearsal_words(stats.rehearsed), style="bold"))
     for spent in stats.spending:
         cost = "no price known" if spent.cost_usd is None else f"{spent.cost_usd:,.4f} USD"
         console.print(

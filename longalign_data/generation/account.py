@@ -22,6 +22,8 @@ from longalign_data.teachers.prices import Prices
 from longalign_data.teachers.table import PROVIDERS
 
 UNKNOWN = "(unknown)"
+TINY = "(tiny question)"
+"""Source and task of what is asked ahead of the first batch, which is about no document."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,6 +104,9 @@ def account(
         unheard=unheard(ledger, prices, is_at_work=is_at_work),
     )
     for entry in ledger.entries():
+        if entry.kind == "trial":
+            _enter(result, entry, prices, TINY, TINY)
+            continue
         instruction = entry.instruction if entry.kind == "question" else asked.get(entry.document_id, "")
         task = known.get(instruction, UNKNOWN)
         _enter(result, entry, prices, sources.get(entry.document_id, UNKNOWN), task)

@@ -61,6 +61,9 @@ _ALIKE = 3
 """Of elements of one name and with the same attributes, a parser keeps so many open."""
 
 
+_POWER = re.compile(r"(<sup(?:\s[^<>]{0,300})?>)(?=\s*[-+\u2212\u2013]?(?:\d{1,4}|n)\s*</sup)", re.IGNORECASE)
+"""Where a number stands high: `10<sup>6</sup>` without the sign would be another number."""
+
 MAX_HEAD_CHARS = 1 << 16
 """Characters of a page in which its head is looked for."""
 
@@ -98,7 +101,7 @@ def html_text(html: str, library: Any, *, main_content: bool = False) -> str:
         detail = f"formatting that is never closed, and opens again more than {MAX_REOPENED} times; expected a page"
         raise MarkupError(detail)
     try:
-        text: str = library.extract_plain_text(html, main_content=main_content, alt_texts=False)
+        text: str = library.extract_plain_text(_POWER.sub(r"\1^", html), main_content=main_content, alt_texts=False)
     except (ValueError, TypeError, RuntimeError) as error:
         raise MarkupError(f"{type(error).__name__}: {error}") from None
     return text.strip()

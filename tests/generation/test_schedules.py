@@ -270,6 +270,10 @@ def test_a_rehearsal_is_not_taken_for_what_the_model_wrote(
         asked.build(server.url, tmp_path / "out", *options)  # with the fake provider it goes on
     report = json.loads((tmp_path / "out/asked/1.0.0/state/generate.json").read_text(encoding="utf-8"))
     assert report["details"]["rehearsed"] == 8
+    for said in (asked.build(server.url, tmp_path / "out"), longalign("stats", str(tmp_path / "out/asked/1.0.0"))):
+        assert "This is a rehearsal: 8 replies came from longalign fake-provider" in " ".join(said.split())
+    longalign("report", str(tmp_path / "out/asked/1.0.0"), "--out", str(tmp_path / "report.html"))
+    assert "This is a rehearsal: 8 replies" in (tmp_path / "report.html").read_text(encoding="utf-8")
     said = asked.build("http://127.0.0.1:9", tmp_path / "out", code=2)
     assert "8 replies are of a rehearsal with longalign fake-provider" in said
     assert "would be taken for fake-1's" in said

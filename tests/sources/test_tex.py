@@ -185,6 +185,17 @@ def test_macros_of_the_submissions_own_packages_and_class_are_resolved() -> None
     assert text == "## One\n\nWe call it LongAlign and Deep: the pair, a pair, ROBUST, Main [k]. x"
 
 
+def test_what_a_papers_title_is_thanked_for_is_no_part_of_it() -> None:
+    title = r"On \emph{Long} Texts\footnote{At \url{x.y}.} \\ and {Short}\thanks[1]{By a \textbf{grant\thanks{x}}.} Ones\thanks{open"
+    files = {
+        "a.tex": rf"\documentclass{{a}}\title{{{title}}}}}\begin{{document}}Text.\footnote{{A note.}}\end{{document}}"
+    }
+    assert source_text(files, INLINE)[:2] == (
+        "On Long Texts and Short Ones",
+        "# On Long Texts and Short Ones\n\nText.[A note.]",
+    )
+
+
 def test_a_switch_set_where_nothing_says_the_outcome_is_not_known() -> None:
     body = r"\ifx\foo\undefined\longtrue\else\longfalse\fi A. \iflong Long.\fi B. \shortfalse\ifshort Short.\fi"
     assert text_of(body, r"\newif\iflong\newif\ifshort").split() == ["A.", "Long.B."]

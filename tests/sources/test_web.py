@@ -232,3 +232,10 @@ def test_a_page_among_files_has_its_own_title_or_its_files_name(head: str, title
         (tmp_path / f"a.{suffix}").write_text(f"{head}<p>Words.</p>")
     found = docs(everything(placed(tmp_path, "files")))
     assert {raw.title for raw in found} == {title}
+
+
+def test_a_number_that_stands_high_is_told_from_the_one_before_it(tmp_path: Path) -> None:
+    body = "10<sup>6</sup> m<SUP class=x> −2 </SUP> 2<sup>n</sup> H<sub>2</sub>O the 1<sup>st</sup>, &lt;sup>3&lt;/sup>"
+    (tmp_path / "a.html").write_text(f"<p>{body}</p>")
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == "10^6 m^ −2 2^n H2O the 1st, <sup>3</sup>"

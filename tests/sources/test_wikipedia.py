@@ -217,6 +217,25 @@ def test_lists_tables_and_templates_keep_a_readable_form() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wikitext", "text"),
+    [
+        ("{|\n|+ A table\n! Year !! Pop\n|-\n| 1900 || + 5\n|}", "A table\nYear | Pop\n1900 | + 5"),
+        ("{|\n|+style=x | A table\n|-\n! Year\n|-\n| 1900\n|}", "A table\nYear\n1900"),
+        ("{|\n|+Near\n| a || b\n|-\n| c\n|}", "Near\na | b\nc"),
+        ("; term : what it is\n; next\n: and this\n:: deep", "term\n   what it is\n next\n   and this\n     deep"),
+        ("Call malloc() or <code>free( )</code>. ({{x}}; born 1900) a ({{x}}) b北京({{x}}),（{{x}}）.",
+         "Call malloc() or free( ). (born 1900) a b北京,."),
+        ("<syntaxhighlight lang=c>\nint main() {\n  f(\n    a);\n}\n</syntaxhighlight>", "int main() {\n  f(\n    a);\n}"),
+        ("<pre>f(\n  x)</pre> <nowiki>( ; )</nowiki>", "f(\n  x)\n ( ; )"),
+    ],
+)  # fmt: skip
+def test_captions_terms_and_brackets_of_programs_stand_as_a_reader_sees_them(wikitext: str, text: str) -> None:
+    import mwparserfromhell
+
+    assert plain_text(wikitext, mwparserfromhell.parse) == text
+
+
+@pytest.mark.parametrize(
     "markup",
     [
         "{|\n|-\n|a\n",

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,12 +156,12 @@ class SlowDownError(Exception):
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__("slow down")
-        self.headers = headers
+        self.response = SimpleNamespace(headers=headers)
 
 
 class Metered:
-    """A server that takes so many tokens a minute and tells in its headers; of a document that it has just seen it counts the
-    tokens as well, or leaves them out."""
+    """A server that takes so many tokens a minute and tells in its headers, of a document of 3,600 bytes `num_tokens`; of one that
+    it has just seen it counts the tokens as well, or leaves them out."""
 
     def __init__(self, limit: int, num_tokens: int, *, is_cached_free: bool) -> None:
         self.limit, self.num_tokens, self.is_cached_free = limit, num_tokens, is_cached_free
@@ -171,7 +172,8 @@ class Metered:
     async def ask(self, document: str) -> tuple[Raw, dict[str, str]]:
         now = asyncio.get_running_loop().time()
         self._left, self._at = min(self.limit, self._left + (now - self._at) * self.limit / 60), now
-        cost = 0 if document in self._seen and self.is_cached_free else self.num_tokens
+        num_tokens = self.num_tokens * len(document) / 3_600
+        cost = 0.0 if document in self._seen and self.is_cached_free else num_tokens
         if self._left < cost:
             self.said.append((now, 429))
             raise SlowDownError(self._told() | {"retry-after": str((cost - self._left) * 60 / self.limit)})
@@ -185,18 +187,21 @@ class Metered:
         return {"x-ratelimit-limit-tokens": str(self.limit), "x-ratelimit-remaining-tokens": str(int(self._left))}
 
 
-@pytest.mark.parametrize("is_cached_free", [False, True])
-def test_a_limit_of_tokens_is_used_to_the_full_whether_or_not_it_counts_what_is_cached(
-    is_cached_free: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("is_cached_free", "num_tokens"), [(False, 1_000), (True, 1_000), (False, 700), (False, 1_250), (False, 1_700)]
+)
+def test_a_limit_of_tokens_is_used_to_the_full_however_the_server_counts_them(
+    is_cached_free: bool, num_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "_CHANCE", Random(0))
-    server = Metered(200_000, 1_000, is_cached_free=is_cached_free)
+    server = Metered(200 * num_tokens, num_tokens, is_cached_free=is_cached_free)
     line = Line(Connection(retry_s=600.0))
     seen: set[str] = set()
+    length = Random(1)
 
     def fault_of(error: Exception) -> Fault:
         assert isinstance(error, SlowDownError)
-        return fault_of_status(429, str(error), error.headers)
+        return fault_of_status(429, str(error), error.response.headers)
 
     async def ask(document: str) -> None:
         await line.ask(
@@ -211,7 +216,7 @@ def test_a_limit_of_tokens_is_used_to_the_full_whether_or_not_it_counts_what_is_
     async def work(worker: int) -> None:
         number = 0
         while asyncio.get_running_loop().time() < 240:
-            document = f"{worker}.{number}".ljust(3_600)
+            document = f"{worker}.{number}".ljust(length.randrange(1_800, 5_400))
             await ask(document)
             await ask(document)
             number += 1

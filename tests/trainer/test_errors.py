@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from longalign_data.errors import LongAlignError, MissingExtraError, UserError
 from trainer.errors import first_line, out_of_memory
+from trainer.options import exit_code
 
 pytestmark = pytest.mark.torch
 
@@ -42,3 +44,21 @@ def test_memory_that_ran_out_is_told_from_other_faults() -> None:
     with pytest.raises(RuntimeError) as found:
         torch.ones(2) @ torch.ones(3)
     assert not out_of_memory(found.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("wrong"), 2),
+        (MissingExtraError("torch", extra="train", purpose="This"), 2),
+        (LongAlignError("it could not go on"), 1),
+    ],
+)
+def test_what_a_person_can_mend_ends_with_exit_code_2(
+    capsys: pytest.CaptureFixture[str], error: LongAlignError, code: int
+) -> None:
+    def work() -> None:
+        raise error
+
+    assert exit_code(work) == code
+    assert capsys.readouterr().err == f"error: {error}\n"

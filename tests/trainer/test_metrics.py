@@ -283,3 +283,13 @@ def test_memory_on_a_cpu_does_not_begin_with_that_of_the_process_that_started_th
     """The system's count of a process that one of a petabyte has started."""
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=2**40))
     assert 0.05 < device_memory_peak(CPU) < 1024
+
+
+def test_metrics_that_find_a_full_disk_end_the_run_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    metrics = {"step": 0, "loss": 1.0, "tokens_per_second": 1.0, "seconds": 1.0}
+    with (
+        pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written: No space left on device"),
+        logs.reporting(tmp_path, trackers=(), described={}, start=0, stop=1) as report,
+    ):
+        report(metrics)

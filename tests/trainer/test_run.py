@@ -173,6 +173,27 @@ def test_a_checkpoint_whose_files_are_torn_is_named(
     assert [line["step"] for line in metrics(output)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "Expecting property name.*"),
+        ("[]", "step was expected in it"),
+        ('{"step": 2, "ranks": 1}', "recent_losses .*"),
+    ],
+)
+def test_a_checkpoint_whose_note_is_torn_is_named(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, reason: str
+) -> None:
+    (checkpoint(tmp_path, 2)).mkdir(parents=True)
+    note = checkpoint(tmp_path, 2) / "trainer.json"
+    note.write_text(text)
+    message = refused(capsys, arguments(place, tmp_path, "--resume"))
+    assert re.fullmatch(
+        f"error: {note}: cannot be read: {reason}; remove its folder, and --resume goes on from the checkpoint before it\n",
+        message,
+    )
+
+
 def test_a_checkpoint_that_cannot_be_written_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = place / "unwritable"
     output.mkdir()
@@ -180,7 +201,16 @@ def test_a_checkpoint_that_cannot_be_written_is_named(place: Path, capsys: pytes
     assert main(arguments(place, output, "--max-steps", "2"), {}) == 2
     message = capsys.readouterr().err
     assert f"error: {checkpoint(output, 2)}: cannot be written: " in message
-    assert message.endswith("; mend this and go on with --resume from the checkpoint before it\n")
+    assert re.search(
+        r"; \d+\.\d GiB are free there; mend this and go on with --resume from the checkpoint before it\n$", message
+    )
+
+
+def test_a_note_of_a_run_that_cannot_be_written_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = place / "unnotable"
+    (output / "run.json").mkdir(parents=True)
+    assert main(arguments(place, output, "--max-steps", "2"), {}) == 2
+    assert f"error: {output / 'run.json'}: cannot be written: Is a directory; " in capsys.readouterr().err
 
 
 def test_torchrun_and_deepspeed_take_the_same_steps_as_one_process(place: Path, reference: Path) -> None:
@@ -218,7 +248,10 @@ def test_a_misspelt_key_ends_with_its_file_and_line(place: Path, capsys: pytest.
 
 def test_a_warm_up_longer_than_the_run_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, arguments(place, place / "warm", warmup_steps=13))
-    assert "warmup_steps: 13: this run has 12 steps and would never reach" in message
+    assert (
+        "warmup_steps: 13: this run has 12 steps, by the build's plan, epochs and max_steps, and would never reach"
+        in message
+    )
     assert not (place / "warm").exists()
 
 

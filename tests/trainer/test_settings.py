@@ -42,7 +42,7 @@ def test_an_adam_that_cannot_be_compiled_ends_in_one_line_and_a_lock_that_was_le
     ranks = start(train_without_a_compiler, [(ninja.parent, options, errors)])
     if locked:
         until = time.monotonic() + 200
-        while "remove it\n" not in (errors.read_text() if errors.exists() else ""):
+        while "remove that file and start again\n" not in (errors.read_text() if errors.exists() else ""):
             assert time.monotonic() < until
             time.sleep(0.05)
         lock.unlink()

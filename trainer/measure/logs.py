@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from longalign_data.errors import UserError
+from longalign_data.shards.files import writing
 
 Report = Callable[[dict[str, Any]], None]
 Scalars = Callable[[dict[str, float], int], None]
@@ -26,18 +27,18 @@ def reporting(
     output: Path, *, trackers: Sequence[str], described: dict[str, Any], start: int, stop: int
 ) -> Iterator[Report]:
     """What takes the metrics of each step from `start` to `stop`; `described` is what trackers note of the run."""
-    console = Console(stderr=True)
+    console, path = Console(stderr=True), output / "metrics.jsonl"
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     live = Progress(*columns, console=console, disable=not console.is_terminal)
     with ExitStack() as stack:
         sinks = [stack.enter_context(TRACKERS[name](output, described)) for name in trackers]
-        file = stack.enter_context((output / "metrics.jsonl").open("a", encoding="utf-8"))
         stack.enter_context(live)
         task = live.add_task("", total=stop, completed=start)
 
         def report(metrics: dict[str, Any]) -> None:
-            file.write(json.dumps(metrics) + "\n")
-            file.flush()
+            # A file that stays open would raise again when it is closed, and that would be told instead.
+            with writing(path), path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
             for sink in sinks:
                 sink(scalars(metrics), metrics["step"])
             if "skipped" in metrics:

@@ -31,6 +31,7 @@ import yaml
 from longalign_data.errors import LongAlignError, UserError
 from longalign_data.packing.again import Loose, pack_again, take_apart
 from longalign_data.packing.reader import PackReader, open_packs
+from longalign_data.shards.files import write_json
 from trainer.config import TrainConfig, load_config
 from trainer.options import Parser, check_folder, exit_code, positive
 from trainer.tools.plain import DEFAULT, config_or_default, one_device
@@ -87,7 +88,6 @@ def _compare(asked: argparse.Namespace) -> None:
     if asked.ranks % config.sequence_parallel:
         raise UserError(f"sequence_parallel: {config.sequence_parallel}: does not divide --ranks {asked.ranks}")
     from trainer import model
-    from trainer.checkpoints import write_json
 
     model.load_config(asked.model, weights=not asked.random_init)
     reader = open_packs(asked.build)
@@ -129,7 +129,6 @@ def _compare(asked: argparse.Namespace) -> None:
 
 def _begin(asked: argparse.Namespace, config: TrainConfig, reader: PackReader) -> list[Row]:
     """Makes the output folder; with --resume, the rows that stand in it. Raises UserError where they were measured otherwise."""
-    from trainer.checkpoints import write_json
     from trainer.loop import plan_hash
 
     options = ("model", "random_init", "steps", "held_out", "ranks", "replay_ranks")

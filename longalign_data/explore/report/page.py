@@ -18,7 +18,7 @@ from longalign_data.explore.pages.sample import ShownDocument, Whole, whole_samp
 from longalign_data.explore.pages.templates import BASE_CSS, environment
 from longalign_data.explore.pages.text import around
 from longalign_data.explore.plan import plan_report
-from longalign_data.explore.recorded import manifest_of
+from longalign_data.explore.recorded import manifest_of, rehearsal_words
 from longalign_data.explore.report.charts import plots_of
 from longalign_data.explore.report.drawing import draw
 from longalign_data.explore.sql import connect, reading
@@ -65,6 +65,7 @@ def render_report(build: BuildFolder, prices: Prices) -> str:
         name=f"{manifest.get('name', build.root.parent.name)} {manifest.get('version', build.root.name)}",
         description=_description(manifest),
         made=_made(manifest),
+        rehearsal=rehearsal_words(stats.rehearsed) if stats.rehearsed else "",
         style=_markup(style),
         style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
         tiles=list(_tiles(stats)),
@@ -99,7 +100,7 @@ def _tiles(stats: Stats) -> Iterator[tuple[str, str]]:
         yield f"{stats.packing.steps:,}", "optimizer steps"
     priced = [spent.cost_usd for spent in stats.spending if spent.cost_usd is not None]
     if priced:
-        yield f"{sum(priced):,.2f}", "dollars for the samples"
+        yield f"{sum(priced):,.2f}", "dollars by the fake provider" if stats.rehearsed else "dollars for the samples"
 
 
 def _large(number: int) -> str:

@@ -31,8 +31,10 @@ _DESCRIBED = re.compile(r"[A-Za-z0-9.+()/ -]{2,60}")
 _SETUP = re.compile(r"license(?:[_-]expression)?[ \t]*[=:](.*)", re.IGNORECASE)
 MAX_TOML = 256 << 10
 MAX_DOTS = 100
-"""Characters of a package's description in TOML, and dots in a line of it: the library's time grows with more than the
-square of the parts of a dotted key (32,000 took 22 s)."""
+"""Characters of a package's description in TOML, and dots outside of the strings in a line of it: the library's time grows
+with more than the square of the parts of a dotted key (32,000 took 22 s)."""
+# One that is never closed goes on to the end of its line, and is looked through once.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?|' + r"'[^']*+'?")
 
 _JOINT = re.compile(r" (?:OR|AND) |/", re.IGNORECASE)
 _TOKEN = re.compile(r"[()/]|[^\s()/]+")
@@ -230,12 +232,18 @@ def _in_setup_cfg(text: str) -> object:
 
 
 def _toml(text: str) -> object:
-    if len(text) > MAX_TOML or any(line.count(".") > MAX_DOTS for line in text.split("\n")):
+    if len(text) > MAX_TOML or any(_num_dots(line) > MAX_DOTS for line in text.split("\n")):
         return None
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _num_dots(line: str) -> int:
+    """Dots of a line of TOML that can stand in its keys: of one that has a string of several lines, all."""
+    plain = line.count(".") <= MAX_DOTS or '"""' in line or "'''" in line
+    return (line if plain else _STRING.sub("", line)).count(".")
 
 
 def _at(value: object, *names: str) -> object:

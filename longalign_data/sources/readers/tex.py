@@ -48,6 +48,7 @@ _INCLUDE = re.compile(
     r"(?:\{([^{}]{0,300})\}(?(2)\s*+\{([^{}]{0,300})\})|([\w./-]{1,300}))"
 )
 _DOCUMENT = re.compile(r"\\document(?:class|style)\b")
+_NOTE = re.compile(r"\\(?:thanks|footnote|titlenote)\s*+(?:\[[^\]]{0,100}\])?\s*+(?=\{)")
 _NO_DOCUMENT = re.compile(r"\\documentclass\s*+(?:\[[^\]]{0,1000}\]\s*+)?\{(?:standalone|subfiles)\}")
 _MACRO = re.compile(
     r"\\(?:newcommand|providecommand|renewcommand|DeclareRobustCommand)\*?\s*+\{?\s*+\\([A-Za-z]+)\s*+\}?\s*+(?:\[(\d)\])?\s*+(?:\[([^\]]{0,500})\])?\s*+(?=\{)"
@@ -149,7 +150,7 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
     # What is asked for before the body are packages and macros; in drawings and lists of literature nothing would be read.
     missing = tuple(dict.fromkeys(MISSING.findall(_without_floats(body))))
     preamble, body = MISSING.sub("", preamble), MISSING.sub("", body)
-    title = _argument_of(r"\title", preamble) or _argument_of(r"\title", body)
+    title = _without_notes(_argument_of(r"\title", preamble) or _argument_of(r"\title", body))
     abstract = _argument_of(r"\abstract", preamble)
     theorems = frozenset((*_THEOREMS, *_THEOREM.findall(merged)))
     title_text = " ".join(_paragraphs(title, inline, listings, theorems).split()) if title else ""
@@ -265,9 +266,8 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
     def merge(name: str, above: tuple[str, ...], folder: str) -> str:
         nonlocal size
         text = without_comments(files[name])
-        if len(above) > 1 and _DOCUMENT.search(text) and (begin := text.find(r"\begin{document}")) >= 0:
-            # A part that can also be set by itself, as with the package subfiles: its end is not that of the paper.
-            text = text[begin + len(r"\begin{document}") :].partition(r"\end{document}")[0]
+        if len(above) > 1:
+            text = _own_body(text)
         unread.append(text)
         size += len(text)
         if size > MAX_CHARS:
@@ -294,6 +294,15 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
     return merge(main, (main,), top)
 
 
+def _own_body(part: str) -> str:
+    """Of a part that can also be set by itself, as with the package subfiles, what stands in its document: its end is not
+    that of the paper. A part that shows a document as an example has text before it."""
+    document, begin = _DOCUMENT.search(part), part.find(r"\begin{document}")
+    if document is None or begin < document.end() or r"\begin{" in part[: document.start()]:
+        return part
+    return part[begin + len(r"\begin{document}") :].partition(r"\end{document}")[0]
+
+
 def _resolve(wanted: str, folders: Sequence[str], files: Mapping[str, str]) -> str | None:
     for base in folders:
         name = posixpath.normpath(posixpath.join(base, wanted))
@@ -307,6 +316,16 @@ def _argument_of(command: str, text: str) -> str:
     match = re.search(rf"{re.escape(command)}\b\s*+(?:\[[^\]]{{0,300}}\])?\s*+(?=\{{)", text)
     end = closing(text, match.end()) if match else None
     return text[match.end() + 1 : end - 1] if match and end else ""
+
+
+def _without_notes(title: str) -> str:
+    pieces, position = list[str](), 0
+    for match in _NOTE.finditer(title):
+        end = closing(title, match.end()) if match.start() >= position else None
+        if end is not None:
+            pieces.append(title[position : match.start()])
+            position = end
+    return "".join(pieces) + title[position:]
 
 
 Macro = tuple[int, str | None, str]

@@ -330,11 +330,19 @@ def plain_text(wikitext: str, parse: Callable[[str], Any]) -> str:
     text = "".join(pieces)
     text = re.sub(r"__[A-Z]{4,}__|(?<![ \t])[ \t]++(?=\n)|\u200b", "", text)
     text = re.sub(r"^( *)- +", r"\1- ", _without_broken_tables(text), flags=re.MULTILINE)
-    # What a dropped template leaves behind: "( ; )", "(, born 1900)".
-    text = re.sub(r"[ ]?[(（][\s,;:，；：、]*[)）]", "", text)
+    # What a dropped template leaves behind: "( ; )", "(, born 1900)"; but `malloc()` is a name.
+    text = re.sub(r"(?: |(?<![A-Za-z0-9_]))\([\s,;:，；：、]*[)）]|[ ]?（[\s,;:，；：、]*[)）]", "", text)
     text = re.sub(r"([(（])[\s,;，；]+", r"\1", text)
     text = re.sub(r"\n{3,}", "\n\n", text)
-    return _without_empty_sections(text).strip()
+    return _without_empty_sections(text).strip().replace(_CODE_BRACKET, "(")
+
+
+_CODE_BRACKET = "\ue000"
+"""A character of private use for a bracket in code, behind which nothing was dropped."""
+
+
+def _as_code(text: str) -> str:
+    return text.replace("(", _CODE_BRACKET)
 
 
 REFERENCE = re.compile(r"(<ref\b[^<>]*>|</ref\s*>)", re.IGNORECASE)
@@ -425,6 +433,8 @@ def _tag(node: Any, pieces: list[str], depth: int) -> None:
         return
     if name in ("li", "dt", "dd") and node.wiki_markup:
         indent = "" if not pieces or not pieces[-1].endswith(("- ", "  ")) else pieces.pop().replace("- ", "  ")
+        if name == "dd" and not indent and pieces and not pieces[-1].endswith("\n"):
+            pieces.append("\n")  # behind its term, in one line
         pieces.append(f"{indent}- " if name == "li" else f"{indent}  " if name == "dd" else "")
     elif name == "br":
         pieces.append("\n")
@@ -435,9 +445,9 @@ def _tag(node: Any, pieces: list[str], depth: int) -> None:
     elif name == "math":
         pieces.append(f"${str(node.contents).strip()}$")
     elif name in ("nowiki", "code", "tt", "kbd", "samp"):
-        pieces.append(str(node.contents) if name == "nowiki" else _inside(node.contents, depth))
+        pieces.append(_as_code(str(node.contents) if name == "nowiki" else _inside(node.contents, depth)))
     elif name in ("pre", "syntaxhighlight", "source"):
-        pieces.append(f"\n{str(node.contents).strip(chr(10))}\n")
+        pieces.append(f"\n{_as_code(str(node.contents).strip(chr(10)))}\n")
     elif name in BLOCK_TAGS:
         pieces.append(f"\n{_inside(node.contents, depth)}\n")
     elif name in ("sub", "sup"):
@@ -453,7 +463,11 @@ def _table(table: Any, depth: int) -> str:
         if name == "tr":
             rows.append(_cells(node, depth))
         elif name in ("td", "th"):
-            rows[0].append(_cell(node, depth))
+            if str(node).startswith("|+"):
+                rows.insert(0, [])  # the caption, over the cells of a first row without a sign of its own
+                rows[0].append(_cell(node, depth))
+            else:
+                rows[-1].append(_cell(node, depth))
     return "\n".join(" | ".join(row) for row in rows if any(row))
 
 
@@ -466,7 +480,8 @@ def _cells(row: Any, depth: int) -> list[str]:
 
 def _cell(node: Any, depth: int) -> str:
     # The caption of a table reaches here as a cell that begins with the "+" of "|+".
-    return " ".join(_inside(node.contents, depth).split()).removeprefix("+ ")
+    words = " ".join(_inside(node.contents, depth).split())
+    return words.removeprefix("+").lstrip() if str(node).startswith("|+") else words
 
 
 def _link(node: Any, depth: int) -> str:
