@@ -13,7 +13,7 @@ from typing import Any
 from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
-from longalign_data.sources.markup import MarkupError, html_library, html_of_xhtml, html_text, html_title
+from longalign_data.sources.markup import MarkupError, first_heading, html_library, html_of_xhtml, html_text, html_title
 from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
@@ -114,7 +114,7 @@ def _xhtml(data: bytes, library: Any) -> tuple[str, str]:
 
 def _page(page: str, library: Any) -> tuple[str, str]:
     try:
-        return html_title(page), html_text(page, library)
+        return html_title(page) or first_heading(page), html_text(page, library)
     except MarkupError as error:
         raise UnpackError("bad-html", str(error)) from None
 
