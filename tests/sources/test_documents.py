@@ -221,7 +221,7 @@ def test_a_reject_says_what_the_file_is(tmp_path: Path) -> None:
     }
     assert "locked with a password" in found["locked.docx"].detail
     assert "Office 97 to 2003" in found["old.pptx"].detail
-    assert "does not begin as a PDF does" in found["page.pdf"].detail
+    assert "does not begin as a PDF does (%PDF-)" in found["page.pdf"].detail
     assert "no PDF that can be read" in found["cut.pdf"].detail
 
 

@@ -125,7 +125,7 @@ def _epub(data: bytes, library: Any) -> tuple[str, str]:
 
 def _pdf(data: bytes, pypdf: Any) -> tuple[str, str]:
     begun = b"%PDF-" in data[:1024]
-    what = "no PDF that can be read" if begun else "does not begin as a PDF does, with %PDF-; is its name right?"
+    what = "no PDF that can be read" if begun else "it does not begin as a PDF does (%PDF-), and may have a wrong name"
     return _guarded(lambda: pdf_text(data, pypdf), what)
 
 
