@@ -416,7 +416,7 @@ class _Seen:
         if key in self._withdrawn:
             return Refused(reason="withdrawn", detail="named in the recipe's exclude.documents")
         if key in self._ids:
-            return Refused(reason="duplicate", detail="the same text as a document before it")
+            return Refused(reason="duplicate", detail=f"the same text as document {doc_id} before it")
         if self._near is not None:
             assert found is not None
             like = self._near.add(found)

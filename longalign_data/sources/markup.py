@@ -69,6 +69,13 @@ MAX_HEAD_CHARS = 1 << 16
 
 _BEHIND_HEAD = re.compile(r"</head|<body[\s>]|<svg[\s>]", re.IGNORECASE)
 _TITLE = re.compile(r"<title(?:\s[^>]{0,300})?>([^<]{0,1000})</title", re.IGNORECASE)
+
+MAX_HEADING_CHARS = 2000
+"""Characters of a heading, with what stands in it, that can be a page's title."""
+
+_HEADING = re.compile(r"<h1(?:\s[^<>]{0,300})?>", re.IGNORECASE)
+_HEADING_END = re.compile("</h1", re.IGNORECASE)
+_TAG = re.compile("<[^<>]*>")
 _CLOSED = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)(?![A-Za-z0-9:-]))([A-Za-z][A-Za-z0-9:-]*)"
     r"(\s[^<>]*)?/>",
@@ -111,6 +118,14 @@ def html_title(html: str) -> str:
     """The words of a page's `<title>`, in its head; none where it has none. A drawing's `<title>` is another."""
     title = _TITLE.search(_BEHIND_HEAD.split(html[:MAX_HEAD_CHARS], maxsplit=1)[0])
     return " ".join(unescape(title[1]).split()) if title else ""
+
+
+def first_heading(html: str) -> str:
+    """The words of a page's first `<h1>`; none where it has none, or it ends beyond MAX_HEADING_CHARS."""
+    begin = _HEADING.search(html)
+    inside = html[begin.end() : begin.end() + MAX_HEADING_CHARS] if begin else ""
+    end = _HEADING_END.search(inside)
+    return " ".join(unescape(_TAG.sub("", inside[: end.start()])).split()) if end else ""
 
 
 def _too_deep(html: str) -> bool:

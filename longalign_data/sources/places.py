@@ -70,8 +70,8 @@ def chosen(placed: PlacedSource, wanted: Callable[[str], bool]) -> tuple[str, li
 
 
 def below(root: Path) -> Iterable[str]:
-    """Every file below a folder as `walk` gives it, but for hidden ones."""
-    return walk(root, lambda name: name.startswith("."))
+    """Every file below a folder as `walk` gives it, but for hidden ones and those by which Office locks open files (`~$`)."""
+    return walk(root, lambda name: name.startswith((".", "~$")))
 
 
 def broken_link(name: str) -> Unit:

@@ -202,6 +202,7 @@ def test_texts_that_masking_makes_equal_are_duplicates(tmp_path: Path) -> None:
         recipe(tmp_path, source, curate={"personal": {"action": "mask"}}), tmp_path / "b"
     )
     assert (reject.reason, reject.id) == ("duplicate", document.doc_id)
+    assert f"as document {document.doc_id} before it" in reject.detail
     assert report.rejected == {"duplicate": 1}
 
 

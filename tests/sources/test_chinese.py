@@ -114,9 +114,14 @@ def test_a_wiki_page_of_the_novel_keeps_its_characters_but_for_their_long_forms(
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
-def test_a_novel_in_another_encoding_is_a_reject_that_says_so(novel: list[Text], tmp_path: Path, encoding: str) -> None:
+def test_a_novel_in_another_encoding_is_read_among_ones_own_files_and_elsewhere_a_reject_that_says_so(
+    novel: list[Text], tmp_path: Path, encoding: str
+) -> None:
     (tmp_path / "a.txt").write_bytes(novel[0][1].encode(encoding))
-    for source in ("cluecorpus2020", "files", "books-public-domain"):
+    (read,) = everything("files", tmp_path)
+    assert isinstance(read, RawDocument)
+    assert read.text == novel[0][1]
+    for source in ("cluecorpus2020", "books-public-domain"):
         found = everything(source, tmp_path)
         assert found, source
         assert {raw.reason for raw in found if isinstance(raw, RawReject)} <= {"bad-utf8", "nul-character"}, source

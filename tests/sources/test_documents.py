@@ -198,6 +198,41 @@ def test_files_of_other_kinds_are_counted_by_suffix(tmp_path: Path) -> None:
     assert skipped(named, partitions(named)) == {}
 
 
+def test_a_reject_says_what_the_file_is(tmp_path: Path) -> None:
+    container = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\xff" * 2000
+    whole = corpora.pdf_bytes("T", ["words"] * 99)
+    files = {
+        "cut.pdf": whole[: len(whole) // 2],
+        "locked.docx": container + "EncryptedPackage".encode("utf-16-le") + b"\0" * 500,
+        "nothing.docx": b"",
+        "nothing.pdf": b"",
+        "nothing.txt": b"",
+        "old.pptx": container,
+        "page.pdf": b"<!DOCTYPE html><html><body><p>words</p></body></html>",
+        "text.docx": b"words",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    found = {raw.source_ref: raw for raw in everything(placed(tmp_path, "files")) if isinstance(raw, RawReject)}
+    assert {name: raw.reason for name, raw in found.items()} == {
+        **dict.fromkeys(("cut.pdf", "locked.docx", "old.pptx", "page.pdf"), "unreadable-file"),
+        **dict.fromkeys(("nothing.docx", "nothing.pdf", "nothing.txt"), "empty"),
+        "text.docx": "damaged-file",
+    }
+    assert "locked with a password" in found["locked.docx"].detail
+    assert "Office 97 to 2003" in found["old.pptx"].detail
+    assert "does not begin as a PDF does (%PDF-)" in found["page.pdf"].detail
+    assert "no PDF that can be read" in found["cut.pdf"].detail
+
+
+def test_the_files_by_which_office_locks_others_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "manual.docx").write_bytes(corpora.docx_bytes("T", "words"))
+    (tmp_path / "~$manual.docx").write_bytes(b"\x05Anna" + b"\0" * 157)
+    source = placed(tmp_path, "files")
+    assert [raw.source_ref for raw in everything(source)] == ["manual.docx"]
+    assert skipped(source, partitions(source)) == {}
+
+
 def test_of_many_kinds_of_other_files_the_rarest_are_counted_together(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"a.{number:03d}").touch()

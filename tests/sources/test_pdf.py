@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from longalign_data.sources.readers.pdf import joined, without_running_lines
 from tests.fixtures import corpora
 from tests.sources.reads import docs, everything, placed
@@ -61,3 +63,20 @@ def test_a_scan_with_a_stamp_on_every_page_is_no_document_of_stamps(tmp_path: Pa
     (tmp_path / "scan.pdf").write_bytes(corpora.pdf_bytes("Scan", lines))
     (document,) = docs(everything(placed(tmp_path, "files")))
     assert document.text == "Archive scan page 1, internal"
+
+
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [
+        *(
+            (given, "pump")
+            for given in ("untitled", "Anonymous", "Microsoft Word - Dokument1", "a b.doc", "A.PPTX", " ")
+        ),
+        ("Untitled works of the century", "Untitled works of the century"),
+        ("Microsoft Word for everybody", "Microsoft Word for everybody"),
+    ],
+)
+def test_a_title_that_a_program_gave_a_pdf_gives_way_to_the_files_name(given: str, title: str, tmp_path: Path) -> None:
+    (tmp_path / "pump.pdf").write_bytes(corpora.pdf_bytes(given, ["words"]))
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.title == title

@@ -225,6 +225,11 @@ def test_the_content_encodings_of_a_page_are_undone_or_said_to_be_none_that_can_
         ("<html><head></head><body><svg><title>an icon</title></svg>", "a"),
         ("<html><body><title>no title</title>", "a"),
         ("<title> </title>", "a"),
+        ("<body><h2>Menu</h2><h1 id=x><a href='#x'>Pumps</a> &amp;\n<em>valves</em></h1><h1>More</h1>", "Pumps & valves"),
+        ("<html><head><title>Pumps</title></head><body><h1>Chapter 1</h1>", "Pumps"),
+        (f"<body><h1>{'Pumps ' * 500}</h1>", "a"),
+        ("<body><h1><img src=logo></h1>", "a"),
+        ("<body><h1>Pumps", "a"),
     ],
 )  # fmt: skip
 def test_a_page_among_files_has_its_own_title_or_its_files_name(head: str, title: str, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def decoded(data: bytes, label: str = "") -> str:
         match = _META.search(_BODY.split(data[:MAX_HEAD], maxsplit=1)[0]) or _DECLARATION.search(data[:2048])
         encoding = _encoding(match[1].decode("ascii") if match else "")
         # A declaration that could be read as ASCII is not in UTF-16.
-        encoding = _looked_like(data) if encoding.startswith("utf-") else encoding
+        encoding = looked_like(data) if encoding.startswith("utf-") else encoding
     return data.decode(encoding, "replace")
 
 
@@ -120,7 +120,9 @@ def _encoding(label: str) -> str:
     return _WEB_CODECS.get(codec, codec)
 
 
-def _looked_like(data: bytes) -> str:
+def looked_like(data: bytes) -> str:
+    """Python's name of the encoding that bytes outside UTF-8 look like; `utf-8` where that cannot be told, or where they are
+    UTF-8 with some damage in it."""
     from resiliparse.parse.encoding import detect_encoding
 
     text = data.decode("utf-8", "replace")

@@ -13,11 +13,12 @@ from typing import Any
 from longalign_data.catalog import FilesReader
 from longalign_data.recipe import PlacedSource
 from longalign_data.sources.extras import extra
-from longalign_data.sources.markup import MarkupError, html_library, html_of_xhtml, html_text, html_title
+from longalign_data.sources.markup import MarkupError, first_heading, html_library, html_of_xhtml, html_text, html_title
 from longalign_data.sources.places import leads_outside, listed
 from longalign_data.sources.readers.epub import decoded, epub_text
 from longalign_data.sources.readers.office import check_office_file, docx_text, pptx_text
 from longalign_data.sources.readers.pdf import pdf_text
+from longalign_data.sources.readers.plain import plain_text
 from longalign_data.sources.reading import (
     MAX_RECORD_BYTES,
     Partition,
@@ -60,13 +61,16 @@ def document_of_file(partition: Partition, unit: Unit, extra_name: str) -> RawDo
     if len(data) > MAX_RECORD_BYTES:
         detail = f"{name}: more than {MAX_RECORD_BYTES} bytes; expected a file of the size of a document"
         return RawReject(source_ref=name, reason="too-large", detail=detail)
+    if not data:
+        return RawReject(source_ref=name, reason="empty", detail=f"{name}: 0 bytes; expected a document")
     suffix = PurePosixPath(name).suffix.lower()
     title, num_bytes = "", -1
     try:
         if suffix in TEXT_OF:
             title, text = TEXT_OF[suffix](data, library_for(suffix, extra_name))
         else:
-            text, num_bytes = _plain(data)
+            guess = isinstance(partition.card.reader, FilesReader)
+            text, num_bytes = plain_text(data, extra_name) if guess else _utf8(data)
     except UnpackError as error:
         return RawReject(source_ref=name, reason=error.reason, detail=f"{name}: {error}")
     return RawDocument(
@@ -92,7 +96,7 @@ def library_for(suffix: str, extra_name: str) -> Any:
     return None
 
 
-def _plain(data: bytes) -> tuple[str, int]:
+def _utf8(data: bytes) -> tuple[str, int]:
     try:
         return decoded_in_order(data)
     except UnicodeDecodeError as error:
@@ -110,7 +114,7 @@ def _xhtml(data: bytes, library: Any) -> tuple[str, str]:
 
 def _page(page: str, library: Any) -> tuple[str, str]:
     try:
-        return html_title(page), html_text(page, library)
+        return html_title(page) or first_heading(page), html_text(page, library)
     except MarkupError as error:
         raise UnpackError("bad-html", str(error)) from None
 
@@ -120,7 +124,9 @@ def _epub(data: bytes, library: Any) -> tuple[str, str]:
 
 
 def _pdf(data: bytes, pypdf: Any) -> tuple[str, str]:
-    return _guarded(lambda: pdf_text(data, pypdf), "no PDF that can be read")
+    begun = b"%PDF-" in data[:1024]
+    what = "no PDF that can be read" if begun else "it does not begin as a PDF does (%PDF-), and may have a wrong name"
+    return _guarded(lambda: pdf_text(data, pypdf), what)
 
 
 def _docx(data: bytes, docx: Any) -> tuple[str, str]:

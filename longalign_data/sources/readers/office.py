@@ -31,6 +31,11 @@ _HIDING = re.compile(
 )
 """An encoding in which `<` may be other bytes, as UTF-7's is `+ADw-`; libxml2 asks iconv for whatever a part names."""
 
+_COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_LOCKED = "EncryptedPackage".encode("utf-16-le")
+"""How the container of the older Office begins, and what it holds where it is put around a locked file (MS-CFB, 2.2;
+MS-OFFCRYPTO, 2.3.4.4)."""
+
 _HEADING = re.compile(r"Heading ([1-9])")
 _AROUND = frozenset(("sdt", "sdtContent", "customXml", "ins", "moveTo"))
 _UNREAD = frozenset(("del", "moveFrom", "Fallback"))
@@ -48,6 +53,10 @@ def tree_bytes(xml: bytes) -> int:
 
 def check_office_file(data: bytes) -> None:
     """Raises UnpackError for what is no zip file, or unpacks to more than memory should hold."""
+    if data.startswith(_COMPOUND):
+        locked = _LOCKED in data
+        what = "locked with a password" if locked else "a file of Office 97 to 2003 under another name"
+        raise UnpackError("unreadable-file", f"{what}; save it as DOCX or PPTX{' without one' if locked else ''}")
     size = 0
     with checked_zip(io.BytesIO(data)) as archive:
         for member in archive.infolist():

@@ -34,6 +34,13 @@ _ENDED = tuple(".!?:;…。！？：；”\"')]）】》」』")
 """What a paragraph may end with; after anything else a small letter on the next page goes on with the sentence."""
 
 
+_NO_TITLE = re.compile(
+    r"\(?(?:untitled|anonymous|unspecified)\)?|Microsoft (?:Word|PowerPoint|Excel) - .*|.*\.(?:docx?|pptx?|xlsx?|odt|rtf)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What programs write where nobody gave a title, and the names of the files that they print."""
+
+
 def pdf_text(data: bytes, pypdf: Any) -> tuple[str, str]:
     """(title or nothing, text). A page without text, such as a scanned one, is left out. Raises UnpackError, and what pypdf
     raises on broken files."""
@@ -50,7 +57,8 @@ def pdf_text(data: bytes, pypdf: Any) -> tuple[str, str]:
         if size > MAX_RECORD_BYTES:
             raise UnpackError("too-large", f"more than {MAX_RECORD_BYTES} characters of text")
         pages.append(text.strip())
-    return str(title or ""), joined(without_running_lines(pages))
+    title = str(title or "").strip()
+    return "" if _NO_TITLE.fullmatch(title) else title, joined(without_running_lines(pages))
 
 
 def joined(pages: Sequence[str]) -> str:
