@@ -296,11 +296,19 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
 
 def _own_body(part: str) -> str:
     """Of a part that can also be set by itself, as with the package subfiles, what stands in its document: its end is not
-    that of the paper. A part that shows a document as an example has text before it."""
-    document, begin = _DOCUMENT.search(part), part.find(r"\begin{document}")
-    if document is None or begin < document.end() or r"\begin{" in part[: document.start()]:
+    that of the paper. A part that shows a document as an example has text before it, or the example in a listing."""
+    if not _DOCUMENT.search(part):
         return part
-    return part[begin + len(r"\begin{document}") :].partition(r"\end{document}")[0]
+    pieces = _VERBATIM.split(part)
+    for begin, end in _listed(pieces):
+        pieces[begin + 1 : end] = [" " * len(piece) for piece in pieces[begin + 1 : end]]
+    outside = "".join(pieces)
+    document, start = _DOCUMENT.search(outside), outside.find(r"\begin{document}")
+    if document is None or start < document.end() or r"\begin{" in outside[: document.start()]:
+        return part
+    start += len(r"\begin{document}")
+    end = outside.find(r"\end{document}", start)
+    return part[start : end if end >= 0 else None]
 
 
 def _resolve(wanted: str, folders: Sequence[str], files: Mapping[str, str]) -> str | None:
@@ -521,22 +529,27 @@ def _without_listings(text: str) -> tuple[str, list[str]]:
     """The text with each listing as a mark, and the listings as they are written: nothing in them is TeX."""
     # The marks are characters of private use; a source has no business with them.
     parts = _VERBATIM.split(re.sub("[\ue000-\ue002]", "", text))
-    pieces, listings = [parts[0]], list[str]()
+    pieces, listings, position = list[str](), list[str](), 0
+    for begin, end in _listed(parts):
+        listing = _VERBATIM_ARGUMENTS.sub("", "".join(parts[begin + 1 : end]), count=1)
+        pieces += [*parts[position:begin], f"\n\n\ue000{len(listings)}\ue001\n\n"]
+        listings.append(listing.rstrip())
+        position = end + 1
+    return "".join(pieces + parts[position:]), listings
+
+
+def _listed(parts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where each listing begins and ends among the parts into which _VERBATIM splits a text, up to one without an end."""
     index = 1
     while index < len(parts):
         begin, end = parts[index], parts[index].replace("\\begin", "\\end")
         if begin == end:
-            pieces += parts[index : index + 2]
             index += 2
         elif (close := next((at for at in range(index + 2, len(parts), 2) if parts[at] == end), None)) is None:
-            pieces += parts[index:]
             break
         else:
-            listing = _VERBATIM_ARGUMENTS.sub("", "".join(parts[index + 1 : close]), count=1)
-            pieces += [f"\n\n\ue000{len(listings)}\ue001\n\n", parts[close + 1]]
-            listings.append(listing.rstrip())
+            yield index, close
             index = close + 2
-    return "".join(pieces), listings
 
 
 def _without_math(text: str, marked: Sequence[str]) -> tuple[str, list[str]]:
