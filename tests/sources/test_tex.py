@@ -131,6 +131,9 @@ def test_every_argument_that_is_no_text_is_gone_and_what_follows_stays(name: str
          "# Long\n\nHere\n\n## Abstract\n\nShort.\n\n## One\n\nText."),
         ("\\baselineskip=24pt One. \\parindent 0pt\\parskip=1.5\\normalbaselineskip \\advance\\hsize by -2truecm Two.\n\\tolerance=1000 "
          r"\looseness-1 Three, \hspace{-\tabcolsep}\rule{.5\textwidth}{1pt} in \the\textwidth, 5 cm.", "One. Two.\n Three, in , 5 cm."),
+        ("A\\vskip\\parskip\n2.5 cm tall trees. \\vskip-\\baselineskip\n3 mm thick. \\hskip -.5\\parindent 2 in. \\kern\\fboxsep 5 mm. "
+         "\\leftskip\\parindent 6 mm. \\advance\\hsize by -\\parindent 7 mm. \\vskip\\parskip\\parindent 0pt B \\parskip\n8 cm.",
+         "A\n2.5 cm tall trees. \n3 mm thick. 2 in. 5 mm. 6 mm. 7 mm. B 8 cm."),
         ("We\n\\index{we!\\emph{us}}\n  \\label{a}\\nocite{b}\nwrite.\n\\index{c}\n\nThen\n\n\\label{d}\nrest.", "We\nwrite.\n\nThen\n\nrest."),
         (r"\newacronym[plural=x]{cnn}{CNN}{network}\acrodef{a}[b]{c}\lstinputlisting[language=C]{a.c}\inputminted{c}{a.c} A.\orcid{0000-1}",
          "A."),
@@ -356,6 +359,7 @@ def test_the_main_file_is_the_one_with_most_words_its_parts_counted() -> None:
         r"\usepackage{" + "a," * 400_000,
         r"\vskip " + "1" * 400_000,
         r"\parskip " + "1" * 400_000,
+        r"\parskip-" + " " * 400_000,
         r"\parskip" + " " * 400_000 + "x",
         "x\n\\label{" * 60_000,
         "x\n\\label{a}" * 60_000,

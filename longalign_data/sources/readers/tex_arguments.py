@@ -201,12 +201,18 @@ _NUMBERS = (
     "binoppenalty|interlinepenalty|interfootnotelinepenalty|(?:pre|post)displaypenalty|looseness|hangafter|pageno|"
     "(?:left|right)hyphenmin"
 )
-_EQUALS = r"[ \t]*+(?:\n[ \t]*+)?(?:=|by\b|(?=[-.\d]))"
+_EQUALS = r"[ \t]*+(?:(?:\n[ \t]*+)?(?:=|by\b)|(?=[-.\d]))"
+_USED = (
+    rf"\\(?:[hmv]skip|m?kern|raise|lower|move(?:left|right)|the|{_LENGTHS})(?![A-Za-z])"
+    rf"[ \t]*+(?:-[ \t]*+)?[\d.]*+\\(?:{_LENGTHS})(?![A-Za-z])"
+)
 _ASSIGNED = re.compile(
-    rf"\\(?:(?:{_LENGTHS})(?![A-Za-z])(?:{_EQUALS}\s*+-?\s*+[\d.]++{_UNIT}{_STRETCH}|[ \t]*+=\s*+-?[\d.]*+\\[A-Za-z]+)"
+    rf"({_USED})|\\(?:(?:{_LENGTHS})(?![A-Za-z])(?:{_EQUALS}\s*+-?\s*+[\d.]++{_UNIT}{_STRETCH}"
+    r"|[ \t]*+(?:=|by\b)\s*+-?[\d.]*+\\[A-Za-z]+)"
     rf"|(?:{_NUMBERS})(?![A-Za-z]){_EQUALS}\s*+-?\d++)"
 )
-"""A length or number of TeX's own that is set without braces; without a sign of equality where a number follows at once."""
+"""A length or number of TeX's own that is set without braces; without a sign of equality where a number follows at once, on
+the same line. In the first group a length that another command uses, behind which a number is text."""
 
 _ALONE = re.compile(
     r"(?<=[^\s])[ \t]*+\n[ \t]*+(?:\\(?:label|index|sindex|glossary|nocite|orcid)"
@@ -237,7 +243,7 @@ def apart(before: str, after: str) -> str:
 
 def without_arguments(text: str) -> str:
     """TeX without the commands of NO_WORDS and their arguments; environments keep their `\\begin`."""
-    text = _ASSIGNED.sub("", _ALONE.sub("", text))
+    text = _ASSIGNED.sub(lambda match: match[1] or "", _ALONE.sub("", text))
     pieces: list[str] = []
     position, unclosed = 0, 0
     for match in _COMMAND.finditer(text):
