@@ -90,8 +90,10 @@ def test_a_file_that_a_submission_lacks_is_named_beside_its_document(tmp_path: P
 def test_a_supplement_that_the_paper_does_not_include_is_named_beside_it(tmp_path: Path) -> None:
     whole = "\\documentclass{a}\n\\begin{document}%s\\end{document}"
     files = {
-        "paper.tex": whole % ("\\input{part}\\subfile{child} % \\input{supplement}\n" + "The paper. " * 9),
+        "paper.tex": "\\newcommand\\dir{named}"
+        + whole % ("\\input{part}\\input{\\dir/own}\\subfile{child} % \\input{supplement}\n" + "The paper. " * 9),
         "part.tex": "% \\documentclass{a}\\begin{document}\nA part.",
+        "named/own.tex": whole % "A part by a macro.",
         "child.tex": (whole % "A child.").replace("{a}", "[paper.tex]{subfiles}"),
         "draft.tex": (whole % "A draft.").replace("{a}", "[paper.tex]{subfiles}"),
         "plot.tex": (whole % "A drawing.").replace("{a}", "[tikz]{standalone}"),
@@ -104,6 +106,7 @@ def test_a_supplement_that_the_paper_does_not_include_is_named_beside_it(tmp_pat
     document, reject = everything(placed(tmp_path, "arxiv"))
     assert isinstance(document, RawDocument)
     assert "The paper." in document.text
+    assert "A part by a macro." in document.text
     assert "The proofs." not in document.text
     assert isinstance(reject, RawReject)
     assert (reject.reason, reject.source_ref) == ("second-document", document.source_ref)

@@ -272,6 +272,8 @@ def test_a_file_that_a_paper_does_not_use_says_nothing_of_its_encoding(tmp_path:
     files["paper.tex"] = whole(r"Теорема. \input{part}", r"\input{old/unused}").encode("cp1251")
     files["part.tex"] = "Лемма.".encode("cp1251")
     assert submission_text(tmp_path, files)[0].split() == ["Теорема.", "Лемма."]
+    files["paper.tex"] = whole(r"Теорема. \input{part}", r"\newcommand\dir{old}\input{\dir/unused}").encode("cp1251")
+    assert submission_text(tmp_path, files)[0].split() == ["Теорема.", "Лемма."]
 
 
 def test_one_damaged_byte_does_not_send_a_paper_in_utf8_into_another_encoding(tmp_path: Path) -> None:

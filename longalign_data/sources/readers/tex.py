@@ -10,6 +10,7 @@ holds, and the conditionals of `tex_conditions`. Nothing is run, and all growth 
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from heapq import nsmallest
 
 from longalign_data.sources.readers.tex_arguments import MAX_ARGUMENT, MAX_UNCLOSED, apart, closing, without_arguments
@@ -138,7 +139,7 @@ def source_text(files: Mapping[str, str], inline: Callable[[str], str]) -> tuple
     main = _main_file(files)
     if main is None:
         raise TexError(f"no file has \\documentclass; there are: {', '.join(sorted(files)[:8]) or 'none'}")
-    merged, listings = _without_listings(_merged(main, files))
+    merged, listings = _without_listings(_merged(main, files)[0])
     packaged = _packaged(merged, posixpath.dirname(main), files, set())
     # A conditional in a macro stands in the text once the macro is expanded.
     merged = without_false_branches(merged, [(start, end) for _, start, end, _, _ in _definitions(merged)])
@@ -189,31 +190,35 @@ def _parts(main: str, files: Mapping[str, str]) -> set[str]:
 
 
 def main_parts(files: Mapping[str, str]) -> tuple[str, set[str]]:
-    """The main file of a submission, and it with all that it includes, in comments too; `""` and none where no file has
-    \\documentclass."""
+    """The main file of a submission, and it with all that it includes, in comments too or by the name of a macro; `""` and
+    none where no file has \\documentclass."""
     main = _main_file(files)
-    return (main, _parts(main, files)) if main is not None else ("", set())
+    if main is None:
+        return "", set()
+    parts = _parts(main, files)
+    # Macros alone make merging find more; where the text grows without end, that is said once it is made.
+    if any("\\" in (match[3] or "") + (match[4] or "") for name in parts for match in _INCLUDE.finditer(files[name])):
+        with suppress(TexError):
+            parts |= _merged(main, files)[1]
+    return main, parts
 
 
 def left_out(files: Mapping[str, str]) -> tuple[str, ...]:
     """The whole documents of a submission that are no part of its main one: supplements, letters, earlier versions. A file
-    that holds a drawing alone is none, nor is a part that can also be set by itself (the class subfiles)."""
+    that holds a drawing alone is none, nor is a part that can also be set by itself (the class subfiles). Raises TexError."""
     main = _main_file(files)
     whole = {
-        name: without_comments(text)
+        name
         for name, text in files.items()
         if r"\begin{document}" in text and _DOCUMENT.search(text) and not name.endswith(PACKAGES)
     }
-    if main is None or not whole.keys() - {main}:
+    if main is None or not whole - {main}:
         return ()
-    parts = _parts(main, {name: without_comments(text) for name, text in files.items()})
+    others = ((name, without_comments(files[name])) for name in sorted(whole - _merged(main, files)[1]))
     return tuple(
         name
-        for name, text in sorted(whole.items())
-        if name not in parts
-        and r"\begin{document}" in text
-        and _DOCUMENT.search(text)
-        and not _NO_DOCUMENT.search(text)
+        for name, text in others
+        if r"\begin{document}" in text and _DOCUMENT.search(text) and not _NO_DOCUMENT.search(text)
     )
 
 
@@ -252,9 +257,10 @@ _TYPED = re.compile(r"\\texttt\s*+\{[^{}]{0,2000}\}")
 _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
 
 
-def _merged(main: str, files: Mapping[str, str]) -> str:
+def _merged(main: str, files: Mapping[str, str]) -> tuple[str, set[str]]:
+    """The text of a file and of all that it includes, and the names of those files."""
     size = 0
-    unread, macros = list[str](), dict[str, str]()
+    unread, macros, names = list[str](), dict[str, str](), set[str]()
 
     def spelled(wanted: str) -> str:
         """A file's name without the macros that the text before stands for."""
@@ -265,6 +271,7 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
 
     def merge(name: str, above: tuple[str, ...], folder: str) -> str:
         nonlocal size
+        names.add(name)
         text = without_comments(files[name])
         if len(above) > 1:
             text = _own_body(text)
@@ -291,7 +298,7 @@ def _merged(main: str, files: Mapping[str, str]) -> str:
         return _INCLUDE.sub(include, text)
 
     top = posixpath.dirname(main)
-    return merge(main, (main,), top)
+    return merge(main, (main,), top), names
 
 
 def _own_body(part: str) -> str:
