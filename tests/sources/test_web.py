@@ -133,6 +133,25 @@ def test_scripts_and_styles_before_it_do_not_hide_what_a_page_says_of_its_encodi
 
 
 @pytest.mark.parametrize(
+    ("declared", "meta"),
+    [
+        (" encoding='windows-1257'", "utf-8"),
+        (' encoding = "windows-1257" standalone="yes"', "iso-8859-1"),
+        ("", "windows-1257"),
+    ],
+)
+def test_what_xml_declares_of_its_encoding_stands_above_what_its_head_says(
+    declared: str, meta: str, tmp_path: Path
+) -> None:
+    head = f"<head><meta http-equiv='Content-Type' content='text/html; charset={meta}'/></head>"
+    page = f"<?xml version='1.0'{declared}?>\n<html>{head}<body><p>Ąžuolas žaliuoja</p></body></html>"
+    for suffix in ("html", "xhtml"):
+        (tmp_path / f"a.{suffix}").write_bytes(page.encode("cp1257"))
+    found = docs(everything(placed(tmp_path, "files")))
+    assert [raw.text for raw in found] == ["Ąžuolas žaliuoja"] * 2
+
+
+@pytest.mark.parametrize(
     ("label", "codec"), [("iso-2022-kr", "iso2022_kr"), ("hz-gb-2312", "hz"), ("iso-2022-jp", "iso2022_jp")]
 )
 def test_a_header_may_name_an_encoding_of_seven_bits(label: str, codec: str, tmp_path: Path) -> None:
