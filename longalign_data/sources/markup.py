@@ -67,6 +67,9 @@ _POWER = re.compile(r"(<sup(?:\s[^<>]{0,300})?>)(?=\s*[-+\u2212\u2013]?(?:\d{1,4
 MAX_HEAD_CHARS = 1 << 16
 """Characters of a page in which its head is looked for."""
 
+_UNSEEN = re.compile(r"<!--(?:-?>|.*?(?:-->|\Z))|<(script|style)[\s/>].*?(?:</\1|\Z)", re.IGNORECASE | re.DOTALL)
+"""Comments and programs: what looks like an element in them is none. One that does not end hides all that follows."""
+
 _BEHIND_HEAD = re.compile(r"</head|<body[\s>]|<svg[\s>]", re.IGNORECASE)
 _TITLE = re.compile(r"<title(?:\s[^>]{0,300})?>([^<]{0,1000})</title", re.IGNORECASE)
 
@@ -116,12 +119,13 @@ def html_text(html: str, library: Any, *, main_content: bool = False) -> str:
 
 def html_title(html: str) -> str:
     """The words of a page's `<title>`, in its head; none where it has none. A drawing's `<title>` is another."""
-    title = _TITLE.search(_BEHIND_HEAD.split(html[:MAX_HEAD_CHARS], maxsplit=1)[0])
+    title = _TITLE.search(_BEHIND_HEAD.split(_UNSEEN.sub("", html[:MAX_HEAD_CHARS]), maxsplit=1)[0])
     return " ".join(unescape(title[1]).split()) if title else ""
 
 
 def first_heading(html: str) -> str:
     """The words of a page's first `<h1>`; none where it has none, or it ends beyond MAX_HEADING_CHARS."""
+    html = _UNSEEN.sub("", html)
     begin = _HEADING.search(html)
     inside = html[begin.end() : begin.end() + MAX_HEADING_CHARS] if begin else ""
     end = _HEADING_END.search(inside)
