@@ -267,3 +267,26 @@ def test_a_number_that_stands_high_is_told_from_the_one_before_it(tmp_path: Path
     (tmp_path / "a.html").write_text(f"<p>{body}</p>")
     (found,) = docs(everything(placed(tmp_path, "files")))
     assert found.text == "10^6 m^ −2 2^n H2O the 1st, <sup>3</sup>"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            "Add 2 <sup>1</sup>/<sub>2</sub> cups, 1<sup>3</sup>&frasl;<sub>4</sub> of it",
+            "Add 2 1/2 cups, 1 3\u20444 of it",
+        ),
+        ("x<sup>1</sup>/<sub>2</sub>, 3 m<sup>2</sup>/s, 10<sup>6</sup> / 5", "x^1/2, 3 m^2/s, 10^6 / 5"),
+        ("<sup>1</sup> See Jones.", "1 See Jones."),
+        ("<a id=n1><sup>1</sup></a> See Jones.<br><sup>2</sup> And Doe.", "1 See Jones.\n2 And Doe."),
+        ("Jones<a href='#n1'><sup>1</sup></a> says so.<sup>2</sup>", "Jones^1 says so.^2"),
+        ("<i>m</i><sup>2</sup>, (a+b)<sup>2</sup>, |x|<sup>2</sup>, &pi;<sup>2</sup>", "m^2, (a+b)^2, |x|^2, \u03c0^2"),
+        ("the <sup>14</sup>C of&nbsp;<sup>2</sup>H", "the 14C of\xa02H"),
+    ],
+)
+def test_a_number_that_stands_high_behind_nothing_or_in_a_fraction_has_no_sign_of_a_power(
+    body: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.html").write_text(f"<p>{body}</p>", encoding="utf-8")
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == text
