@@ -53,7 +53,7 @@ def pace() -> str:
         "| client | server | its limit | answered a second | of the ideal | refused |",
         [
             [
-                row["client"], row["server"], row["limits"], f"{row['answered_per_s']:.1f} of {row['ideal_per_s']:.0f}",
+                row["client"], row["server"], row["limits"], f"{row['answered_per_s']:,.1f} of {row['ideal_per_s']:,.0f}",
                 f"{row['share_of_ideal']:.2f}", f"{row['refused_share']:.1%}",
             ]
             for row in stored("throttle")["rows"]

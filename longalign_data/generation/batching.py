@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from longalign_data.engine import Progress
-from longalign_data.errors import BudgetError, TeacherError, UserError
+from longalign_data.errors import TeacherError, UserError
 from longalign_data.generation.asking import GO_ON, ask_trial, keep
 from longalign_data.generation.budget import BatchBudget, most_given
 from longalign_data.generation.documents import SelectedDocuments
@@ -119,7 +119,6 @@ class _Batcher:
     pause_s: float = 0.0
     full_since: float | None = None
     has_tried: bool = False
-    kept: list[str] = field(default_factory=list)
     rounds: Counter[str] = field(default_factory=Counter)
     last_fault: str = ""
     most_usd: float = 0.0
@@ -144,48 +143,17 @@ class _Batcher:
 
     async def run(self) -> None:
         self._say_whose_are_left()
-        try:
-            while await self._round():
-                pass
-        except (TeacherError, BudgetError) as error:
-            if not (isinstance(error, TeacherError) and error.retryable):
-                await self._discard()
-            raise
-        finally:
-            if self.kept:
-                self.progress.say(
-                    f"the provider did not delete the files of batch {', '.join(self.kept)}, which hold documents of this "
-                    "build; the next run with --schedule batch tries again"
-                )
-
-    async def _round(self) -> int:
-        """Fetches all that is out, sends all that can be asked then; how many requests that were."""
-        await self._until(lambda waiting: not waiting)
-        await self._discard()
-        num_sent = 0
-        for shard in self._shards():
-            num_sent += len(shard.calls)
-            await self._until(partial(self._has_room, shard))
-            await self._afford(shard)
-            await self._pause()
-            await self._submit(shard)
-        return num_sent
-
-    async def _discard(self) -> None:
-        """Has the provider delete what it keeps of batches that are over: their replies stand in the ledger. What cannot be
-        deleted is left for the next time."""
-        kept = self.submissions.kept(self.plan.recipe.generate.teacher.provider)
-        try:
-            self.kept = [each.batch_id for each in kept if each.batch_id and not await self._is_discarded(each)]
-        except TeacherError:
-            return  # without a key nobody is asked
-
-    async def _is_discarded(self, submission: Submission) -> bool:
-        assert submission.batch_id is not None
-        if not await self.batches.discard(submission.batch_id):
-            return False
-        self.submissions.discarded(submission.submission_id)
-        return True
+        while True:
+            await self._until(lambda waiting: not waiting)
+            num_sent = 0
+            for shard in self._shards():
+                num_sent += len(shard.calls)
+                await self._until(partial(self._has_room, shard))
+                await self._afford(shard)
+                await self._pause()
+                await self._submit(shard)
+            if not num_sent:
+                return
 
     def conclude(self) -> None:
         if self.left:

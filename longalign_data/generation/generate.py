@@ -109,7 +109,7 @@ def generate(
     tokenizer = load_tokenizer(recipe.tokenizer)
     with Ledger(build.ledger, durable=not provider.is_free) as ledger:
         if run.schedule != "batch":
-            Submissions(ledger).require_none_out(choice)
+            Submissions(ledger).require_none_out(recipe)
         take_over(build, source, plan, ledger, prices=spending.prices, progress=progress)
         progress.start(STAGE, len(source), "documents")
         if run.schedule == "batch":

@@ -71,7 +71,7 @@ def export_requests(documents: SelectedDocuments, plan: Plan, ledger: Ledger, pa
     """Writes every request that can be asked now and has no reply. Nothing is written to the ledger. Raises UserError for
     a teacher that answers by itself, and while a batch is out."""
     line = _form(plan)
-    Submissions(ledger).require_none_out(plan.recipe.generate.teacher)
+    Submissions(ledger).require_none_out(plan.recipe)
     counts: Counter[str] = Counter()
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from longalign_data.errors import UserError
 from longalign_data.generation.ledger import SUBMISSIONS, Call, Ledger
-from longalign_data.recipe import TeacherChoice
+from longalign_data.recipe import Recipe, TeacherChoice, limit_words
 
 State = Literal["sending", "open", "done", "lost", "gone"]
 
@@ -28,9 +28,6 @@ CREATE INDEX IF NOT EXISTS submission_items_by_request ON submission_items (requ
 CREATE TABLE IF NOT EXISTS submission_bounds (
     submission_id TEXT PRIMARY KEY REFERENCES submissions,
     newer_than    REAL NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS submission_discards (
-    submission_id TEXT PRIMARY KEY REFERENCES submissions
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -128,32 +125,15 @@ class Submissions:
         """Of the unfinished those of this teacher's provider and model."""
         return [each for each in self.unfinished() if (each.provider, each.model) == (choice.provider, choice.model)]
 
-    def require_none_out(self, choice: TeacherChoice) -> None:
-        """Raises UserError while a batch of this teacher is out: what is in it is paid for, and asking in any other way would
+    def require_none_out(self, recipe: Recipe) -> None:
+        """Raises UserError while a batch of the recipe's teacher is out: what is in it is paid for, and asking in another way would
         pay for it again."""
-        for batch in self.unfinished_of(choice):
+        for batch in self.unfinished_of(recipe.generate.teacher):
             raise UserError(
                 f"{batch.num_requests:,} requests of this build are out in {batch.words}, and would be bought a second time; "
                 "fetch them first: the same build with --schedule batch. Where that cannot find them, give them up: longalign "
-                f"ledger RECIPE --forget {batch.known_as}; they count as paid"
+                f"ledger RECIPE{limit_words(recipe.name)} --forget {batch.known_as}; they count as paid"
             )
-
-    def kept(self, provider: str) -> list[Submission]:
-        """Those of a provider that are over for us and of which it may still keep documents and replies."""
-        states: tuple[State, ...] = ("done", "lost", "gone")
-        over = [each for state in states for each in self._in_state(state)]
-        with self._ledger.together() as db:
-            discarded = {row[0] for row in db.execute("SELECT submission_id FROM submission_discards")}
-        return [
-            each
-            for each in over
-            if each.provider == provider and each.batch_id is not None and each.submission_id not in discarded
-        ]
-
-    def discarded(self, submission_id: str) -> None:
-        """The provider keeps nothing of the batch any more, or will not for long."""
-        with self._ledger.together() as db:
-            db.execute("INSERT OR IGNORE INTO submission_discards VALUES (?)", (submission_id,))
 
     def gone(self) -> list[Submission]:
         """Those that were paid for and whose results nobody fetched in time, oldest first."""

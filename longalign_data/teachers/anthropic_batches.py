@@ -50,10 +50,6 @@ class AnthropicBatches(BatchCalls):
         async for result in self._results(lambda: streamed.results(batch_id), _result, least=status.num_requests):
             yield result
 
-    async def discard(self, batch_id: str) -> bool:
-        del batch_id  # the provider itself deletes batches, 29 days after their creation
-        return True
-
 
 def _status(raw: Raw) -> BatchStatus:
     from datetime import datetime

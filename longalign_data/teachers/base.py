@@ -158,9 +158,6 @@ _OPENING = re.compile(r"\s*<think>(?:(?P<line>[ \t]*(?:\r?\n|\Z))|(?P<blank>[ \t
 _END_OF_LINE = re.compile(
     r"```(?s:.*?)(?:```|\Z)|(?P<end>^</think>[ \t\r]*$|(?<=[^\s<>/\\(])</think>[ \t\r]*\n)", re.MULTILINE
 )
-_GLUED_END = re.compile(
-    r"```(?s:.*?)(?:```|\Z)|`[^`\n]+`|(?P<end>(?:(?<=[.!?。！？…])</think>[ \t]*|\A\s*</think>)(?=[\w*#]))"
-)
 _BEFORE, _BEHIND = r"""[`'"„“‚‘「『«‹(\[]""", r"""[`'"“”‘’」』»›)\]]"""
 _UNQUOTED_OPENING, _UNQUOTED_END = (
     re.compile(rf"(?<!{_BEFORE}){tag}|{tag}(?!{_BEHIND})") for tag in ("<think>", "</think>")
@@ -172,22 +169,14 @@ def without_thinking(text: str) -> tuple[str, bool]:
 
     Thinking ends at the first `</think>` that ends a line and is in no code block. Some chat templates put its opening tag into
     the prompt; with one at the head, any `</think>` that is not in quotes will do, unless the tag reads as a word of a sentence.
-    Without one it may stand in a line where it is glued to the end of a sentence and followed by a word. All else is a text about
-    thinking."""
+    All else is a text about thinking."""
     opening = _OPENING.match(text)
-    end = _first(_END_OF_LINE, text)
+    end = next((found for found in _END_OF_LINE.finditer(text) if found["end"]), None)
     if opening and not end and not opening["blank"]:
         end = _UNQUOTED_END.search(text)
-    elif not opening and not end:
-        end = _first(_GLUED_END, text)
     if end and (opening or not _UNQUOTED_OPENING.search(text, 0, end.start())):
         return text[end.end() :].lstrip(), True
     return ("", False) if opening and opening["line"] is not None else (text, True)
-
-
-def _first(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    """Where the group `end` of a pattern matches first."""
-    return next((found for found in pattern.finditer(text) if found["end"]), None)
 
 
 def prompt(request: TeacherRequest) -> str:

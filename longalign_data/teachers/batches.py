@@ -82,11 +82,6 @@ class Batches(Protocol):
         """The results of a batch that has ended, in any order. Items that it says nothing about were not answered."""
         ...
 
-    async def discard(self, batch_id: str) -> bool:
-        """Deletes what the provider keeps without end of a batch that is over: its requests, with their documents, and its
-        results. Tries once; whether nothing of it is left. Raises nothing."""
-        ...
-
 
 @runtime_checkable
 class BatchTeacher(Teacher, Protocol):

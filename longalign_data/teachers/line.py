@@ -4,12 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from longalign_data.teachers.base import UNWATCHED, Connection, Raw, TeacherRequest, Watch
+from longalign_data.teachers.base import UNWATCHED, Connection, Raw, TeacherRequest, Watch, count_of
 from longalign_data.teachers.pace import Pace
 from longalign_data.teachers.retry import NO_OBJECT, Fault, Trouble, fault_within, repeat, reply_without
 
-_BYTES_PER_TOKEN = 3.6
-"""On the low side for English and Chinese alike: the budget is corrected by the headers of the next reply."""
+_FIRST_TOKENS_PER_BYTE = 1 / 3.6
+"""On the high side for English and Chinese alike, until replies name what their prompts used."""
+_MOST_TOKENS_PER_BYTE = 1.5
+_LEARNT = 0.1
+"""How far a reply moves the tokens a byte: a dozen decide, and other texts later on are learnt as fast."""
+
+_INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+"""What Anthropic's usage names of a prompt; OpenAI's has it in one."""
 
 
 class Line:
@@ -19,6 +25,7 @@ class Line:
         self._connection = connection
         self.pace = Pace(connection.concurrency)
         self.trouble = Trouble()
+        self._tokens_per_byte = _FIRST_TOKENS_PER_BYTE
         self._turn = asyncio.Lock()
 
     async def ask(
@@ -34,8 +41,7 @@ class Line:
         """The reply. `send` makes one attempt and gives the reply with its headers, `fault_of` reads what it raises,
         `is_begun` says whether the provider has just seen the document, `is_cached` whether it will read it from its cache and
         leave these tokens out of its limit. Raises TeacherError as `Teacher.ask` does."""
-        num_tokens = len(request.document.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN
-
+        num_bytes = sum(len(part.encode("utf-8", "surrogatepass")) for part in (request.document, request.instruction))
         clock = asyncio.get_running_loop().time
         queued = 0.0
 
@@ -44,7 +50,7 @@ class Line:
             begun = is_begun()
             came = clock()
             # The instruction counts, and now and then the document is not found.
-            counted = 0.1 * num_tokens if is_cached() else num_tokens
+            counted = (0.1 if is_cached() else 1.0) * num_bytes * self._tokens_per_byte
             ticket = await self.pace.enter(num_tokens=counted, is_begun=begun)
             queued += clock() - came
             fault: Fault | None = None
@@ -68,7 +74,9 @@ class Line:
                     wait_s=fault.wait_s if fault else None,
                     headers=headers,
                 )
-            if fault is not None:
+            if fault is None:
+                self._learn(raw, num_bytes)
+            else:
                 fault = fault.without(self._connection.api_key)
             if fault is not None and fault.may_be_billed:
                 came = clock()
@@ -77,6 +85,17 @@ class Line:
             return fault or reply_without(dict(raw), self._connection.api_key)
 
         return await repeat(attempt, retry_s=self._connection.retry_s, trouble=self.trouble, queued_s=lambda: queued)
+
+    def _learn(self, raw: Raw, num_bytes: int) -> None:
+        """Takes over how many tokens a byte stands for from a reply that names what its prompt used."""
+        usage = raw.get("usage")
+        try:
+            used = count_of(usage, "prompt_tokens") or sum(count_of(usage, name) for name in _INPUT)
+        except ValueError:
+            return  # said where the reply is read
+        if used and num_bytes:
+            found = min(used / num_bytes, _MOST_TOKENS_PER_BYTE)
+            self._tokens_per_byte += _LEARNT * (found - self._tokens_per_byte)
 
     def status(self) -> str:
         """Requests under way of the level found, and what is the matter where nothing comes back."""

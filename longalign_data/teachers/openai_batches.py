@@ -8,16 +8,13 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
-from longalign_data.errors import TeacherError
 from longalign_data.teachers.base import Raw
 from longalign_data.teachers.batch_calls import NOTHING_SAID, BatchCalls, object_of
 from longalign_data.teachers.batches import EXPIRED, BatchLimits, BatchStatus, Item, ItemResult
-from longalign_data.teachers.retry import Fault, fault_of_status, fault_within
+from longalign_data.teachers.retry import fault_of_status, fault_within
 
 ENDPOINT = "/v1/chat/completions"
 LABEL = "longalign_submission"
-_DISCARD_S = 30.0
-"""Nobody waits longer for files to be deleted."""
 _STATES = {"failed": "failed", "completed": "ended", "expired": "ended", "cancelled": "ended"}
 
 
@@ -42,17 +39,13 @@ class OpenAIBatches(BatchCalls):
         # A file uploaded twice costs nothing; only the batch made of it does.
         create_file = self._client.files.with_raw_response.create
         file = await self._call(create_file, file=(f"{label}.jsonl", content), purpose="batch")
-        try:
-            raw = await self._call_once(
-                self._api.create,
-                input_file_id=file.get("id"),
-                endpoint=ENDPOINT,
-                completion_window="24h",
-                metadata={LABEL: label},
-            )
-        except TeacherError:
-            await self._deleted(file.get("id"))
-            raise
+        raw = await self._call_once(
+            self._api.create,
+            input_file_id=file.get("id"),
+            endpoint=ENDPOINT,
+            completion_window="24h",
+            metadata={LABEL: label},
+        )
         return self._submitted(_status, raw)
 
     async def listed(self, since: float) -> AsyncIterator[BatchStatus]:
@@ -75,23 +68,6 @@ class OpenAIBatches(BatchCalls):
                 content = partial(self._client.files.with_streaming_response.content, file_id)
                 async for result in self._results(content, _result, least=least):
                     yield result
-
-    async def discard(self, batch_id: str) -> bool:
-        raw = await self._attempt(self._api.retrieve, batch_id=batch_id, timeout=_DISCARD_S)
-        if isinstance(raw, Fault):
-            return raw.reason == "not-found"
-        if str(raw.get("status")) not in _STATES:
-            return False
-        files = ("input_file_id", "output_file_id", "error_file_id")
-        return all([await self._deleted(raw.get(name)) for name in files])
-
-    async def _deleted(self, file_id: Any) -> bool:
-        """Whether the provider has no such file any more."""
-        if not isinstance(file_id, str) or not file_id:
-            return True
-        delete = self._client.files.with_raw_response.delete
-        found = await self._attempt(delete, file_id=file_id, timeout=_DISCARD_S)
-        return not isinstance(found, Fault) or found.reason == "not-found"
 
 
 def _status(raw: Raw) -> BatchStatus:

@@ -5,9 +5,8 @@ That cuts it to three quarters, once for a burst: refusals of requests that were
 new, and a mere try at more that failed costs a tenth, and no pause of those that were taken before. From then on it climbs
 back quickly, to half-way between what was good and what was refused, on to just below that by halves, and tries what was
 refused only now and then; where that succeeds the server has changed its mind, and the level grows by half from round to
-round. Servers that tell their budgets of requests and input tokens in headers are not asked for more than is left, and how
-many tokens a byte stands for is learnt from their refusals. Among those who wait, requests
-about a document that the provider has just seen go first, while it still stands in the prompt cache.
+round. Servers that tell their budgets of requests and input tokens in headers are not asked for more than is left. Among
+those who wait, requests about a document that the provider has just seen go first, while it still stands in the prompt cache.
 """
 
 import asyncio
@@ -26,11 +25,6 @@ below 2%."""
 LONGEST_PAUSE_S = 60.0
 _TRUST = 0.25
 """How far a header that tells of more than we reckoned is believed: requests on their way may not be counted in it."""
-_RAISE, _FALL, _DEAREST = 1.05, 0.9998, 3.0
-"""Tokens are counted with a factor that grows with each refusal for want of them, once for a burst, and falls with each success:
-some texts and vocabularies make more tokens than their bytes tell. Too many cost nothing, since the headers tell what is left."""
-_DOUBT = 1.5
-"""A refused request had too few tokens left, by the headers, where less than so many times its own are."""
 _TICK_S = 0.001
 
 
@@ -80,8 +74,6 @@ class Pace:
     _waiting: list[tuple[int, int, float, "asyncio.Future[None]"]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
     _last_cut: float = float("-inf")
-    _dear: float = 1.0
-    _last_raise: float = float("-inf")
     _paused_until: float = 0.0
     _since_change: int = 0
     _probe_after: int = LATEST_PROBE
@@ -126,11 +118,10 @@ class Pace:
         self.num_inside -= 1
         told = self._read(headers or {}, now)
         if succeeded:
-            self._dear = max(1.0, _FALL * self._dear)
             self._grow(ticket)
         elif is_load:
             self.num_refused += 1
-            is_budget = told and self._is_short(ticket, now)
+            is_budget = told and any(budget.wait(ticket.cost, now) > 0 for budget in self._budgets.values())
             is_new = ticket.started > self._last_cut
             # The one that was too many waits by itself; those that were taken before it still are.
             is_one_too_many = is_new and self._is_try() and not is_budget
@@ -139,15 +130,6 @@ class Pace:
             if is_new and not is_budget:
                 self._cut(ticket, now)
         self._admit()
-
-    def _is_short(self, ticket: Ticket, now: float) -> bool:
-        """Whether a refused request was one too many for a budget that the server tells."""
-        requests, tokens = self._budgets.get("requests"), self._budgets.get("tokens")
-        if tokens is not None and tokens.wait(_DOUBT * ticket.cost, now) > 0:
-            if ticket.started > self._last_raise:
-                self._dear, self._last_raise = min(_DEAREST, _RAISE * self._dear), now
-            return True
-        return requests is not None and requests.wait(1.0, now) > 0
 
     def _grow(self, ticket: Ticket) -> None:
         # Successes say something about the level only when it was made use of.
@@ -232,7 +214,7 @@ class Pace:
             if place.done():
                 heapq.heappop(self._waiting)
                 continue
-            costs = {"requests": 1.0, "tokens": self._dear * num_tokens}
+            costs = {"requests": 1.0, "tokens": num_tokens}
             wait = max(
                 [self._paused_until - now, *(budget.wait(costs[name], now) for name, budget in self._budgets.items())]
             )

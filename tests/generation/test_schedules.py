@@ -358,56 +358,6 @@ def test_a_batch_that_failed_as_a_whole_ends_the_run_and_the_next_one_asks_again
     assert replies["live_replies"] + replies["batch_replies"] == 8 + 1
 
 
-def test_the_files_of_batches_are_deleted_at_the_provider_once_their_replies_are_in_the_ledger(
-    tmp_path: Path, serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faults = [{"kind": "errored", "share": 0.3, "attempts": 1}, {"kind": "invalid", "share": 0.2}]
-    stands, server = stand(tmp_path / "small" / "1.0.0", some_documents(6)), serve(batches=QUICK, faults=faults)
-    asked, url = recipe(provider="openai"), server.url + "/v1"
-
-    def refused(self: Any, method: str, file_id: str) -> Refused:
-        return Refused(status=500, kind="api_error", message="not now")
-
-    class Said(Silent):
-        def say(self, words: str) -> None:
-            said.append(words)
-
-    said: list[str] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(fake_server._Handler, "_file", refused)
-        run_generate(stands, asked, url, schedule="batch", progress=Said())
-    num_inputs = len(server.state.batches)
-    assert len(server.state.files) > num_inputs > 2, "inputs and results of several batches"
-    (words,) = (words for words in said if "did not delete" in words)
-    assert min(server.state.batches) in words
-
-    run_generate(stands, asked, url, schedule="batch", fingerprint="again", progress=Said())
-    assert len(server.state.batches) == num_inputs, "the replies were in the ledger"
-    assert not server.state.files
-    num_http = server.state.num_http
-    run_generate(stands, asked, url, schedule="batch", fingerprint="and again")
-    assert server.state.num_http == num_http, "what is deleted is asked for no more"
-    assert len(said) == 1
-
-
-@pytest.mark.parametrize("accepted", [True, False])
-def test_the_requests_of_a_batch_that_the_provider_refuses_are_not_left_there(
-    tmp_path: Path, serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch, accepted: bool
-) -> None:
-    stands = stand(tmp_path / "small" / "1.0.0", some_documents(2))
-    server = serve(batches={"seconds": 0.1, "failures": 1})
-    if not accepted:
-        monkeypatch.setattr(
-            fake_server._Handler,
-            "_create_batch",
-            lambda self, body: Refused(status=400, kind="invalid_request_error", message="no batches today"),
-        )
-    with pytest.raises(TeacherError):
-        run_generate(stands, recipe(provider="openai"), server.url + "/v1", schedule="batch")
-    assert server.state.num_uploads == 1
-    assert not server.state.files
-
-
 def leave_with_a_batch_out(
     asked: Asked, server: FakeServer, output: Path, number: signal.Signals, provider: str = "anthropic"
 ) -> tuple[int, str]:

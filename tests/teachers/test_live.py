@@ -455,10 +455,6 @@ THOUGHTS = "The user wants questions.\n1. Perhaps the pump?\n2. The bridge?"
         f"<think>\n{THOUGHTS} In ``` is code.\n</think>\n\n{FIVE}",
         f"They ask about `<think>` tags.\n{THOUGHTS}\n</think>\n\n{FIVE}",
         f"{THOUGHTS}</think>\n\n{FIVE}",
-        f"{THOUGHTS}</think>{FIVE}",
-        f"{THOUGHTS}</think> {FIVE}",
-        f"它们问什么？先看`</think>`。</think>{FIVE}",
-        f"</think>{FIVE}",
         FIVE,
     ],
 )
@@ -489,6 +485,9 @@ def test_a_text_about_thinking_stays_whole() -> None:
         "A line of it:\n```\nThoughts.</think>answer\n```\nThen the text begins.",
         "标签</think>表示思考结束。",
         "It writes thoughts</think>answer.",
+        "推理部分在前。</think>标签之后是最终答案。",
+        'The server returned "Let me see.</think>The answer is 4." instead of the answer.',
+        "A line of it:\n\n    Thoughts.</think>answer\n\nThen the text begins.",
     ):
         assert openai.read(completion(content)).text == anthropic.read(message(text(content))).text == content
 

@@ -181,7 +181,7 @@ class Metered:
         self._seen.add(document)
         await asyncio.sleep(LATENCY_S)
         self.said.append((now, 200))
-        return {}, self._told()
+        return {"usage": {"prompt_tokens": round(num_tokens)}}, self._told()
 
     def _told(self) -> dict[str, str]:
         return {"x-ratelimit-limit-tokens": str(self.limit), "x-ratelimit-remaining-tokens": str(int(self._left))}

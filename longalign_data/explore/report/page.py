@@ -100,7 +100,7 @@ def _tiles(stats: Stats) -> Iterator[tuple[str, str]]:
         yield f"{stats.packing.steps:,}", "optimizer steps"
     priced = [spent.cost_usd for spent in stats.spending if spent.cost_usd is not None]
     if priced:
-        yield f"{sum(priced):,.2f}", "dollars by the fake provider" if stats.rehearsed else "dollars for the samples"
+        yield f"{sum(priced):,.2f}", "dollars for the samples"
 
 
 def _large(number: int) -> str:

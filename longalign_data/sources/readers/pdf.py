@@ -10,7 +10,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count, islice, takewhile
 from typing import Any
 
 from longalign_data.sources.reading import MAX_RECORD_BYTES
@@ -21,14 +21,25 @@ MAX_PAGES = 20_000
 EDGE_LINES = 3
 """How many lines at the head and at the foot of a page may be running ones."""
 
-MIN_PAGES = 4
-"""A PDF with fewer pages is left as it is: nothing returns often enough to be known."""
+LONGEST = 200
+"""Characters of a running line at most."""
+
+IN_A_ROW = 5
+"""On so many pages next to each other, or on every other page, a line returns before it is a running one. Fewer are as often
+words of the document: the head of a table that goes on, a result that three pages share."""
 
 _NUMBER = re.compile(r"(?<![\d.,])\d{1,6}(?![\d.,]*\d)")
 """A number as pages are numbered."""
 
 _PAGE = "\0"
 """Stands for the number of the page."""
+
+_PAGE_WORD = re.compile(
+    r"(?<!\w)(?:page|pg|p|seite|página|pagina|strona|sida|side|blad|sivu|страница|стр)(?!\w)|第\0|\0 ?[页頁]",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 _ENDED = tuple(".!?:;…。！？：；”\"')]）】》」』")
 """What a paragraph may end with; after anything else a small letter on the next page goes on with the sentence."""
@@ -72,32 +83,29 @@ def joined(pages: Sequence[str]) -> str:
 
 
 def without_running_lines(pages: Sequence[str]) -> list[str]:
-    """The pages without running heads and feet; of each the first stays, if it holds a letter.
+    """The pages without running heads and feet; of each the first in a row stays, if it holds a letter.
 
-    Of the EDGE_LINES lines at the head or foot of a page those are running ones that stand at the same edge of two more pages,
-    all three next to each other or on every other page, word for word or with the number of the page in them; and the number
-    of the page by itself. They are taken from the edge inwards, up to the first that is none.
+    Of the EDGE_LINES lines at the head or foot of a page those are running ones that return IN_A_ROW times at the same edge,
+    word for word or with the number of the page in them; and the number of the page by itself. They are taken from the edge
+    inwards, up to the first that is none.
     """
-    if len(pages) < MIN_PAGES:
-        return list(pages)
     split: list[list[str | None]] = [list(page.split("\n")) for page in pages]
     edges = {inwards: [_edge(lines, inwards) for lines in split] for inwards in (1, -1)}
-    offsets = _offsets([[line for _, line in [*head, *foot]] for head, foot in zip(edges[1], edges[-1], strict=True)])
+    offset = _offset([[line for _, line in [*head, *foot]] for head, foot in zip(edges[1], edges[-1], strict=True)])
     for lines_of in edges.values():
         forms = [
-            {form for _, line in edge for form in _forms(line, page, offsets)} for page, edge in enumerate(lines_of)
+            {form for _, line in edge for form in _forms(line, page, offset)} for page, edge in enumerate(lines_of)
         ]
-        seen: set[str] = set()
+        last: dict[str, int] = {}
         for page, edge in enumerate(lines_of):
             for place, line in edge:
-                running = [
-                    form for form in _forms(line, page, offsets) if form == _PAGE or _in_a_row(form, page, forms)
-                ]
+                running = [form for form in _forms(line, page, offset) if form == _PAGE or _in_a_row(form, page, forms)]
                 if not running:
                     break
-                if not seen.isdisjoint(running) or not any(letter.isalpha() for letter in line):
+                goes_on = any(page - last.get(form, -page - 3) <= 2 for form in running)
+                if goes_on or not any(letter.isalpha() for letter in line):
                     split[page][place] = None
-                seen.update(running)
+                last.update(dict.fromkeys(running, page))
     return ["\n".join(line for line in lines if line is not None).strip() for lines in split]
 
 
@@ -105,33 +113,42 @@ def _edge(lines: Sequence[str | None], inwards: int) -> list[tuple[int, str]]:
     """The EDGE_LINES outermost lines that are not blank, with their places, the outermost first."""
     places = range(len(lines))[::inwards]
     spaced = ((place, " ".join((lines[place] or "").split())) for place in places)
-    return list(islice(((place, line) for place, line in spaced if line), EDGE_LINES))
+    outermost = islice(((place, line) for place, line in spaced if line), EDGE_LINES)
+    return list(takewhile(lambda entry: len(entry[1]) <= LONGEST, outermost))
 
 
-def _offsets(edges: Sequence[Sequence[str]]) -> set[int]:
-    """By how much the printed numbers of the pages are ahead of their places: what holds for a number at the edges of more
-    than half of the pages that have text."""
+def _offset(edges: Sequence[Sequence[str]]) -> int | None:
+    """By how much the printed numbers of the pages are ahead of their places: what holds most often, and at the edges of more
+    than half of the pages that have text; None where nothing does."""
     counts = Counter(
         offset
         for page, lines in enumerate(edges)
         for offset in {int(number[0]) - page for line in lines for number in _NUMBER.finditer(line)}
     )
-    filled = sum(bool(lines) for lines in edges)
-    return {offset for offset, count in counts.items() if 2 * count > filled}
+    best = min(counts, key=lambda offset: (-counts[offset], abs(offset)), default=0)
+    return best if counts[best] > max(2, sum(map(bool, edges)) // 2) else None
 
 
-def _forms(line: str, page: int, offsets: set[int]) -> Iterator[str]:
-    """The line, unless it is without letters (a brace, a number), and the line with each number in it that can be the page's
-    put as _PAGE."""
+def _forms(line: str, page: int, offset: int | None) -> Iterator[str]:
+    """The line, unless it is without letters (a brace, a number), and the line with _PAGE for the number in it that is the
+    page's by all the rest: alone, beside a word for pages, or at the end of a title. `Step 4` and `4 May` tell of no page."""
     if any(letter.isalpha() for letter in line):
         yield line
     for number in _NUMBER.finditer(line):
-        if int(number[0]) - page in offsets:
-            yield line[: number.start()] + _PAGE + line[number.end() :]
+        if offset is not None and int(number[0]) - page == offset:
+            form = line[: number.start()] + _PAGE + line[number.end() :]
+            is_at_end = form.startswith(_PAGE) or form.endswith(_PAGE)
+            is_title = len(_WORD.findall(form)) >= 3 or len(_CJK.findall(form)) >= 5
+            if not any(letter.isalpha() for letter in form) or _PAGE_WORD.search(form) or (is_at_end and is_title):
+                yield form
 
 
 def _in_a_row(form: str, page: int, forms: Sequence[set[str]]) -> bool:
-    """Whether a form is one of three at the same edge of pages next to each other, or of every other page."""
-    there = [0 <= near < len(forms) and form in forms[near] for near in range(page - 4, page + 5)]
-    rows = (there[start : start + 2 * step + 1 : step] for step in (1, 2) for start in range(4 - 2 * step, 5, step))
-    return any(all(row) for row in rows)
+    """Whether a form stands IN_A_ROW times at the same edge of pages next to each other, or of every other page."""
+    return any(_reach(form, page, step, forms) + _reach(form, page, -step, forms) + 1 >= IN_A_ROW for step in (1, 2))
+
+
+def _reach(form: str, page: int, step: int, forms: Sequence[set[str]]) -> int:
+    """On how many pages from this one on, up to what is asked for, a form stands."""
+    pages = takewhile(lambda near: 0 <= near < len(forms) and form in forms[near], count(page + step, step))
+    return len(list(islice(pages, IN_A_ROW)))
