@@ -90,9 +90,10 @@ class SecretsCheck(Strict):
 
 
 class PersonalCheck(Strict):
-    """Personal data is masked: e-mail addresses; telephone numbers with `+` and the country, as `212-555-0187` and `(212) 555-0187`
-    of North America, mobile ones of China and `010-62345678`; identity numbers, payment cards and accounts (with their
-    checksums); public IP addresses."""
+    """Personal data is masked: e-mail addresses; telephone numbers with `+` and the country, as `212-555-0187`, `(212) 555-0187`,
+    `212.555.0187` and `1-800-555-0187` of North America, as `020 7946 0018` and `(0161) 496 0123` of the United Kingdom,
+    mobile ones of China and `010-62345678`; identity numbers, payment cards and accounts (with their checksums); public IP
+    addresses."""
 
     action: Literal["keep", "mask"] = "keep"
     kinds: Annotated[

@@ -61,11 +61,27 @@ _ALIKE = 3
 """Of elements of one name and with the same attributes, a parser keeps so many open."""
 
 
-_POWER = re.compile(r"(<sup(?:\s[^<>]{0,300})?>)(?=\s*[-+\u2212\u2013]?(?:\d{1,4}|n)\s*</sup)", re.IGNORECASE)
-"""Where a number stands high: `10<sup>6</sup>` without the sign would be another number."""
+_POWER = re.compile(
+    r"(<(?<=[^\s<>(\[{/\u2044]<)(?<!sp;<)(?<!#160;<)"
+    r"(?:/?(?:a|abbr|b|big|cite|code|em|font|i|kbd|q|samp|small|span|strong|su[bp]|tt|u|var)(?:\s[^<>]{0,300})?><)*+"
+    r"sup(?:\s[^<>]{0,300})?>)"
+    r"(?=\s*[-+\u2212\u2013]?(?:\d{1,4}|n)\s*</sup(\s*>\s*(?:\u2044|&frasl;|&#8260;|/\s*<sub))?)",
+    re.IGNORECASE,
+)
+"""Where a number stands high behind a word or another number: `10<sup>6</sup>` without a sign would be another number. What
+stands high behind nothing is a note's own mark; the group behind the number says that it is the upper half of a fraction."""
+
+
+def _with_sign(match: re.Match[str]) -> str:
+    mixed = match[2] is not None and match.string[match.start() - 1].isdigit()
+    return f"{match[1]}{' ' if mixed else '^'}"
+
 
 MAX_HEAD_CHARS = 1 << 16
 """Characters of a page in which its head is looked for."""
+
+_UNSEEN = re.compile(r"<!--(?:-?>|.*?(?:-->|\Z))|<(script|style)[\s/>].*?(?:</\1|\Z)", re.IGNORECASE | re.DOTALL)
+"""Comments and programs: what looks like an element in them is none. One that does not end hides all that follows."""
 
 _BEHIND_HEAD = re.compile(r"</head|<body[\s>]|<svg[\s>]", re.IGNORECASE)
 _TITLE = re.compile(r"<title(?:\s[^>]{0,300})?>([^<]{0,1000})</title", re.IGNORECASE)
@@ -108,7 +124,7 @@ def html_text(html: str, library: Any, *, main_content: bool = False) -> str:
         detail = f"formatting that is never closed, and opens again more than {MAX_REOPENED} times; expected a page"
         raise MarkupError(detail)
     try:
-        text: str = library.extract_plain_text(_POWER.sub(r"\1^", html), main_content=main_content, alt_texts=False)
+        text: str = library.extract_plain_text(_POWER.sub(_with_sign, html), main_content=main_content, alt_texts=False)
     except (ValueError, TypeError, RuntimeError) as error:
         raise MarkupError(f"{type(error).__name__}: {error}") from None
     return text.strip()
@@ -116,12 +132,13 @@ def html_text(html: str, library: Any, *, main_content: bool = False) -> str:
 
 def html_title(html: str) -> str:
     """The words of a page's `<title>`, in its head; none where it has none. A drawing's `<title>` is another."""
-    title = _TITLE.search(_BEHIND_HEAD.split(html[:MAX_HEAD_CHARS], maxsplit=1)[0])
+    title = _TITLE.search(_BEHIND_HEAD.split(_UNSEEN.sub("", html[:MAX_HEAD_CHARS]), maxsplit=1)[0])
     return " ".join(unescape(title[1]).split()) if title else ""
 
 
 def first_heading(html: str) -> str:
     """The words of a page's first `<h1>`; none where it has none, or it ends beyond MAX_HEADING_CHARS."""
+    html = _UNSEEN.sub("", html)
     begin = _HEADING.search(html)
     inside = html[begin.end() : begin.end() + MAX_HEADING_CHARS] if begin else ""
     end = _HEADING_END.search(inside)

@@ -133,6 +133,25 @@ def test_scripts_and_styles_before_it_do_not_hide_what_a_page_says_of_its_encodi
 
 
 @pytest.mark.parametrize(
+    ("declared", "meta"),
+    [
+        (" encoding='windows-1257'", "utf-8"),
+        (' encoding = "windows-1257" standalone="yes"', "iso-8859-1"),
+        ("", "windows-1257"),
+    ],
+)
+def test_what_xml_declares_of_its_encoding_stands_above_what_its_head_says(
+    declared: str, meta: str, tmp_path: Path
+) -> None:
+    head = f"<head><meta http-equiv='Content-Type' content='text/html; charset={meta}'/></head>"
+    page = f"<?xml version='1.0'{declared}?>\n<html>{head}<body><p>Ąžuolas žaliuoja</p></body></html>"
+    for suffix in ("html", "xhtml"):
+        (tmp_path / f"a.{suffix}").write_bytes(page.encode("cp1257"))
+    found = docs(everything(placed(tmp_path, "files")))
+    assert [raw.text for raw in found] == ["Ąžuolas žaliuoja"] * 2
+
+
+@pytest.mark.parametrize(
     ("label", "codec"), [("iso-2022-kr", "iso2022_kr"), ("hz-gb-2312", "hz"), ("iso-2022-jp", "iso2022_jp")]
 )
 def test_a_header_may_name_an_encoding_of_seven_bits(label: str, codec: str, tmp_path: Path) -> None:
@@ -228,6 +247,10 @@ def test_the_content_encodings_of_a_page_are_undone_or_said_to_be_none_that_can_
         ("<body><h2>Menu</h2><h1 id=x><a href='#x'>Pumps</a> &amp;\n<em>valves</em></h1><h1>More</h1>", "Pumps & valves"),
         ("<html><head><title>Pumps</title></head><body><h1>Chapter 1</h1>", "Pumps"),
         (f"<body><h1>{'Pumps ' * 500}</h1>", "a"),
+        ("<head><!-- <title>Old</title><body> --><!--><title>Pumps</title><!---->", "Pumps"),
+        ("<head><SCRIPT src=a>'<title>No</title>'</script ><title>Pumps</title>", "Pumps"),
+        ("<head><style>a { background: url('data:image/svg+xml,<svg />') }</style><title>Pumps</title>", "Pumps"),
+        ("<body><!-- <h1>Old</h1> --><script>'<h1>No</h1>'</script><h1>Pumps</h1>", "Pumps"),
         ("<body><h1><img src=logo></h1>", "a"),
         ("<body><h1>Pumps", "a"),
     ],
@@ -244,3 +267,26 @@ def test_a_number_that_stands_high_is_told_from_the_one_before_it(tmp_path: Path
     (tmp_path / "a.html").write_text(f"<p>{body}</p>")
     (found,) = docs(everything(placed(tmp_path, "files")))
     assert found.text == "10^6 m^ −2 2^n H2O the 1st, <sup>3</sup>"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            "Add 2 <sup>1</sup>/<sub>2</sub> cups, 1<sup>3</sup>&frasl;<sub>4</sub> of it",
+            "Add 2 1/2 cups, 1 3\u20444 of it",
+        ),
+        ("x<sup>1</sup>/<sub>2</sub>, 3 m<sup>2</sup>/s, 10<sup>6</sup> / 5", "x^1/2, 3 m^2/s, 10^6 / 5"),
+        ("<sup>1</sup> See Jones.", "1 See Jones."),
+        ("<a id=n1><sup>1</sup></a> See Jones.<br><sup>2</sup> And Doe.", "1 See Jones.\n2 And Doe."),
+        ("Jones<a href='#n1'><sup>1</sup></a> says so.<sup>2</sup>", "Jones^1 says so.^2"),
+        ("<i>m</i><sup>2</sup>, (a+b)<sup>2</sup>, |x|<sup>2</sup>, &pi;<sup>2</sup>", "m^2, (a+b)^2, |x|^2, \u03c0^2"),
+        ("the <sup>14</sup>C of&nbsp;<sup>2</sup>H", "the 14C of\xa02H"),
+    ],
+)
+def test_a_number_that_stands_high_behind_nothing_or_in_a_fraction_has_no_sign_of_a_power(
+    body: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.html").write_text(f"<p>{body}</p>", encoding="utf-8")
+    (found,) = docs(everything(placed(tmp_path, "files")))
+    assert found.text == text

@@ -227,6 +227,8 @@ def test_lists_tables_and_templates_keep_a_readable_form() -> None:
          "Call malloc() or free( ). (born 1900) a b北京,."),
         ("<syntaxhighlight lang=c>\nint main() {\n  f(\n    a);\n}\n</syntaxhighlight>", "int main() {\n  f(\n    a);\n}"),
         ("<pre>f(\n  x)</pre> <nowiki>( ; )</nowiki>", "f(\n  x)\n ( ; )"),
+        ("\ue000\ue863 &#xE000; <code>f(\ue000)</code>", "\ue000\ue863 \ue000 f(\ue000)"),
+        ("a\uffff b&#xFFFF; <code>f(\uffff&#65535;)</code>", "a b f()"),
     ],
 )  # fmt: skip
 def test_captions_terms_and_brackets_of_programs_stand_as_a_reader_sees_them(wikitext: str, text: str) -> None:

@@ -81,7 +81,9 @@ def decoded(data: bytes, label: str = "") -> str:
     if encoding == "utf-8":
         with suppress(UnicodeDecodeError):
             return data.decode("utf-8")
-        match = _META.search(_BODY.split(data[:MAX_HEAD], maxsplit=1)[0]) or _DECLARATION.search(data[:2048])
+        head = _BODY.split(data[:MAX_HEAD], maxsplit=1)[0]
+        # In XML its declaration holds, and `meta` says nothing (XML 1.0, 4.3.3).
+        match = _XML.match(head) or _META.search(head) or _DECLARATION.search(data[:2048])
         encoding = _encoding(match[1].decode("ascii") if match else "")
         # A declaration that could be read as ASCII is not in UTF-16.
         encoding = looked_like(data) if encoding.startswith("utf-") else encoding
@@ -94,6 +96,7 @@ MAX_HEAD = 1 << 16
 _BODY = re.compile(rb"<body[\s>]|</head[\s>]", re.IGNORECASE)
 _NAMED = rb"""\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})"""
 _DECLARATION = re.compile(rb"(?:charset|encoding)" + _NAMED)
+_XML = re.compile(rb"\s*<\?xml\s[^>]{0,300}?encoding" + _NAMED)
 _META = re.compile(rb"<meta\s[^>]{0,300}?charset" + _NAMED, re.IGNORECASE)
 
 _WEB_CODECS = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs", "iso8859-11": "cp874"}

@@ -320,7 +320,7 @@ def choose_variant(wikitext: str, variant: str) -> str:
 
 def plain_text(wikitext: str, parse: Callable[[str], Any]) -> str:
     """The text of a page; `parse` is `mwparserfromhell.parse`. Raises WikitextError."""
-    wikitext = _DEEP_LIST.sub(r"\1", without_references(wikitext))
+    wikitext = _DEEP_LIST.sub(r"\1", without_references(wikitext.replace(_CODE_BRACKET, "")))
     unclosed = _unclosed(wikitext, _RAW)
     if unclosed * len(wikitext) > MAX_REREAD:
         what = f"{unclosed} templates, links, tables or tags that nothing closes, in {len(wikitext)} characters"
@@ -337,8 +337,8 @@ def plain_text(wikitext: str, parse: Callable[[str], Any]) -> str:
     return _without_empty_sections(text).strip().replace(_CODE_BRACKET, "(")
 
 
-_CODE_BRACKET = "\ue000"
-"""A character of private use for a bracket in code, behind which nothing was dropped."""
+_CODE_BRACKET = "\uffff"
+"""No character (Unicode, 23.7) for a bracket in code, behind which nothing was dropped. Those of private use stand in pages."""
 
 
 def _as_code(text: str) -> str:
@@ -411,7 +411,7 @@ def _render(nodes: Sequence[Any], pieces: list[str], depth: int) -> None:
             pieces.append(_template(node, depth))
         elif kind == "HTMLEntity":
             try:
-                pieces.append(node.normalize().replace("\xa0", " "))
+                pieces.append(node.normalize().replace("\xa0", " ").replace(_CODE_BRACKET, ""))
             except (ValueError, OverflowError):
                 pieces.append(str(node))
         elif kind == "Tag":
