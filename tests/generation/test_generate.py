@@ -261,7 +261,7 @@ def test_the_account_of_a_build_knows_the_tasks_of_its_own_prompts(tmp_path: Pat
         ledger.answered(trial, message(stop="refusal"))
         # Of a build without its recipe only the package's own prompts are known.
         found = account(ledger, load_prices(), templates=load_templates(), sources=sources, tasks=tasks, num_selected=3)
-    assert {name: line.num_replies for name, line in found.by_task.items()} == {"poems": 5, "(unknown)": 1}
+    assert {name: line.num_replies for name, line in found.by_task.items()} == {"poems": 5, "(tiny question)": 1}
     assert found.failures == {reject.reason: 1 for reject in rejects_of(build)} == {"no-questions": 1}
 
 
