@@ -80,15 +80,19 @@ async def ask_for(url: str, seconds: float, *, with_documents: bool, ceiling: in
 def curator(python: str, url: str, seconds: float, folder: Path) -> None:
     environment = os.environ | {"OPENAI_API_KEY": "fake", "CURATOR_CACHE_DIR": str(folder / "curator")}
     environment |= {"CURATOR_VIEWER": "0", "TELEMETRY_ENABLED": "0", "HF_DATASETS_CACHE": str(folder / "hf")}
-    client = subprocess.Popen(
-        [python, str(Path(__file__).with_name("curator_client.py")), url, "5000"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    said = folder / "curator.log"
+    with said.open("w") as output:
+        client = subprocess.Popen(
+            [python, str(Path(__file__).with_name("curator_client.py")), url, "5000"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+        )
     log = folder / "log.jsonl"
     while '"status": 200' not in log.read_text(encoding="utf-8"):
-        assert client.poll() is None, "curator ended before its first answer"
+        if client.poll() is not None:
+            last = said.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            sys.exit(f"curator ended before its first answer: {last}")
         time.sleep(0.2)
     time.sleep(seconds)
     client.kill()
@@ -152,6 +156,13 @@ if __name__ == "__main__":
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
+        # First, since it may not start: it wants a file of tiktoken's, which it fetches or finds by TIKTOKEN_CACHE_DIR.
+        beside: list[dict[str, Any]] = []
+        if given.curator:
+            name, phases = next(iter(SCENARIOS.items()))
+            code = "import importlib.metadata as m; print(m.version('bespokelabs-curator'))"
+            version = subprocess.check_output([given.curator, "-c", code], text=True).strip()
+            beside = measure(name, phases, place, partial(curator, given.curator, folder=place), f"curator {version}")
         for name, phases in SCENARIOS.items():
             with_documents = "input_tokens_per_minute" in phases[0]
 
@@ -159,10 +170,4 @@ if __name__ == "__main__":
                 asyncio.run(ask_for(url, seconds, with_documents=with_documents))
 
             rows += measure(name, phases, place, ours, "longalign")
-        if given.curator:
-            name, phases = next(iter(SCENARIOS.items()))
-            code = "import importlib.metadata as m; print(m.version('bespokelabs-curator'))"
-            version = subprocess.check_output([given.curator, "-c", code], text=True).strip()
-            ask = partial(curator, given.curator, folder=place)
-            rows += measure(name, phases, place, ask, f"curator {version}")
-    store("throttle", rows, packages=("anthropic", "openai"))
+    store("throttle", [*rows, *beside], packages=("anthropic", "openai"))
