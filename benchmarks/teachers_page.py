@@ -80,9 +80,9 @@ def measured() -> str:
         "Against servers that throttle and change their limits twice in a run, `benchmarks/throttle.py`:",
         ", ".join(f"{client} comes to {span(found, '.2f')}" for client, found in shares.items()),
         "of what the limits allow. Curator is asked as its users find it, with no limits given by hand, on the same server in",
-        "the same run. Tokens are a second's tokens in place of requests; more than the ideal is what a server had saved up. These",
-        "rows are of before the margin of a tenth: with it, in a run of its own, of the told limits of tokens none, none and 4.2%",
-        "were refused.",
+        "the same run. Where tokens are limited, they are counted in place of requests; more than the ideal is what a server had",
+        "saved up. Of these, more are refused than the 2% that limits of requests stay below; the rows are of before a margin of a",
+        "tenth on the tokens reckoned.",
     )
     loop = paragraph(
         f"{live['most_prompts_at_once']} prompts of {live['tokens_each']:,} tokens at once, `benchmarks/live.py`:",
